@@ -1,0 +1,57 @@
+# make demo    track an object in a rendered video with the small model
+# make test    format, lint, types and tests: the check that CI runs
+#
+# Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
+#   make test PYTHON=python3.12 VENV=/tmp/i2v-venv
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TREES := $(wildcard i2v train test_pvs tools sav_dataset)
+CONFORMANCE ?= ../shared/conformance/check.py
+
+.PHONY: demo test lint format unit conformance clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/i2v demo
+
+test: lint unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TREES)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One thread per worker: tests are tiny, and workers that share cores slow each other down.
+unit: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(TESTS)
+
+# The numbers of the published model; minutes at full size. CONFORMANCE_ARGS=--fast for the short ones.
+conformance: $(VENV)/.installed
+	$(BIN)/python $(CONFORMANCE) $(CONFORMANCE_ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# torch and torchvision must fit each other, so one command of pip installs everything.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,train]"
+	touch $(VENV)/.installed $@
+
+# Debian's Python comes without ensurepip, and then leaves an environment behind that has no pip.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "i2v needs Python 3.10 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+		{ echo "$(PYTHON) cannot make virtual environments: apt install python3-venv," \
+			"or make PYTHON=/path/to/another/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

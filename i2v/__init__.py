@@ -1,0 +1,33 @@
+"""i2v: promptable video segmentation. Importing the package loads nothing else and changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from i2v.build_i2v import build_i2v_video_predictor
+    from i2v.i2v_video_predictor import I2VVideoPredictor
+
+__version__ = "0.1.0"
+
+__all__ = ["I2VVideoPredictor", "__version__", "build_i2v_video_predictor"]
+
+# The function `build_i2v` is missing on purpose: as an attribute of the package, that name is the module it
+# lives in.
+_HOMES = {
+    "build_i2v_video_predictor": "i2v.build_i2v",
+    "I2VVideoPredictor": "i2v.i2v_video_predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: PyTorch takes seconds to import, and `i2v --help` does not need it.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'i2v' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,318 @@
+"""The `i2v` command: track objects through a video, try it on a rendered clip, look into a checkpoint.
+
+Only what parsing and writing need is imported here; torch and the model load inside the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import logging
+import sys
+import time
+import traceback
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.cli_args import UsageError, collect_prompts, make_parser
+from i2v.demo import centre_of, render_demo_clip
+from i2v.export import ResultFolder, read_label_png
+from i2v.overlay import UserPrompt
+from i2v.utils.files import interrupts_deferred
+
+if TYPE_CHECKING:
+    import torch
+
+    from i2v.i2v_video_predictor import I2VVideoPredictor
+    from i2v.inference_state import InferenceState
+
+INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C: 128 + SIGINT
+# Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
+UNTRAINED_DEMO = ("model.image_size=128",)
+# What the library raises for mistakes of its user, and the system for files and disks.
+FAILURES = (ValueError, IndexError, OSError, RuntimeError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    commands = {"track": _track, "demo": _demo, "info": _info}
+    try:
+        args = make_parser().parse_args(arguments)
+        _configure_logging(verbose)
+        return commands[args.command](args)
+    except SystemExit as stop:  # argparse ends --help and --version this way
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("i2v: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except FAILURES as error:
+        if verbose:
+            traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"i2v: error: {text}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def build_i2v_video_predictor(*args: Any, **kwargs: Any) -> I2VVideoPredictor:
+    """`i2v.build_i2v.build_i2v_video_predictor`, imported when called: torch takes seconds to load."""
+    from i2v.build_i2v import build_i2v_video_predictor as build
+
+    return build(*args, **kwargs)
+
+
+def _configure_logging(verbose: bool) -> None:
+    handler = logging.StreamHandler()
+    # The builder, too, warns of random weights; one line about them, that of the command, is enough.
+    handler.addFilter(lambda record: verbose or record.name != "i2v.build_i2v")
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler], format="i2v: %(levelname)s: %(message)s")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that one tracking run is asked for."""
+
+    video: Path | NDArray[np.uint8]
+    prompts: tuple[UserPrompt, ...]
+    out: Path
+    overwrite: bool
+    config: str
+    checkpoint: str | None
+    device: str | None
+    overrides: tuple[str, ...] = ()
+    direction: str = "forward"
+    max_frames: int | None = None
+
+
+def _track(args: Namespace) -> int:
+    run = _Run(
+        video=args.video,
+        prompts=collect_prompts(args.marks or ()),
+        out=args.out or _default_out(args.video),
+        overwrite=args.overwrite,
+        config=args.config,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        overrides=tuple(args.overrides),
+        direction=args.direction,
+        max_frames=args.max_frames,
+    )
+    _perform(run)
+    return 0
+
+
+def _demo(args: Namespace) -> int:
+    clip = None if args.video else render_demo_clip()
+    click = args.click.click if args.click else None
+    if clip is not None and click is None:
+        click = (*centre_of(clip.masks[0]), 1)
+    run = _Run(
+        video=args.video if clip is None else clip.frames,
+        prompts=(UserPrompt(obj_id=1, frame=0, clicks=(click,) if click else ()),),
+        out=args.out or (Path("i2v_demo") if clip else _default_out(args.video)),
+        # Showing the demo again must not fail; a folder that the user names is the user's.
+        overwrite=args.overwrite or (clip is not None and args.out is None),
+        config=args.config,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        overrides=() if args.checkpoint else UNTRAINED_DEMO,
+    )
+    results = _perform(run)
+    if clip is not None:
+        ious = [_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
+        print(f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}")
+    if args.checkpoint is None:
+        print("these masks are those of random weights: give --checkpoint FILE to see the model track")
+    return 0
+
+
+def _iou(mask: NDArray[np.bool_], exact: NDArray[np.bool_]) -> float:
+    union = np.count_nonzero(mask | exact)
+    return np.count_nonzero(mask & exact) / union if union else 1.0
+
+
+def _default_out(video: Path) -> Path:
+    named = video.resolve()
+    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")
+
+
+def _perform(run: _Run) -> ResultFolder:
+    _check_video(run)
+    results = ResultFolder(run.out, [prompt.obj_id for prompt in run.prompts], run.overwrite)
+    if run.checkpoint is None:
+        warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
+        print(f"i2v: warning: {warning}", file=sys.stderr)
+    predictor = build_i2v_video_predictor(
+        run.config, ckpt_path=run.checkpoint, device=run.device, hydra_overrides_extra=list(run.overrides)
+    )
+    state = predictor.init_state(run.video)
+    with contextlib.closing(state):
+        prompts = [_checked(prompt, state) for prompt in run.prompts]
+        for prompt in prompts:
+            _add_prompt(predictor, state, prompt)
+        _follow(predictor, state, replace(run, prompts=tuple(prompts)), results)
+    return results
+
+
+def _check_video(run: _Run) -> None:
+    if isinstance(run.video, Path):
+        if not run.video.exists():
+            raise FileNotFoundError(f"{run.video}: no such video file or folder of frames")
+        video, out = run.video.resolve(), run.out.resolve()
+        if out == video or out in video.parents:
+            raise ValueError(f"{run.video} lies in the folder of the results, {run.out}: give another --out")
+
+
+def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
+    # Of all places where a prompt can be wrong, only here are object, frame and size known together.
+    width, height = state.video_width, state.video_height
+    where = f"object {prompt.obj_id}, frame {prompt.frame}"
+    if state.num_frames is not None and prompt.frame >= state.num_frames:
+        raise IndexError(f"{where}: the video has {state.num_frames} frames, 0 to {state.num_frames - 1}")
+    for x, y, _ in prompt.clicks:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame of {width}x{height} pixels")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        if min(x0, y0) < 0 or x1 > width or y1 > height:
+            box = f"({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
+            raise ValueError(f"{where}: box {box} reaches off the frame of {width}x{height} pixels")
+    if prompt.clicks or prompt.box or prompt.mask:
+        return prompt
+    # Only the demo gives a prompt that marks nothing, before the size is known: it means the centre.
+    return replace(prompt, clicks=((width / 2, height / 2, 1),))
+
+
+def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: UserPrompt) -> None:
+    if prompt.mask is not None:
+        mask = _read_mask(prompt, state.video_width, state.video_height)
+        predictor.add_new_mask(state, frame_idx=prompt.frame, obj_id=prompt.obj_id, mask=mask)
+        return
+    clicks = np.array(prompt.clicks, dtype=np.float32).reshape(-1, 3)
+    predictor.add_new_points_or_box(
+        state,
+        frame_idx=prompt.frame,
+        obj_id=prompt.obj_id,
+        points=clicks[:, :2] if len(clicks) else None,
+        labels=clicks[:, 2].astype(np.int32) if len(clicks) else None,
+        box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
+    )
+
+
+def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]:
+    where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
+    with Image.open(str(prompt.mask)) as image:
+        has_labels = image.mode == "P"
+        values = np.asarray(image)
+    if values.shape[:2] != (height, width):
+        raise ValueError(f"{where}: got {values.shape[1]}x{values.shape[0]} pixels, wanted {width}x{height}")
+    # Where there is opacity, the last channel, it is 255 all over and says nothing.
+    colours = values[..., :-1] if image.mode in ("LA", "RGBA") else values
+    nonzero = np.asarray(colours.reshape(height, width, -1).any(axis=2))
+    if not nonzero.any():
+        raise ValueError(f"{where}: every pixel is zero, wanted the object non-zero")
+    own = np.asarray(values == prompt.obj_id) if has_labels else nonzero
+    return own if own.any() else nonzero
+
+
+def _follow(predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder) -> None:
+    stop: BaseException | None = None
+    started = time.perf_counter()
+    try:
+        for frame, obj_ids, logits in _propagate(predictor, state, run):
+            results.add(frame, obj_ids, logits, predictor.frame_scores(state, frame))
+    except (KeyboardInterrupt, *FAILURES) as error:
+        # The finished frames may be hours of work: complete their files before saying what went wrong.
+        stop = error
+    seconds = time.perf_counter() - started
+    # The first Ctrl-C stops tracking only; another one, while the files are completed, cuts these short.
+    with contextlib.nullcontext() if stop else interrupts_deferred():
+        bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
+        results.finish(state.source, run.prompts, progress=bar)
+        _report(results, seconds, stopped=stop is not None)
+    if stop:
+        raise stop
+
+
+def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
+    count = len(results.frames)
+    if stopped:
+        kept = f"{count} finished frames are kept in {results.folder}" if count else "no frame was finished"
+        print(f"i2v: stopped: {kept}", file=sys.stderr)
+        return
+    print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")
+    for name in ("masks", "masks.json", "overlay.mp4", "contact_sheet.png"):
+        print(f"  {results.folder / name}")
+
+
+def _propagate(
+    predictor: I2VVideoPredictor, state: InferenceState, run: _Run
+) -> Iterator[tuple[int, Sequence[Any], torch.Tensor]]:
+    """Every tracked frame once, under a progress bar, in the order in which it is tracked."""
+    prompted = [prompt.frame for prompt in run.prompts]
+    start = max(prompted) if run.direction == "backward" else min(prompted)
+    if run.direction == "backward" and start == 0:
+        raise ValueError("--direction backward: all prompts are on frame 0, wanted one on a later frame")
+    reversals = {"forward": (False,), "backward": (True,), "both": (False, True)}[run.direction]
+    done: set[int] = set()
+    with tqdm(total=_num_to_track(state.num_frames, start, run), desc="tracking", unit=" frames") as bar:
+        for reverse in reversals:
+            outputs = predictor.propagate_in_video(
+                state, start_frame_idx=start, max_frame_num_to_track=run.max_frames, reverse=reverse
+            )
+            # The predictor counts the frames after the first one, the user counts all: hence the cut.
+            for frame, obj_ids, logits in itertools.islice(outputs, run.max_frames):
+                if frame not in done:
+                    done.add(frame)
+                    yield frame, obj_ids, logits
+                    bar.update()
+
+
+def _num_to_track(num_frames: int | None, start: int, run: _Run) -> int | None:
+    if num_frames is None:
+        return None
+    limit = run.max_frames or num_frames
+    forward, backward = min(num_frames - start, limit), min(start + 1, limit)
+    return {"forward": forward, "backward": backward, "both": forward + backward - 1}[run.direction]
+
+
+def _info(args: Namespace) -> int:
+    from i2v.build_i2v import build_i2v
+    from i2v.checkpoint import compare_state_dict, read_checkpoint, read_checkpoint_info
+
+    info = read_checkpoint_info(args.checkpoint)
+    report = compare_state_dict(build_i2v(args.config, device="cpu"), read_checkpoint(args.checkpoint))
+    facts = {
+        "file": args.checkpoint,
+        "size": f"{args.checkpoint.stat().st_size:,} bytes",
+        "sha256": _sha256(args.checkpoint),
+        "entries": f"{info.num_entries:,}",
+        "parameters": f"{info.num_values:,}",
+        "dtypes": ", ".join(info.dtypes),
+        **info.metadata,
+        "also holds": ", ".join(info.other_keys) or "nothing",
+        "fits": f"{args.config}: {'yes' if report.fits else 'no'}; {report.describe()}",
+    }
+    for name, fact in facts.items():
+        print(f"{name:<12}{fact}")
+    return 0 if report.fits else 1
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,296 @@
+"""Configs by name: find the file, compose it with Hydra, apply overrides.
+
+Nothing here needs or touches Hydra's global state, so a program with a Hydra app of its own can build
+models too.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import logging
+import os
+import pkgutil
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+log = logging.getLogger(__name__)
+
+# What names a config: a name or a path, or a composed config itself.
+ConfigLike = str | os.PathLike[str] | DictConfig
+
+PACKAGE_CONFIGS = Path(__file__).parent / "configs"
+FEATURE_STRIDE = 16  # pixels of the model image for one cell of its feature map
+
+# Keys of the published configs that live elsewhere here; a key with dots below it takes those along.
+_MOVED_KEYS = {
+    "model.num_maskmem_global_all": "model.selector.num_maskmem_global_all",
+    "model.num_maskmem_global": "model.selector.num_maskmem_global",
+    "model.num_maskmem_local_all": "model.selector.num_maskmem_local_all",
+    "model.num_maskmem_local": "model.selector.num_maskmem_local",
+    "model.max_cond_frames_in_attn": "model.selector.max_cond_frames_in_attn",
+    "model.only_obj_ptrs_in_the_past_for_eval": "model.selector.only_obj_ptrs_in_the_past_for_eval",
+    "model.max_obj_ptrs_in_encoder": "model.selector.max_obj_ptrs_in_encoder",
+    "model.sam_mask_decoder_extra_args": "model.masks",
+    "model.binarize_mask_from_pts_for_mem_enc": "model.masks.binarize_mask_from_pts_for_mem_enc",
+    "model.non_overlap_masks_for_mem_enc": "predictor.non_overlap_masks_for_mem_enc",
+    "model.sigmoid_scale_for_mem_enc": "model.masks.sigmoid_scale_for_mem_enc",
+    "model.sigmoid_bias_for_mem_enc": "model.masks.sigmoid_bias_for_mem_enc",
+    "model.multimask_output_in_sam": "model.masks.multimask_output_in_sam",
+    "model.multimask_min_pt_num": "model.masks.multimask_min_pt_num",
+    "model.multimask_max_pt_num": "model.masks.multimask_max_pt_num",
+    "model.iou_prediction_use_sigmoid": "model.sam_mask_decoder.iou_prediction_use_sigmoid",
+    "model.pred_obj_scores_mlp": "model.sam_mask_decoder.pred_obj_scores_mlp",
+    "model.fill_hole_area": "predictor.fill_hole_area",
+    "model.non_overlap_masks": "predictor.non_overlap_masks",
+    "model.clear_non_cond_mem_around_input": "predictor.clear_non_cond_mem_around_input",
+    "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
+}
+
+# Published keys that a config may have nothing for, with the values at which that makes no difference.
+_FIXED_KEYS: dict[str, tuple[Any, ...]] = {
+    "model.iou_threshold": (0,),
+    "model.area_threshold": (100,),
+    "model.backbone_stride": (16,),
+    "model.use_mask_input_as_output_without_sam": (True,),
+    "model.directly_add_no_mem_embed": (True,),
+    "model.use_high_res_features_in_sam": (False,),
+    "model.multimask_output_for_tracking": (True,),
+    "model.use_multimask_token_for_obj_ptr": (True,),
+    "model.iou_prediction_use_sigmoid": (True,),
+    "model.use_obj_ptrs_in_encoder": (True,),
+    "model.max_obj_ptrs_in_encoder": (16,),
+    "model.add_tpos_enc_to_obj_ptrs": (True,),
+    "model.proj_tpos_enc_in_obj_ptrs": (True,),
+    "model.use_signed_tpos_enc_to_obj_ptrs": (True,),
+    "model.pred_obj_scores": (True,),
+    "model.pred_obj_scores_mlp": (True,),
+    "model.fixed_no_obj_ptr": (True,),
+    "model.soft_no_obj_ptr": (False,),
+    "model.use_mlp_for_obj_ptr_proj": (True,),
+    "model.no_obj_embed_spatial": (True,),
+    "model.memory_temporal_stride_for_eval": (1,),
+    "model.clear_non_cond_mem_for_multi_obj": (False, True),  # every object is tracked by itself
+    "model.compile_image_encoder": (False,),
+}
+
+# Hydra fills its registries on first use without a lock of its own.
+_hydra_lock = threading.Lock()
+
+
+class ConfigError(ValueError):
+    """A config or an override that cannot be used; the message names the file or the key."""
+
+
+def load_config(config: ConfigLike, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose a config and apply overrides, the last one of a key winning.
+
+    `config` is a name ("i2v-infer"), a path to a YAML file with or without its suffix, or a composed config,
+    which is copied. A relative path is looked up from the working directory first, then, where it is a bare
+    name or ends a path like `configs/NAME`, among the configs of this package. A YAML file's `defaults` may
+    name this package's groups (`model: i2v`).
+
+    `overrides` follow Hydra's grammar: `KEY=VALUE` and `++KEY=VALUE` set a key that the config has or that
+    the constructor it belongs to takes, `+KEY=VALUE` may also add one to a plain mapping, `~KEY` removes one
+    and `GROUP@NODE=NAME` chooses another file. Keys of the published SAM-I2V configs are translated.
+
+    The result is a struct with interpolations left to resolve. Raises FileNotFoundError if there is no such
+    config and ConfigError for a bad file, an unknown key or a bad value.
+    """
+    # `${grid:SIDE}` is the side of the feature map of a square image, as the model's YAML files use it.
+    OmegaConf.register_new_resolver("grid", lambda side: int(side) // FEATURE_STRIDE, replace=True)
+    parsed = [_parse(line) for line in overrides]
+    if isinstance(config, DictConfig):
+        composed, settings = copy.deepcopy(config), parsed
+        OmegaConf.set_readonly(composed, False)
+    else:
+        composed, settings = _compose(_find_config(config), parsed)
+    for override in settings:
+        _apply(composed, override)
+    OmegaConf.set_struct(composed, True)
+    return composed
+
+
+def available_configs() -> list[str]:
+    """Names of the top-level configs that come with the package."""
+    return sorted(path.stem for path in PACKAGE_CONFIGS.glob("*.yaml"))
+
+
+def _parse(line: str) -> Override:
+    try:
+        with _hydra_lock:
+            override = OverridesParser.create().parse_override(line)
+    except HydraException as error:
+        raise ConfigError(f"cannot read the override {line!r}: {error}") from error
+    if override.is_sweep_override():
+        raise ConfigError(f"override {line!r}: expected one value, got a sweep over several")
+    return override
+
+
+def _find_config(config: str | os.PathLike[str]) -> Path:
+    given = os.path.expanduser(os.fspath(config))
+    places = [Path.cwd() / given]
+    relative = PurePath(os.path.normpath(given))
+    folders = [part for part in relative.parts[:-1] if part != ".."]
+    if not relative.is_absolute() and folders in ([], ["configs"], ["i2v", "configs"]):
+        places.append(PACKAGE_CONFIGS / relative.name)
+    tried = [path for place in places for path in (place, place.with_name(f"{place.name}.yaml"))]
+    for path in tried:
+        if path.is_file():
+            if path.suffix != ".yaml":
+                raise ConfigError(f"config {given!r}: expected a file that ends in .yaml, got {path}")
+            return path.absolute()
+    raise FileNotFoundError(
+        f"config {given!r} not found; tried {', '.join(map(str, tried))}; "
+        f"the package has {', '.join(available_configs()) or 'none'}"
+    )
+
+
+def _compose(path: Path, overrides: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
+    """Compose the file with the overrides that choose files; return it with those that set values."""
+    search_path = ConfigSearchPathImpl()
+    search_path.append("hydra", "pkg://hydra.conf")
+    search_path.append("main", str(path.parent))
+    search_path.append("i2v", str(PACKAGE_CONFIGS))
+    search_path.append("schema", "structured://")
+    try:
+        with _hydra_lock:
+            Plugins.instance()  # registers the readers of the schemes above
+            # hydra.compose would need the process-wide GlobalHydra, which may be the caller's.
+            loader = ConfigLoaderImpl(search_path)
+            choices = [override for override in overrides if _chooses_a_file(loader, override)]
+            lines = [str(override.input_line) for override in choices]
+            composed = loader.load_configuration(path.name, lines, RunMode.RUN, from_shell=False)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"cannot compose {path}: {error}") from error
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, [override for override in overrides if override not in choices]
+
+
+def _chooses_a_file(loader: ConfigLoaderImpl, override: Override) -> bool:
+    is_group = bool(loader.get_group_options(override.key_or_group))
+    return override.is_hydra_override() or (is_group and not isinstance(override.value(), dict))
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    published = override.key_or_group
+    key = _translate(config, published)
+    value = override.value()
+    if key is None:
+        if value not in _FIXED_KEYS[published]:
+            raise ConfigError(f"{published} is fixed at {_FIXED_KEYS[published][0]} here, got {value}")
+        log.debug("%s makes no difference, nothing to set", published)
+        return
+    if override.package is not None:
+        raise ConfigError(f"override {override.input_line!r}: there is no config group {published!r} to choose from")
+    if not (_is_known(config, key) or (override.is_add() and _may_add(config, key))):
+        raise ConfigError(f"override {override.input_line!r}: unknown key {published!r}{_near_matches(config, key)}")
+    if override.is_delete():
+        _delete(config, key)
+    else:
+        _set(config, key, value)
+
+
+def _translate(config: DictConfig, key: str) -> str | None:
+    """Our name of a published key; None for one that nothing here reads."""
+    moved = _moved(key)
+    for name in (key, moved):
+        if _is_known(config, name):
+            return name
+    return None if key in _FIXED_KEYS else moved
+
+
+def _moved(key: str) -> str:
+    for published, ours in _MOVED_KEYS.items():
+        if key == published or key.startswith(f"{published}."):
+            return ours + key.removeprefix(published)
+    return key
+
+
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    current = _node(config, key)
+    if isinstance(current, DictConfig) and not isinstance(value, dict | None):
+        names = ", ".join(map(str, current))
+        raise ConfigError(f"{key} holds the settings {names}: set one of these, got {key}={value}")
+    try:
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot set {key} to {value}: {error}") from error
+
+
+def _delete(config: DictConfig, key: str) -> None:
+    parent, _, name = key.rpartition(".")
+    node = _node(config, parent)
+    with open_dict(node):
+        node.pop(name, None)
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    """What stands at a dotted key, the root for an empty one; None where nothing does."""
+    try:
+        return OmegaConf.select(config, key) if key else config
+    except OmegaConfBaseException:
+        return None
+
+
+def _is_known(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = _node(config, parent)
+    if not isinstance(node, DictConfig):
+        return _node(config, key) is not None
+    # `in node` would be False for a value that is still missing.
+    return name in [*node.keys(), *_parameters(node.get("_target_"))]
+
+
+def _may_add(config: DictConfig, key: str) -> bool:
+    node = _node(config, key.rpartition(".")[0])
+    return isinstance(node, DictConfig) and "_target_" not in node
+
+
+def _parameters(target: Any) -> set[str]:
+    """Names that a node's constructor takes by keyword; empty for a node without one."""
+    if not isinstance(target, str):
+        return set()
+    try:
+        parameters = inspect.signature(pkgutil.resolve_name(target)).parameters.values()
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return set()  # building the node reports what is wrong with its target
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _known_keys(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for name in {*node, *_parameters(node.get("_target_"))}:
+        if not name.startswith("_"):
+            yield f"{prefix}{name}"
+        if isinstance(node.get(name), dict):
+            yield from _known_keys(node[name], f"{prefix}{name}.")
+
+
+def _near_matches(config: DictConfig, key: str) -> str:
+    """A clause that lists the keys most like this one, by their whole or by their last part."""
+    top = key.partition(".")[0]
+    if "." in key and top not in config:
+        return f"; this config has no node {top!r}, only {', '.join(map(str, config))}"
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    known = list(_known_keys(plain))
+    last = key.rpartition(".")[2]
+    alike = difflib.get_close_matches(last, {name.rpartition(".")[2] for name in known}, n=3, cutoff=0.7)
+    candidates = [name for name in known if name.rpartition(".")[2] in alike]
+    near = difflib.get_close_matches(key, candidates or known, n=3, cutoff=0.0 if candidates else 0.6)
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,215 @@
+"""Results out: palette PNGs, COCO RLE JSON, and, through `overlay`, an overlay video and a contact sheet.
+
+Everything is streamed: nothing here keeps more than one frame. No torch is imported, so that the command line
+starts quickly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from i2v.overlay import PALETTE, ContactSheet, Pixels, UserPrompt, VideoWriter, blend_overlay, spread_frames
+from i2v.utils.files import StreamedFile, interrupts_deferred, replacing
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_OBJECTS = 255
+JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
+
+
+class FrameReader(Protocol):
+    """What finishing a run needs of a video: a frame (H,W,3) uint8 by its index, and the frame rate in Hz."""
+
+    @property
+    def frame_rate(self) -> float | None: ...
+
+    def read(self, frame: int, /) -> Pixels: ...
+
+
+class Scores(Protocol):
+    """What the model says of one object on one frame: presence logit, and mask quality within 0..1."""
+
+    @property
+    def presence(self) -> float: ...
+
+    @property
+    def iou(self) -> float: ...
+
+
+def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
+    """Label 1..255 of every object: its id where all ids are integers within 1..255, else its 1-based place.
+
+    Raises ValueError for more than 255 objects: a label map has one byte per pixel.
+    """
+    ids = list(dict.fromkeys(obj_ids))
+    if len(ids) > MAX_OBJECTS:
+        raise ValueError(f"a palette PNG holds at most {MAX_OBJECTS} objects, got {len(ids)}")
+    integers = [obj_id for obj_id in ids if isinstance(obj_id, int) and 1 <= obj_id <= MAX_OBJECTS]
+    if len(integers) == len(ids):
+        return dict(zip(ids, integers, strict=True))
+    return {obj_id: position for position, obj_id in enumerate(ids, start=1)}
+
+
+def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
+    """Merge logits (N,1,H,W) into one label map (H,W): the label of the highest positive logit, else 0."""
+    if len(logits) != len(labels):
+        raise ValueError(f"labels: expected {len(logits)}, one per object, got {len(labels)}")
+    if not labels:
+        return np.zeros(tuple(logits.shape[-2:]), np.uint8)
+    best, winner = logits[:, 0].max(dim=0)
+    # Two bytes per pixel leave the device, whatever the number of objects.
+    foreground, position = (best > 0).cpu().numpy(), winner.byte().cpu().numpy()
+    return np.where(foreground, np.asarray(labels, np.uint8)[position], np.uint8(0))
+
+
+def write_label_png(path: str | Path, labels: Pixels) -> None:
+    """Write a label map (H,W) uint8 as a palette PNG, atomically."""
+    image = Image.fromarray(labels)
+    image.putpalette(PALETTE.tobytes())
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def read_label_png(path: str | Path) -> Pixels:
+    """Read the label map (H,W) uint8 that `write_label_png` wrote."""
+    with Image.open(path) as image:
+        return np.array(image, dtype=np.uint8)
+
+
+class RleJson(StreamedFile):
+    """Masks as compact JSON in COCO's run-length encoding: one line per frame, one entry per object on it."""
+
+    def __init__(self, path: str | Path, labels: Mapping[Hashable, int], frame_rate: float | None = None) -> None:
+        """`labels`: the label of every object of the run in the label maps to come."""
+        super().__init__(path)
+        self._labels = dict(labels)
+        self._frame_rate = frame_rate
+        self._file: IO[str] | None = None
+
+    def write(self, frame: int, labels: Pixels, scores: Mapping[Hashable, Scores | None]) -> None:
+        """Append a label map (H,W): an entry for every object in `scores`, with area 0 where it is absent."""
+        entries = [_entry(obj_id, labels == self._labels[obj_id], given) for obj_id, given in scores.items()]
+        with self._writing():
+            if self._file is None:
+                self._file = self._temporary.open("w", encoding="ascii")
+                self._file.write(self._header(labels.shape))
+            separator = ",\n" if self.num_frames else "\n"
+            self._file.write(separator + _compact({"frame": frame, "objects": entries}))
+            self.num_frames += 1
+
+    def _header(self, size: tuple[int, ...]) -> str:
+        objects = [{"id": obj_id, "label": label} for obj_id, label in self._labels.items()]
+        fields = _compact({"size": size, "frame_rate": self._frame_rate, "objects": objects})
+        return fields[:-1] + ',"frames":['
+
+    def _finalize(self) -> None:
+        if self._file is not None:
+            with self._file:
+                self._file.write("\n]}\n")
+
+
+def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: Scores | None) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "id": obj_id,
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
+        "area": int(coco_mask.area(rle)),
+        "presence": None if scores is None else _rounded(scores.presence),
+        "iou": None if scores is None else _rounded(scores.iou),
+    }
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _rounded(score: float) -> float | None:
+    # JSON has no NaN: a score that is none becomes null.
+    return round(float(score), 4) if math.isfinite(score) else None
+
+
+class ResultFolder:
+    """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4, contact_sheet.png.
+
+    Masks are written as the frames come, in any order. The rest needs the order of the video, while a
+    backward run gives its frames reversed: `finish` makes it afterwards, from the masks on disk and the frames,
+    read again.
+    """
+
+    def __init__(self, folder: str | Path, obj_ids: Iterable[Hashable], overwrite: bool = False) -> None:
+        """Make nothing yet. Raises FileExistsError if the folder holds anything, unless `overwrite`."""
+        self.folder = Path(folder)
+        self.labels = assign_labels(obj_ids)
+        self._scores: dict[int, dict[Hashable, Scores | None]] = {}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise FileExistsError(f"{self.folder} is a file, wanted a folder for the results")
+        if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise FileExistsError(f"{self.folder} is not empty: give --overwrite or another --out")
+
+    @property
+    def frames(self) -> list[int]:
+        """The finished frames, in order."""
+        return sorted(self._scores)
+
+    def mask_path(self, frame: int) -> Path:
+        """Where the label map of a frame is."""
+        return self.folder / "masks" / f"{frame:05d}.png"
+
+    def add(
+        self,
+        frame: int,
+        obj_ids: Sequence[Hashable],
+        logits: torch.Tensor,
+        scores: Mapping[Any, Scores],
+    ) -> None:
+        """Write the masks of a frame from its logits (N,1,H,W), and remember its scores for `finish`."""
+        labels = label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
+        # A frame is finished or it is not: an interrupt must not leave its PNG without its scores.
+        with interrupts_deferred():
+            if not self._scores:
+                self._clear()
+            write_label_png(self.mask_path(frame), labels)
+            self._scores[frame] = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
+
+    def _clear(self) -> None:
+        # Only our own file names go: the folder is the user's.
+        masks = self.mask_path(0).parent
+        masks.mkdir(parents=True, exist_ok=True)
+        stale = [path for path in masks.iterdir() if re.fullmatch(r"\d{5,}\.png", path.name)]
+        stale += [self.folder / name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME)]
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+    def finish(
+        self,
+        source: FrameReader,
+        prompts: Sequence[UserPrompt],
+        progress: Callable[[list[int]], Iterable[int]] = iter,
+    ) -> None:
+        """Write JSON, video and contact sheet of the finished frames; `progress` may wrap their loop."""
+        chosen = spread_frames(self.frames, keep=[prompt.frame for prompt in prompts])
+        sheet = ContactSheet(chosen, prompts, self.labels)
+        with (
+            RleJson(self.folder / JSON_NAME, self.labels, source.frame_rate) as masks,
+            VideoWriter(self.folder / VIDEO_NAME, source.frame_rate) as video,
+        ):
+            for frame in progress(self.frames):
+                labels = read_label_png(self.mask_path(frame))
+                picture = blend_overlay(source.read(frame), labels)
+                with interrupts_deferred():
+                    masks.write(frame, labels, self._scores[frame])
+                    video.write(picture)
+                sheet.add(frame, picture)
+        sheet.save(self.folder / SHEET_NAME)

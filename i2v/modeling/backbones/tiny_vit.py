@@ -1,0 +1,221 @@
+"""TinyViT, the image trunk of TinySAM (Wu et al., ECCV 2022), with a feature map taken after every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from i2v.modeling.layers import DropPath, LayerNorm2d
+
+HEAD_DIM = 32
+
+
+class ConvBN(nn.Sequential):
+    """A convolution without bias and its batch norm; 'same' padding for odd kernels."""
+
+    def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(in_dim, out_dim, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_dim)
+
+
+class PatchEmbed(nn.Module):
+    """Frames (B,3,S,S) -> patches (B,C,S/4,S/4)."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(ConvBN(in_chans, dim // 2, 3, stride=2), nn.GELU(), ConvBN(dim // 2, dim, 3, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: expand, depthwise, project, add."""
+
+    def __init__(self, dim: int, expand_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(dim * expand_ratio)
+        self.conv1 = ConvBN(dim, hidden)
+        self.conv2 = ConvBN(hidden, hidden, 3, groups=hidden)
+        self.conv3 = ConvBN(hidden, dim)
+        self.drop_path = DropPath(drop_path)
+        nn.init.zeros_(self.conv3.bn.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return F.gelu(x + self.drop_path(self.conv3(y)))
+
+
+class Downsample(nn.Module):
+    """Convolutional transition between stages: (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = ConvBN(in_dim, out_dim)
+        self.conv2 = ConvBN(out_dim, out_dim, 3, stride=stride, groups=out_dim)
+        self.conv3 = ConvBN(out_dim, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention inside square windows, with a learned bias for every pair of row and column distances."""
+
+    attention_bias_idxs: Tensor
+
+    def __init__(self, dim: int, num_heads: int, window: int) -> None:
+        super().__init__()
+        if dim != num_heads * HEAD_DIM:
+            raise ValueError(f"num_heads: expected {dim // HEAD_DIM} for width {dim}, got {num_heads}")
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.attention_biases = nn.Parameter(torch.zeros(num_heads, window * window))
+        index = torch.arange(window * window)
+        rows, columns = index // window, index % window
+        distance = (rows[:, None] - rows).abs() * window + (columns[:, None] - columns).abs()
+        self.register_buffer("attention_bias_idxs", distance, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Windows of tokens (W,n,C) -> the same."""
+        # The q, k and v of one head are neighbours in the projection's output.
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.num_heads, 3 * HEAD_DIM)).transpose(1, 2).chunk(3, dim=-1)
+        # Gathered on every call, so that it is never older than the weights.
+        bias = self.attention_biases[:, self.attention_bias_idxs].to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(x.shape[0], -1, -1, -1))
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Pre-norm MLP of a transformer block."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(self.norm(x))))))
+
+
+class TransformerBlock(nn.Module):
+    """Window attention, a depthwise convolution across windows, MLP. Maps (B,C,H,W) -> the same."""
+
+    def __init__(
+        self, dim: int, num_heads: int, window: int, mlp_ratio: float, dropout: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.attn = WindowAttention(dim, num_heads, window)
+        self.local_conv = ConvBN(dim, dim, 3, groups=dim)
+        self.mlp = FeedForward(dim, int(dim * mlp_ratio), dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.permute(0, 2, 3, 1)
+        tokens = tokens + self.drop_path(self._attend(tokens))
+        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        tokens = tokens + self.drop_path(self.mlp(tokens))
+        return tokens.permute(0, 3, 1, 2)
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        """Attention in windows over (B,H,W,C); zeros that complete the last windows take part as tokens."""
+        batch, height, width, dim = tokens.shape
+        size = self.window
+        down, right = -height % size, -width % size
+        padded = F.pad(tokens, (0, 0, 0, right, 0, down))
+        rows, columns = (height + down) // size, (width + right) // size
+        windows = padded.view(batch, rows, size, columns, size, dim).transpose(2, 3)
+        out = self.attn(windows.reshape(-1, size * size, dim))
+        out = out.view(batch, rows, columns, size, size, dim).transpose(2, 3)
+        return out.reshape(batch, height + down, width + right, dim)[:, :height, :width]
+
+
+class Stage(nn.Module):
+    """Blocks of equal width, then the transition to the next stage. Maps (B,C,H,W) -> (B,C',H',W')."""
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None, use_checkpoint: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.use_checkpoint = use_checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            if self.use_checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class TinyViT(nn.Module):
+    """Image trunk: frames -> five feature maps.
+
+    The first stage is convolutional, so the first entries of ``num_heads`` and ``window_sizes`` are not used.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dims: Sequence[int] = (64, 128, 160, 320),
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (2, 4, 5, 10),
+        window_sizes: Sequence[int] = (7, 7, 14, 7),
+        strides: Sequence[int] = (2, 2, 1),
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        out_dim: int = 256,
+        use_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(in_chans, embed_dims[0])
+        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        transitions = [Downsample(a, b, s) for (a, b), s in zip(pairwise(embed_dims), strides, strict=True)]
+        self.layers = nn.ModuleList()
+        for i, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
+            rates = [drop_paths.pop(0) for _ in range(depth)]
+            blocks: list[nn.Module] = (
+                [MBConv(dim, mlp_ratio, rate) for rate in rates]
+                if i == 0
+                else [
+                    TransformerBlock(dim, num_heads[i], window_sizes[i], mlp_ratio, drop_rate, rate) for rate in rates
+                ]
+            )
+            self.layers.append(Stage(blocks, transitions[i] if i < len(transitions) else None, use_checkpoint))
+        # The classifier of the ImageNet model: part of the checkpoint, used by nothing.
+        self.norm_head = nn.LayerNorm(embed_dims[-1])
+        self.head = nn.Linear(embed_dims[-1], num_classes)
+        self.apply(_init_linear)
+        self.neck = nn.Sequential(
+            nn.Conv2d(embed_dims[-1], out_dim, 1, bias=False),
+            LayerNorm2d(out_dim),
+            nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False),
+            LayerNorm2d(out_dim),
+        )
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Frames (B,3,S,S) -> maps at strides 4, 8, 16, 16, 16: patches, each stage but the last, the neck."""
+        maps = [self.patch_embed(frames)]
+        for layer in self.layers:
+            maps.append(layer(maps[-1]))
+        maps[-1] = self.neck(maps[-1])
+        return maps
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,72 @@
+"""MemoryBank: what an object's past frames left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FrameMemory:
+    """What is remembered of B objects on one frame.
+
+    ``features`` (B,M,h,w); ``foreground`` (B,1,h,w) bool: where the mask was; ``pointer`` (B,C); ``appearance``
+    (C*h*w,): the frame's features as one unit vector, shared by every object on it, ``None`` where no selector compares
+    frames.
+    """
+
+    frame: int
+    features: Tensor
+    foreground: Tensor
+    pointer: Tensor
+    appearance: Tensor | None = None
+
+    def to(self, device: torch.device) -> FrameMemory:
+        """The same with its bulk on another device; pointer and appearance stay, as every selection needs them."""
+        return replace(self, features=self.features.to(device), foreground=self.foreground.to(device))
+
+    def split(self) -> list[FrameMemory]:
+        """One memory for each of the B objects."""
+        parts = zip(self.features.split(1), self.foreground.split(1), self.pointer.split(1), strict=True)
+        return [FrameMemory(self.frame, *part, appearance=self.appearance) for part in parts]
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """Memories of prompted frames, kept for good, and of tracked ones, of which the latest ``span`` are kept.
+
+    Both are ordered by when they came in, oldest first. ``span`` ``None`` keeps all.
+    """
+
+    prompted: tuple[FrameMemory, ...] = ()
+    tracked: tuple[FrameMemory, ...] = ()
+    span: int | None = None
+
+    def remember(self, memory: FrameMemory) -> MemoryBank:
+        """Add a tracked frame; an older memory of the same frame goes."""
+        tracked = (*without(self.tracked, memory.frame), memory)
+        return replace(self, tracked=tracked if self.span is None else tracked[max(len(tracked) - self.span, 0) :])
+
+    def pin(self, memory: FrameMemory) -> MemoryBank:
+        """Add a prompted frame, or replace it in its place; a tracked memory of the same frame goes."""
+        if any(m.frame == memory.frame for m in self.prompted):
+            prompted = tuple(memory if m.frame == memory.frame else m for m in self.prompted)
+        else:
+            prompted = (*self.prompted, memory)
+        return replace(self, prompted=prompted, tracked=without(self.tracked, memory.frame))
+
+    def retain(self, frames: Collection[int]) -> MemoryBank:
+        """Drop tracked memories of all other frames."""
+        return replace(self, tracked=tuple(m for m in self.tracked if m.frame in frames))
+
+    def forget(self, frame: int) -> MemoryBank:
+        """Drop all that is remembered of a frame."""
+        return replace(self, prompted=without(self.prompted, frame), tracked=without(self.tracked, frame))
+
+
+def without(memories: tuple[FrameMemory, ...], frame: int) -> tuple[FrameMemory, ...]:
+    """The memories of all frames but one."""
+    return tuple(m for m in memories if m.frame != frame)

@@ -1,0 +1,1 @@
+"""The promptable half of the model: prompt encoder, two-way transformer, mask decoder."""

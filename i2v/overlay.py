@@ -1,0 +1,234 @@
+"""Masks made visible: colours, overlay pictures, the overlay video and the contact sheet."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from i2v.utils.files import StreamedFile, replacing
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+
+DEFAULT_FRAME_RATE = 24.0
+SHEET_FRAMES = 12
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class UserPrompt:
+    """One object marked on one frame: clicks (x, y, label) and a box in pixels, or a mask file."""
+
+    obj_id: Hashable
+    frame: int
+    clicks: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+
+def _make_palette() -> Pixels:
+    # The bit pattern of the DAVIS and PASCAL VOC palettes, with its first colours replaced by the seven of
+    # Okabe and Ito, which colour-blind people tell apart, then by their light and their dark versions.
+    index = np.arange(256)
+    bits = [[((index >> (3 * k + channel)) & 1) << (7 - k) for k in range(3)] for channel in range(3)]
+    colours = np.array(bits).sum(axis=1).T
+    names = ["d55e00", "56b4e9", "f0e442", "009e73", "cc79a7", "0072b2", "e69f00"]
+    okabe_ito = np.array([list(bytes.fromhex(name)) for name in names])
+    colours[1:22] = np.concatenate([okabe_ito, (okabe_ito + 255) // 2, okabe_ito * 3 // 5])
+    return colours.astype(np.uint8)
+
+
+PALETTE: Pixels = _make_palette()
+"""RGB colour of every label (256,3); label 0 is the background, black."""
+
+
+def blend_overlay(picture: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
+    """Paint the objects of a label map (H,W) over an RGB picture (H,W,3), with opaque outlines inside."""
+    if picture.shape[:2] != labels.shape:
+        raise ValueError(f"expected a mask of {_size(picture)} pixels like the frame, got {_size(labels)}")
+    painted = picture.copy()
+    inside = labels > 0
+    painted[inside] = np.rint((1 - opacity) * picture[inside] + opacity * PALETTE[labels[inside]])
+    edge = _outline(labels, thickness=max(1, round(min(labels.shape) / 240)))
+    painted[edge] = PALETTE[labels[edge]]
+    return painted
+
+
+def _outline(labels: Pixels, thickness: int) -> NDArray[np.bool_]:
+    # Pixels of an object with another label within `thickness` steps. The frame's own border is no edge.
+    edge = np.zeros(labels.shape, bool)
+    for area, mark in ((labels, edge), (labels.T, edge.T)):
+        for step in range(1, thickness + 1):
+            differs = area[:-step] != area[step:]
+            mark[:-step] |= differs
+            mark[step:] |= differs
+    return edge & (labels > 0)
+
+
+def _size(array: NDArray[Any]) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+class VideoWriter(StreamedFile):
+    """An MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come."""
+
+    def __init__(self, path: str | Path, frame_rate: float | None = None) -> None:
+        """Open nothing yet. `frame_rate` in Hz, 24 if unknown; raises ValueError outside (0, 1000]."""
+        super().__init__(path)
+        rate = DEFAULT_FRAME_RATE if frame_rate is None else float(frame_rate)
+        if not 0 < rate <= 1000:
+            raise ValueError(f"{self.path}: expected a frame rate above 0 and up to 1000 Hz, got {rate:g}")
+        # 1001 makes 30000/1001 exact; the fallback codec keeps time in 16 bits.
+        self._rate = Fraction(rate).limit_denominator(min(1001, int(65535 / rate)))
+        self._shape: tuple[int, ...] | None = None
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+
+    def write(self, picture: Pixels) -> None:
+        """Append an RGB picture (H,W,3) uint8 of the size of the first. Raises OSError, as on a full disk."""
+        if self._shape not in (None, picture.shape):
+            got, wanted = picture.shape, self._shape
+            raise ValueError(f"{self.path}: frame {self.num_frames} has shape {got}, those before it {wanted}")
+        self._shape = picture.shape
+        image = _video_frame(picture)
+        image.pts = self.num_frames
+        with self._writing():
+            container, stream = self._opened(image.width, image.height)
+            container.mux(stream.encode(image))
+            self.num_frames += 1
+
+    def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
+        if self._container is None or self._stream is None:
+            options = {"movflags": "+faststart"}
+            self._container = av.open(str(self._temporary), "w", format="mp4", options=options)
+            self._stream = _add_stream(self._container, self._rate, width, height)
+        return self._container, self._stream
+
+    def _finalize(self) -> None:
+        if self._container is not None and self._stream is not None:
+            try:
+                self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+
+
+def _video_frame(picture: Pixels) -> av.VideoFrame:
+    # yuv420p needs even sides; repeating the last row or column loses nothing.
+    height, width = picture.shape[:2]
+    even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    image = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+    return image.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+
+
+def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
+    if "libx264" in av.codecs_available:
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
+    else:
+        log.warning("this PyAV has no libx264: writing MPEG-4, which some browsers do not play")
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.bit_rate = max(400_000, int(width * height * rate / 4))
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    # Players guess the colours of untagged files, differently by size. 1: BT.709, and limited range.
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+    return stream
+
+
+def spread_frames(frames: Sequence[int], count: int = SHEET_FRAMES, keep: Iterable[int] = ()) -> list[int]:
+    """Choose at most `count` of the sorted `frames`, evenly, those of `keep` that are among them first."""
+    if len(frames) <= count:
+        return list(frames)
+    chosen = {frames[round(i * (len(frames) - 1) / (count - 1))] for i in range(count)}
+    kept = sorted(set(keep) & set(frames))[:count]
+    for frame in kept:
+        if frame not in chosen:
+            # A kept frame takes the place of its nearest neighbour, which keeps the spread.
+            chosen.remove(min(chosen.difference(kept), key=lambda other: abs(other - frame)))
+            chosen.add(frame)
+    return sorted(chosen)
+
+
+class ContactSheet:
+    """Some frames of a run side by side, with their numbers and the user's prompts; keeps only the page."""
+
+    _SIDE, _GAP, _BAR, _MIN_WIDTH = 320, 6, 20, 130
+
+    def __init__(self, frames: Sequence[int], prompts: Iterable[UserPrompt], labels: Mapping[Hashable, int]) -> None:
+        """`frames`: which to show, in order; `labels`: the label, so the colour, of every prompted object."""
+        self._cells = {frame: cell for cell, frame in enumerate(frames)}
+        self._prompts = tuple(prompts)
+        self._labels = dict(labels)
+        self._page: Image.Image | None = None
+        self._columns = 1
+
+    def add(self, frame: int, picture: Pixels) -> None:
+        """Place an RGB picture (H,W,3) uint8 on the page; frames that were not chosen are passed over."""
+        if frame not in self._cells:
+            return
+        height, width = picture.shape[:2]
+        scale = self._SIDE / max(height, width)
+        thumb = Image.fromarray(picture).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+        prompts = [prompt for prompt in self._prompts if prompt.frame == frame]
+        for prompt in prompts:
+            _draw_prompt(thumb, prompt, scale, tuple(PALETTE[self._labels[prompt.obj_id]].tolist()))
+        self._place(frame, thumb, f"frame {frame}" + (" - prompt" if prompts else ""))
+
+    def _place(self, frame: int, thumb: Image.Image, text: str) -> None:
+        # A very narrow picture still leaves room for its number.
+        cell_width = max(thumb.width, self._MIN_WIDTH) + self._GAP
+        cell_height = thumb.height + self._BAR + self._GAP
+        if self._page is None:
+            self._columns = _num_columns(len(self._cells), cell_width / cell_height)
+            rows = math.ceil(len(self._cells) / self._columns)
+            size = (self._columns * cell_width + self._GAP, rows * cell_height + self._GAP)
+            self._page = Image.new("RGB", size, (24, 24, 24))
+        row, column = divmod(self._cells[frame], self._columns)
+        left, top = column * cell_width + self._GAP, row * cell_height + self._GAP
+        font = ImageFont.load_default(size=14)
+        ImageDraw.Draw(self._page).text((left, top), text, fill=(255, 255, 255), font=font)
+        self._page.paste(thumb, (left, top + self._BAR))
+
+    def save(self, path: str | Path) -> None:
+        """Write the page as PNG, atomically; nothing where no picture was added."""
+        if self._page is not None:
+            with replacing(path) as temporary:
+                self._page.save(temporary, format="PNG")
+
+
+def _num_columns(count: int, cell_aspect: float) -> int:
+    # The page should fit a screen (16:10) and leave few cells empty, for landscape and portrait videos alike.
+    def cost(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(math.log(cell_aspect * columns / rows / 1.6)) + (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=cost)
+
+
+def _draw_prompt(thumb: Image.Image, prompt: UserPrompt, scale: float, colour: tuple[int, ...]) -> None:
+    draw = ImageDraw.Draw(thumb)
+    if prompt.box is not None:
+        corners = [value * scale for value in prompt.box]
+        draw.rectangle(corners, outline=(255, 255, 255), width=4)
+        draw.rectangle(corners, outline=colour, width=2)
+    for x, y, label in prompt.clicks:
+        # Plus and minus, not colours alone, tell object from background clicks.
+        x, y, arm = (x + 0.5) * scale, (y + 0.5) * scale, 4
+        disc, sign = (colour, (255, 255, 255)) if label else ((255, 255, 255), (0, 0, 0))
+        draw.ellipse((x - 8, y - 8, x + 8, y + 8), fill=disc, outline=sign, width=1)
+        draw.line((x - arm, y, x + arm, y), fill=sign, width=2)
+        if label:
+            draw.line((x, y - arm, x, y + arm), fill=sign, width=2)

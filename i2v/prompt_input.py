@@ -1,0 +1,127 @@
+"""What users pass as prompts, checked and brought to the model's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Prompt
+
+
+def read_points(
+    points: Any, labels: Any, box: Any, video_size: tuple[int, int], normalized: bool, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points and a box as one list: coordinates (P,2) in 0..1 of the frame, labels (P,); box corners come first.
+
+    ``video_size``: (height, width); ``normalized``: coordinates are in 0..1 already. ``where`` begins the message of
+    the ValueError for anything that is no such prompt or lies off the frame.
+    """
+    if (points is None) != (labels is None):
+        raise ValueError(f"{where}: points and labels must be given together")
+    if points is None and box is None:
+        raise ValueError(f"{where}: expected points with labels, or a box, got neither")
+    height, width = video_size
+    scale = np.array([1, 1] if normalized else [width, height], dtype=np.float32)
+    coordinates = np.zeros((0, 2), dtype=np.float32)
+    kinds = np.zeros(0, dtype=np.int32)
+    if points is not None:
+        coordinates, kinds = _read_clicks(points, labels, where)
+    if box is not None:
+        corners = _read_box(box, where)
+        coordinates = np.concatenate((corners, coordinates))
+        kinds = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), kinds))
+    _check_on_frame(coordinates, kinds, scale, where)
+    return coordinates / scale, kinds
+
+
+def to_prompt(coordinates: np.ndarray, labels: np.ndarray, image_size: int, device: torch.device) -> Prompt:
+    """Coordinates (P,2) in 0..1 and labels (P,) -> a prompt for one object."""
+    points = torch.from_numpy(coordinates).to(device)[None] * image_size
+    return Prompt.click(points, torch.from_numpy(labels).to(device)[None])
+
+
+def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: str) -> Tensor:
+    """A mask (H,W), bool or numbers, of the video's size, shape or the model's -> (1,1,S,S) of zeros and ones.
+
+    Floats count as the object from 0.5, other numbers where they are not zero.
+    """
+    tensor = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
+    if tensor.dim() != 2 or 0 in tensor.shape:
+        raise ValueError(f"{where}: expected a mask of shape (height, width), got {tuple(tensor.shape)}")
+    height, width = tensor.shape
+    if (height, width) != (image_size, image_size) and not _same_shape((height, width), video_size):
+        raise ValueError(
+            f"{where}: expected a mask of the video's size {video_size[0]}x{video_size[1]} (height x width) or of its "
+            f"shape, got {height}x{width}"
+        )
+    binary = tensor >= 0.5 if tensor.is_floating_point() else tensor != 0
+    resized = binary.float()[None, None]
+    if (height, width) != (image_size, image_size):
+        size = (image_size, image_size)
+        resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False, antialias=True)
+        resized = (resized >= 0.5).float()
+    return resized
+
+
+def place(frame: int, obj_id: Hashable) -> str:
+    """How messages name an object on a frame."""
+    return f"frame {frame}, object {obj_id!r}"
+
+
+def _read_clicks(points: Any, labels: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    coordinates = _numbers(points, "points", where)
+    kinds = _numbers(labels, "labels", where)
+    if coordinates.ndim == 3 and coordinates.shape[0] == 1:
+        coordinates = coordinates[0]
+    if kinds.ndim == 2 and kinds.shape[0] == 1:
+        kinds = kinds[0]
+    if coordinates.size == 0:
+        coordinates = coordinates.reshape(0, 2)
+    if coordinates.ndim != 2 or coordinates.shape[1] != 2:
+        raise ValueError(f"{where}: expected points of shape (P, 2), got {coordinates.shape}")
+    if kinds.shape != (len(coordinates),):
+        raise ValueError(f"{where}: expected {len(coordinates)} labels, one for each point, got shape {kinds.shape}")
+    known = np.isin(kinds, [0, 1, 2, 3, PADDING])
+    if not known.all():
+        raise ValueError(f"{where}: expected labels 1 (object) or 0 (background), got {kinds[~known][0]:g}")
+    return coordinates, kinds.astype(np.int32)
+
+
+def _read_box(box: Any, where: str) -> np.ndarray:
+    corners = _numbers(box, "box", where)
+    if corners.size != 4:
+        raise ValueError(f"{where}: expected one box x0, y0, x1, y1, got shape {corners.shape}")
+    corners = corners.reshape(2, 2)
+    if not (corners[0] < corners[1]).all():
+        raise ValueError(f"{where}: expected a box with x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
+    return corners
+
+
+def _numbers(values: Any, name: str, where: str) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: expected {name} to be numbers, got {values!r}") from error
+
+
+def _check_on_frame(coordinates: np.ndarray, labels: np.ndarray, scale: np.ndarray, where: str) -> None:
+    off = ~((coordinates >= 0) & (coordinates <= scale)).all(axis=1) & (labels != PADDING)
+    if off.any():
+        x, y = coordinates[off][0].tolist()
+        raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame, which is {scale[0]:g} x {scale[1]:g}")
+
+
+def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:
+    """Whether two (height, width) have the same aspect ratio, up to the rounding of either side to a pixel."""
+    height, width = size
+    return (
+        abs(width - height * video_size[1] / video_size[0]) <= 1
+        or abs(height - width * video_size[0] / video_size[1]) <= 1
+    )

@@ -1,0 +1,1 @@
+"""Parts that know nothing of the model: reading video, mask arithmetic, files."""

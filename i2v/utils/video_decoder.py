@@ -1,0 +1,263 @@
+"""Video files as PyAV sees them: which frames a file holds, and a decoder that starts at any key frame."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+
+# Readers with which FFmpeg opens text, single pictures and play lists as if they were videos.
+_NO_VIDEO_FORMATS = {"tty", "image2", "lavfi", "hls", "dash", "concat"}
+
+# How far to decode ahead, in frames, before looking for a key frame nearer by.
+_SEEK_GAP = 16
+
+# Decoded frames are kept for readers that go backwards or follow each other closely: at most this many bytes,
+# and this many frames.
+_RECENT_BYTES = 64 << 20
+_RECENT_FRAMES = 256
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """When each frame is shown and where decoding may start; 8 bytes for every frame and key frame.
+
+    Times are in units of the stream's time base.
+    """
+
+    times: np.ndarray  # (T,) int64, ascending: one for each frame shown
+    keys: np.ndarray  # (K,) int64, ascending: those of packets that need no earlier ones
+    timed: bool  # False: the times mean nothing, frames are numbered by counting from the start
+    damaged: bool  # the file ends early, or packets are flagged as broken
+
+    def number_of(self, time: int | None) -> int | None:
+        """The frame shown at a time, if there is one."""
+        if time is None:
+            return None
+        number = int(np.searchsorted(self.times, time))
+        return number if number < len(self.times) and self.times[number] == time else None
+
+    def key_for(self, frame: int) -> int:
+        """The last key frame, by its place in `keys`, from which `frame` can be decoded."""
+        return max(int(np.searchsorted(self.keys, self.times[frame], side="right")) - 1, 0)
+
+    def first_frame(self, key: int) -> int:
+        """The first frame that decoding from a key frame gives."""
+        return int(np.searchsorted(self.times, self.keys[key]))
+
+    @staticmethod
+    def counted(num_frames: int, damaged: bool) -> PacketIndex:
+        """The index of a file whose frames can only be counted."""
+        return PacketIndex(np.arange(num_frames), np.zeros(1, np.int64), timed=False, damaged=damaged)
+
+
+class Decoder:
+    """One open video file, decoded forward from a key frame. Not for several threads."""
+
+    def __init__(self, video: str | bytes, name: str) -> None:
+        """Open the file's best video stream; ValueError if it is no video that can be read."""
+        self.name = name
+        self.index = PacketIndex.counted(0, damaged=False)  # see `use`
+        self.position: int | None = None  # number of the frame that came out last, while decoding
+        self.start = 0  # the key frame from which decoding began
+        self._video = video
+        self._frames: Iterator[tuple[int, VideoFrame]] = iter(())
+        self._recent: dict[int, VideoFrame] = {}
+        self._container, self._stream = _open(video, name)
+
+    @property
+    def declared_rate(self) -> float | None:
+        """Frames per second as the file's header has it."""
+        rate = self._stream.average_rate
+        return float(rate) if rate else None
+
+    @property
+    def time_base(self) -> float:
+        """Seconds per unit of the index's times."""
+        return float(self._stream.time_base or 0)
+
+    def scan(self) -> PacketIndex:
+        """The index of the file, from going through its packets without decoding them."""
+        times, keys = array("q"), array("q")
+        timed, damaged = True, False
+        packets = self._packets()
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.FFmpegError as error:
+                log.warning("%s: the file ends early: %s", self.name, error)
+                damaged = True
+                break
+            if packet.size == 0:  # marks the end
+                continue
+            damaged |= packet.is_corrupt
+            if packet.pts is None:
+                timed = False
+                continue
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+            if not packet.is_discard and not _is_hidden(packet):
+                times.append(packet.pts)
+        ordered = np.sort(np.array(times, np.int64))
+        timed = timed and len(keys) > 0 and bool(np.all(np.diff(ordered) > 0))
+        return PacketIndex(ordered, np.sort(np.array(keys, np.int64)), timed, damaged)
+
+    def use(self, index: PacketIndex) -> None:
+        """Number the frames by an index from now on; call `restart` next."""
+        self.index = index
+        self.position, self._frames, self._recent = None, iter(()), {}
+
+    def restart(self, key: int) -> None:
+        """Go to a key frame, given by its place in the index, or to one before it."""
+        # Whatever comes next has not been decoded yet, even where that fails.
+        self.position = None
+        packets, self.start = self._seek(key)
+        numbered = self._numbered if self.index.timed else enumerate
+        self._frames = iter(numbered(self._decoded(packets)))
+
+    def next_frame(self) -> int | None:
+        """Decode one more frame and return its number; None at the end."""
+        self.position, frame = next(self._frames, (None, None))
+        if self.position is not None and frame is not None:
+            # Put in last even if it is there from before.
+            self._recent.pop(self.position, None)
+            self._recent[self.position] = frame
+            size = max(sum(plane.buffer_size for plane in frame.planes), 1)
+            while len(self._recent) > max(min(_RECENT_BYTES // size, _RECENT_FRAMES), 1):
+                del self._recent[next(iter(self._recent))]
+        return self.position
+
+    def recent(self, frame: int) -> VideoFrame | None:
+        """A frame that was decoded not long ago."""
+        return self._recent.get(frame)
+
+    def reaches(self, frame: int) -> bool:
+        """Whether decoding on gives `frame` sooner than starting at the key frame before it."""
+        if self.position is None or self.position >= frame:
+            return False
+        key = self.index.first_frame(self.index.key_for(frame)) if self.index.timed else 0
+        return frame - self.position <= _SEEK_GAP or key <= self.position + _SEEK_GAP
+
+    def advance(self, frame: int) -> VideoFrame | None:
+        """Decode up to `frame`; None if the file goes on, or ends, without it."""
+        while self.position is None or self.position < frame:
+            if self.next_frame() is None:
+                return None
+        return self.recent(frame)
+
+    def close(self) -> None:
+        """Close the file and drop the frames kept."""
+        self.position, self._frames, self._recent = None, iter(()), {}
+        self._container.close()
+
+    def _packets(self) -> Iterator[Packet]:
+        return self._container.demux(self._stream)
+
+    def _seek(self, key: int) -> tuple[Iterator[Packet], int]:
+        """Packets from a key frame on, the wanted one or one before it, and which one that is."""
+        target, back = key, 1
+        while self.index.timed:
+            try:
+                self._container.seek(int(self.index.keys[target]), stream=self._stream)
+                packets = self._packets()
+                landed = self._first_key(packets)
+            except av.FFmpegError:
+                break
+            # Containers go by decoding times or by tables of their own, and may land too late.
+            if landed is not None and landed[0] <= key:
+                return itertools.chain([landed[1]], packets), landed[0]
+            if target == 0:
+                break
+            target, back = max(target - back, 0), 2 * back
+        self._container.close()
+        self._container, self._stream = _open(self._video, self.name)
+        return self._packets(), 0
+
+    def _first_key(self, packets: Iterator[Packet]) -> tuple[int, Packet] | None:
+        """Take packets up to a key frame of the index; its place there and its packet."""
+        for packet in packets:
+            if packet.is_keyframe and packet.pts is not None:
+                key = int(np.searchsorted(self.index.keys, packet.pts))
+                known = key < len(self.index.keys) and self.index.keys[key] == packet.pts
+                return (key, packet) if known else None
+        return None
+
+    def _decoded(self, packets: Iterator[Packet]) -> Iterator[VideoFrame]:
+        """Every frame the packets give, in the order of showing; what cannot be decoded is left out."""
+        if not self._stream.codec_context.is_open:
+            # One picture at a time if parts of the file are broken: else one's error hides others behind it.
+            self._stream.thread_type = "SLICE" if self.index.damaged else "AUTO"
+        ended = False
+        while not ended:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:  # logged when the file was scanned
+                packet = None
+            ended = packet is None
+            try:
+                frames = self._stream.decode(packet)  # None asks for those held back
+            except av.FFmpegError as error:
+                log.debug("%s: a packet cannot be decoded: %s", self.name, error)
+                continue
+            yield from frames
+
+    def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
+        """Frames with their numbers, which only grow; without those that lean on what came before."""
+        number = self.index.first_frame(self.start) - 1
+        for frame in frames:
+            found = self.index.number_of(frame.pts)
+            if found is not None and found > number:
+                number = found
+                yield number, frame
+
+
+def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
+    """The opened file and its best video stream; ValueError if there is none."""
+    if (len(video) if isinstance(video, bytes) else os.path.getsize(video)) == 0:
+        raise ValueError(f"{name}: the file is empty")
+    try:
+        # Files name no others that FFmpeg would fetch: nothing but this one is read.
+        container = av.open(
+            io.BytesIO(video) if isinstance(video, bytes) else video,
+            mode="r",
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file"},
+        )
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # a missing permission and the like speak for themselves
+            raise
+        raise ValueError(f"{name}: this is no video that can be read: {error.strerror}") from error
+    form = container.format.name
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    best = container.streams.best("video")
+    stream = best if best in streams else next(iter(streams), None)
+    if form in _NO_VIDEO_FORMATS or form.endswith("_pipe"):
+        container.close()
+        raise ValueError(f"{name}: this is no video: FFmpeg reads it as {form}")
+    if not isinstance(stream, VideoStream):
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        container.close()
+        raise ValueError(f"{name}: there is no video in this file, only {kinds}")
+    return container, stream
+
+
+def _is_hidden(packet: Packet) -> bool:
+    """Whether a packet is only a reference for others and gives no picture, as VP8 has them."""
+    if packet.stream.codec_context.name not in ("vp8", "libvpx"):
+        return False
+    return not bytes(packet)[0] & 0x10  # show_frame, bit 4 of the frame header

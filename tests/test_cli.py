@@ -1,0 +1,385 @@
+"""The i2v command with a stand-in predictor: parsing, results, errors and interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from export_support import (
+    HEIGHT,
+    NUM_FRAMES,
+    WIDTH,
+    Array,
+    FakePredictor,
+    check_results,
+    decode,
+    labels_of,
+    write_clip,
+)
+from PIL import Image
+
+from i2v import cli
+from i2v.cli import main
+from i2v.demo import render_demo_clip
+from i2v.export import read_label_png
+from i2v.overlay import PALETTE
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_clip(tmp_path / "clip")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
+    predictor = FakePredictor()
+    monkeypatch.setattr(cli, "build_i2v_video_predictor", predictor.build)
+    return predictor
+
+
+def test_track_writes_results_that_agree(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    assert main(["track", "clip", "--click", "10,20", "--object", "2", "--box", "30,20,50,40"]) == 0
+    check_results(Path("clip_i2v"), list(range(NUM_FRAMES)), (1, 2))
+    output = capsys.readouterr()
+    assert re.search(r"^10 frames in [\d.]+ s \([\d.]+ frames/s\)$", output.out, re.MULTILINE)
+    assert "clip_i2v/overlay.mp4" in output.out
+    assert output.err.count("untrained") == 1
+    assert "frames/s" in output.err
+    assert fake.state is not None
+    assert fake.state.closed
+    with av.open("clip_i2v/overlay.mp4") as container:
+        assert container.streams.video[0].average_rate == 12.5
+
+
+def test_prompts_apply_in_order_and_join_by_object_and_frame(clip: Path, fake: FakePredictor) -> None:
+    options = "--click 10,20 --click 11.5,21,0 --object 2 --box 1,2,30,4 --frame 3 --click 5,6 --object 1"
+    assert main(["track", "clip", *options.split(), "--click", "7,8,1", "--box", "0,0,64,48"]) == 0
+    assert fake.prompts == [
+        (1, 0, [[10, 20], [11.5, 21]], [1, 0], None),
+        (2, 0, None, None, [1, 2, 30, 4]),
+        (2, 3, [[5, 6]], [1], None),
+        (1, 3, [[7, 8]], [1], [0, 0, 64, 48]),
+    ]
+
+
+def test_options_reach_the_builder(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    options = "--config other --checkpoint w.pt --device cpu --set a.b=1 --set c=2 --out r --click 3,3"
+    assert main(["track", "clip", *options.split()]) == 0
+    assert fake.built_with == {
+        "config": "other",
+        "ckpt_path": "w.pt",
+        "device": "cpu",
+        "hydra_overrides_extra": ["a.b=1", "c=2"],
+    }
+    assert "untrained" not in capsys.readouterr().err
+    assert Path("r/masks.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "visited", "written"),
+    [
+        ("--frame 4 --click 30,20", [4, 5, 6, 7, 8, 9], [4, 5, 6, 7, 8, 9]),
+        ("--frame 4 --click 30,20 --max-frames 2", [4, 5], [4, 5]),
+        ("--frame 4 --click 30,20 --direction backward", [4, 3, 2, 1, 0], [0, 1, 2, 3, 4]),
+        (
+            "--frame 2 --click 20,20 --frame 4 --click 30,20 --direction backward --max-frames 3",
+            [4, 3, 2],
+            [2, 3, 4],
+        ),
+        (
+            "--frame 3 --click 30,20 --direction both --max-frames 3",
+            [3, 4, 5, 3, 2, 1],
+            [1, 2, 3, 4, 5],
+        ),
+        (
+            "--frame 8 --click 40,20 --frame 7 --click 40,20 --direction both",
+            [7, 8, 9, 7, 6, 5, 4, 3, 2, 1, 0],
+            list(range(10)),
+        ),
+    ],
+)
+def test_directions_and_limits_leave_the_video_in_order(
+    clip: Path, fake: FakePredictor, options: str, visited: list[int], written: list[int]
+) -> None:
+    assert main(["track", "clip", *options.split()]) == 0
+    assert fake.visited == visited
+    check_results(Path("clip_i2v"), written, (1,))
+
+
+def save_mask(path: str, values: Array, mode: str) -> None:
+    image = Image.fromarray(values)
+    if mode == "P":
+        image.putpalette(PALETTE.tobytes())
+    else:
+        image = image.convert(mode)
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "obj_id", "wanted"),
+    [("P", 2, (2,)), ("P", 5, (1, 2)), ("L", 2, (1, 2)), ("RGB", 1, (1, 2)), ("RGBA", 1, (1, 2))],
+)
+def test_mask_prompts(clip: Path, fake: FakePredictor, mode: str, obj_id: int, wanted: tuple[int, ...]) -> None:
+    labels = labels_of(2)
+    save_mask("mask.png", labels, mode)
+    assert main(["track", "clip", "--object", str(obj_id), "--frame", "2", "--mask", "mask.png"]) == 0
+    ((given_id, frame, mask),) = fake.prompts
+    assert (given_id, frame, mask.dtype) == (obj_id, 2, bool)
+    np.testing.assert_array_equal(mask, np.isin(labels, wanted))
+
+
+def test_wrong_masks_are_refused(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    save_mask("small.png", np.ones((20, 30), np.uint8), "L")
+    save_mask("empty.png", np.zeros((HEIGHT, WIDTH), np.uint8), "L")
+    for options, message in (
+        ("--mask small.png", "object 1, frame 0, mask small.png: got 30x20 pixels, wanted 64x48"),
+        ("--mask empty.png", "mask empty.png: every pixel is zero"),
+        ("--mask none.png", "No such file or directory: 'none.png'"),
+        ("--mask clip", "Is a directory"),
+    ):
+        assert main(["track", "clip", *options.split()]) == 1
+        assert message in capsys.readouterr().err
+    assert not Path("clip_i2v").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("track clip", "nothing to track"),
+        ("track clip --click 10", "argument --click: got '10', wanted X,Y or X,Y,0"),
+        ("track clip --click 10,x", "argument --click: got '10,x', wanted"),
+        ("track clip --click 10,nan", "argument --click: got '10,nan', wanted"),
+        ("track clip --click 1,2,3", "argument --click: got '1,2,3', wanted"),
+        ("track clip --box 10,20,5,30", "argument --box: got '10,20,5,30', wanted X0,Y0,X1,Y1"),
+        ("track clip --box 1,2,3", "argument --box: got '1,2,3', wanted"),
+        ("track clip --object a --click 1,2", "argument --object: got 'a', wanted a whole number"),
+        ("track clip --frame -1 --click 1,2", "argument --frame: got '-1', wanted a whole number from 0 up"),
+        ("track clip --click 1,2 --max-frames 0", "argument --max-frames: got '0', wanted a whole number"),
+        ("track clip --click 1,2 --object 2", "--object 2 is about the prompts after it, and none follow"),
+        ("track clip --mask a.png --click 1,2", "object 1, frame 0: a --mask is the whole prompt"),
+        ("track clip --click 1,2 --mask a.png", "object 1, frame 0: a --mask is the whole prompt"),
+        ("track clip --box 1,2,3,4 --box 1,2,3,5", "object 1, frame 0: got a second --box"),
+        ("track clip --click 1,2 --direction up", "argument --direction: invalid choice: 'up'"),
+        ("track", "the following arguments are required: VIDEO"),
+        ("fly", "invalid choice: 'fly'"),
+        ("", "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(options: str, message: str, capsys: Any) -> None:
+    assert main(options.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("i2v: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("none.mp4 --click 1,2", "none.mp4: no such video file or folder of frames"),
+        ("clip --click 64,2", "object 1, frame 0: point (64, 2) is off the frame of 64x48 pixels"),
+        (
+            "clip --object 4 --frame 2 --click=3,-0.5",
+            "object 4, frame 2: point (3, -0.5) is off the frame of 64x48 pixels",
+        ),
+        ("clip --box 1,2,65,40", "object 1, frame 0: box (1, 2) to (65, 40) reaches off the frame of 64x48"),
+        ("clip --frame 10 --click 1,2", "object 1, frame 10: the video has 10 frames, 0 to 9"),
+        ("clip --click 1,2 --direction backward", "all prompts are on frame 0"),
+        ("clip --click 1,2 --out full", "full is not empty: give --overwrite"),
+        ("clip --click 1,2 --out clip/000.png", "clip/000.png is a file"),
+        ("clip --click 1,2 --out clip --overwrite", "clip lies in the folder of the results, clip"),
+        ("clip --click 1,2 --out . --overwrite", "clip lies in the folder of the results, ."),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_1(
+    clip: Path, fake: FakePredictor, capsys: Any, options: str, message: str
+) -> None:
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+    assert main(["track", *options.split()]) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert error.startswith("i2v: error: ")
+    assert message in error
+    assert not Path("clip_i2v").exists()
+    assert fake.visited == []
+
+
+def test_too_many_objects_are_refused_before_the_model_is_built(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    options = [word for k in range(256) for word in ("--object", str(k), "--click", "1,2")]
+    assert main(["track", "clip", *options]) == 1
+    assert "at most 255 objects, got 256" in capsys.readouterr().err
+    assert fake.built_with == {}
+
+
+def test_a_full_folder_is_refused_before_the_model_is_built_and_overwritten_on_demand(
+    clip: Path, fake: FakePredictor
+) -> None:
+    (Path("clip_i2v") / "masks").mkdir(parents=True)
+    Path("clip_i2v/masks/00077.png").write_text("old")
+    assert main(["track", "clip", "--click", "1,20"]) == 1
+    assert fake.built_with == {}
+    assert main(["track", "clip", "--click", "1,20", "--overwrite"]) == 0
+    check_results(Path("clip_i2v"), list(range(NUM_FRAMES)), (1,))
+
+
+def test_a_failure_half_way_keeps_the_finished_frames(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    fake.fails_at = 6
+    assert main(["track", "clip", "--click", "1,20"]) == 1
+    check_results(Path("clip_i2v"), list(range(6)), (1,))
+    error = capsys.readouterr().err
+    assert "i2v: stopped: 6 finished frames are kept in clip_i2v\n" in error
+    assert error.endswith("i2v: error: frame 6: cannot be read\n")
+    assert "Traceback" not in error
+    assert main(["track", "clip", "--click", "1,20", "--overwrite", "-v"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_failure_on_the_first_frame_writes_nothing(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    fake.fails_at = 0
+    assert main(["track", "clip", "--click", "1,20"]) == 1
+    assert "no frame was finished" in capsys.readouterr().err
+    assert not Path("clip_i2v").exists()
+
+
+# Run in processes of their own: these get signals and limits.
+COMMAND = """
+import resource, sys
+sys.path.insert(0, sys.argv.pop(1))
+import export_support
+from i2v import cli
+seconds, limit = float(sys.argv.pop(1)), int(sys.argv.pop(1))
+cli.build_i2v_video_predictor = export_support.FakePredictor(seconds_per_frame=seconds).build
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def start(folder: Path, *arguments: str, seconds: float = 0.0, limit: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, str(Path(__file__).parent), str(seconds), str(limit)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_an_interrupt_leaves_whole_files_of_the_finished_frames(clip: Path, direction: str) -> None:
+    frame = {"forward": "0", "backward": "9"}[direction]
+    options = ["track", "clip", "--frame", frame, "--click", "1,20", "--direction", direction]
+    process = start(clip.parent, *options, seconds=0.3)
+    masks = clip.parent / "clip_i2v" / "masks"
+    wait_for(lambda: masks.exists() and len(list(masks.glob("[0-9]*.png"))) >= 3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    count = len(list(masks.iterdir()))
+    assert 3 <= count < NUM_FRAMES
+    assert f"i2v: stopped: {count} finished frames are kept in clip_i2v\n" in error
+    assert error.endswith("i2v: interrupted\n")
+    assert "Traceback" not in error
+    frames = list(range(count)) if direction == "forward" else list(range(NUM_FRAMES - count, NUM_FRAMES))
+    check_results(masks.parent, frames, (1,))
+
+
+def test_an_interrupt_before_the_first_frame_writes_nothing(clip: Path) -> None:
+    process = start(clip.parent, "track", "clip", "--click", "1,20", seconds=30)
+    assert process.stderr is not None
+    seen = ""
+    while "tracking" not in seen:  # the bar appears before the first frame
+        character = process.stderr.read(1)
+        assert character, seen
+        seen += character
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "no frame was finished" in error
+    assert not Path("clip_i2v").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(clip: Path) -> None:
+    process = start(clip.parent, "track", "clip", "--click", "1,20", limit=1500)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "i2v: error: [Errno 27] File too large: " in error
+    assert "Traceback" not in error
+    results = sorted(path.name for path in Path("clip_i2v").iterdir())
+    # Masks are small enough for this disk, and whatever else is there is whole.
+    assert "masks" in results
+    assert "overlay.mp4" not in results
+    assert not list(Path("clip_i2v").rglob(".*"))
+    if "masks.json" in results:
+        assert json.loads(Path("clip_i2v/masks.json").read_text())["frames"]
+
+
+def test_demo_tracks_a_rendered_clip_and_may_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakePredictor, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 0
+    assert main(["demo"]) == 0
+    assert fake.built_with["hydra_overrides_extra"] == ["model.image_size=128"]
+    masks = render_demo_clip().masks
+    (obj_id, frame, ((x, y),), labels, box) = fake.prompts[0]
+    assert (obj_id, frame, labels, box) == (1, 0, [1], None)
+    assert masks[0, int(y), int(x)]
+    assert len(decode(Path("i2v_demo/overlay.mp4"))) == 48
+    output = capsys.readouterr()
+    assert "untrained" in output.err
+    assert "random weights" in output.out
+    # The stand-in takes what is red for the object; the number must be that of its masks.
+    ious = []
+    for t in range(48):
+        found = read_label_png(Path(f"i2v_demo/masks/{t:05d}.png")) > 0
+        ious.append((found & masks[t]).sum() / (found | masks[t]).sum())
+    assert f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}\n" in output.out
+
+
+def test_demo_of_a_video_clicks_its_centre_unless_told(clip: Path, fake: FakePredictor, capsys: Any) -> None:
+    assert main(["demo", "clip", "--checkpoint", "w.pt", "--config", "nano"]) == 0
+    assert main(["demo", "clip", "--click", "3,25", "--out", "other"]) == 0
+    assert fake.prompts == [(1, 0, [[32, 24]], [1], None), (1, 0, [[3, 25]], [1], None)]
+    check_results(Path("clip_i2v"), list(range(NUM_FRAMES)), (1,))
+    assert "mean IoU" not in capsys.readouterr().out
+    assert main(["demo", "clip"]) == 1
+    assert "clip_i2v is not empty" in capsys.readouterr().err
+
+
+def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "i2v", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_module_runs_as_the_command() -> None:
+    from i2v import __version__
+
+    version = run_module("--version")
+    assert (version.returncode, version.stdout) == (0, f"i2v {__version__}\n")
+    assert "--max-frames N" in run_module("track", "--help").stdout
+    wrong = run_module("track", "none.mp4", "--click", "1,2")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "i2v: error: none.mp4: no such video file or folder of frames\n"
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = "import sys, i2v.cli; print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stdout == "[]\n"

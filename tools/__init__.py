@@ -1,0 +1,1 @@
+"""Command-line tools of the checkout: they prepare data and time the model."""

@@ -1,0 +1,75 @@
+"""Benchmarks anyone can run again: python tools/benchmark.py speed|memory|data|eval [--json FILE] ..."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Run as a script, this file sees only its own folder.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from i2v.utils.files import replacing
+from tools import benchmarks
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark, print its table, write its JSON."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    modules = load_benchmarks()
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in modules.items():
+        command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+        module.add_arguments(command)
+    args = parser.parse_args(argv)
+    try:
+        report = modules[args.benchmark].run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"benchmark: error: {error}", file=sys.stderr)
+        return 1
+    report["command"] = " ".join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
+    print(table(report["rows"]))
+    for key, value in report.items():
+        if key != "rows":
+            print(f"{key}: {value}")
+    if args.json:
+        with replacing(args.json) as path:
+            path.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def load_benchmarks() -> dict[str, ModuleType]:
+    """The benchmarks by name: every module of tools/benchmarks that can be run."""
+    names = [info.name for info in pkgutil.iter_modules(benchmarks.__path__)]
+    modules = {name: importlib.import_module(f"tools.benchmarks.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "run")}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as aligned text, numbers to the right."""
+    if not rows:
+        return "(nothing measured)"
+    columns = list(rows[0])
+    cells = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+
+    def show(line: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        return "  ".join((first, *rest)).rstrip()
+
+    return "\n".join([show(cells[0]), "  ".join("-" * w for w in widths), *map(show, cells[1:])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Machine, versions, and the machine's own matmul rate in this very run, so that figures can be compared."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "matmul_gflops": {
+            str(t).removeprefix("torch."): matmul_rate(device, t) for t in (torch.float32, torch.bfloat16)
+        },
+    }
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048, seconds: float = 0.5) -> float:
+    """GFLOP/s of square matrix products, the best of several."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return round(2 * side**3 / best / 1e9, 1)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def resident_megabytes() -> float:
+    """Memory of this process that is in RAM; Linux only (RuntimeError elsewhere)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        raise RuntimeError("resident memory is read from /proc/self/status, which this system does not have")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
