@@ -299,7 +299,7 @@ def _info(args: Namespace) -> int:
         "size": f"{args.checkpoint.stat().st_size:,} bytes",
         "sha256": _sha256(args.checkpoint),
         "entries": f"{info.num_entries:,}",
-        "parameters": f"{info.num_values:,}",
+        "numbers": f"{info.num_values:,}",
         "dtypes": ", ".join(info.dtypes),
         **info.metadata,
         "also holds": ", ".join(info.other_keys) or "nothing",

@@ -55,32 +55,15 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("video", metavar="VIDEO", type=Path, help="a video file or a folder of frames")
-    add(
-        "--click",
-        dest="marks",
-        action="append",
-        type=_click,
-        metavar="X,Y[,0]",
-        help="pixels; 0: background",
-    )
-    add("--box", dest="marks", action="append", type=_box, metavar="X0,Y0,X1,Y1", help="in pixels")
-    add("--mask", dest="marks", action="append", type=_mask, metavar="PNG", help="non-zero is the object")
-    add(
-        "--object",
-        dest="marks",
-        action="append",
-        type=_object,
-        metavar="ID",
-        help="object of what follows",
-    )
-    add(
-        "--frame",
-        dest="marks",
-        action="append",
-        type=_frame,
-        metavar="N",
-        help="frame of what follows",
-    )
+    for option, kind, metavar, text in (
+        ("--click", _click, "X,Y[,0]", "in pixels; 0: background"),
+        ("--box", _box, "X0,Y0,X1,Y1", "in pixels"),
+        ("--mask", _mask, "PNG", "non-zero is the object; in a palette PNG, its id if it is there"),
+        ("--object", _object, "ID", "object of the prompts after it"),
+        ("--frame", _frame, "N", "frame of the prompts after it"),
+    ):
+        # One list keeps the order of the command line.
+        add(option, dest="marks", action="append", type=kind, metavar=metavar, help=text)
     add("--direction", choices=("forward", "backward", "both"), default="forward")
     add("--max-frames", type=_count, metavar="N", help="at most so many frames in each direction")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
@@ -105,7 +88,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-infer", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights; without it they are random")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best there is")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <stem>_i2v")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <video>_i2v")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the folder")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
 

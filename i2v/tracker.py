@@ -60,12 +60,13 @@ class Tracker:
         for frame in sorted({frame for track in state.tracks.values() for frame in track.pending}):
             features = self.features(state, frame)
             tracks = [track for track in state.tracks.values() if frame in track.pending]
-            pending = [track.pending.pop(frame) for track in tracks]
+            pending = [track.pending[frame] for track in tracks]
             sharp = self._apart([self.model.sharpen(p.prediction) for p in pending])
             for track, prompted, prediction in zip(tracks, pending, sharp, strict=True):
                 memory = self.model.memorize(frame, features, prediction, from_prompt=True)
                 anchor = Anchor(memory.to(state.storage_device), result_of(prompted.prediction), prompted.conditioning)
                 track.settle(frame, anchor)
+                del track.pending[frame]
                 if prompted.conditioning:
                     self._clear_around(track, frame)
 

@@ -109,8 +109,6 @@ def _predictions(frame):
     names = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
     columns = zip(*(frame[name] for name in names), strict=True)
     return [
-        FramePrediction(
-            candidates=masks, ious=ious, low_res=masks, high_res=masks, pointer=scores, presence=scores
-        )
+        FramePrediction(candidates=masks, ious=ious, low_res=masks, high_res=masks, pointer=scores, presence=scores)
         for masks, ious, scores in columns
     ]

@@ -56,7 +56,7 @@ class State:
 class FakePredictor:
     """Object 1 is what is red, any other what is green; where both are, red has the higher logit."""
 
-    seconds_per_frame: float = 0.0
+    hangs_after: int | None = None
     fails_at: int | None = None
     built_with: dict[str, Any] = field(default_factory=dict)
     prompts: list[tuple[Any, ...]] = field(default_factory=list)
@@ -95,7 +95,8 @@ class FakePredictor:
     ) -> Iterator[tuple[int, list[int], torch.Tensor]]:
         last = -1 if reverse else state.num_frames
         for frame in range(start_frame_idx, last, -1 if reverse else 1):
-            time.sleep(self.seconds_per_frame)
+            if len(self.visited) == self.hangs_after:
+                time.sleep(60)
             if frame == self.fails_at:
                 raise RuntimeError(f"frame {frame}:\ncannot be read")
             self.visited.append(frame)

@@ -261,15 +261,15 @@ import resource, sys
 sys.path.insert(0, sys.argv.pop(1))
 import export_support
 from i2v import cli
-seconds, limit = float(sys.argv.pop(1)), int(sys.argv.pop(1))
-cli.build_i2v_video_predictor = export_support.FakePredictor(seconds_per_frame=seconds).build
+hangs_after, limit = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+cli.build_i2v_video_predictor = export_support.FakePredictor(hangs_after=hangs_after).build
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def start(folder: Path, *arguments: str, seconds: float = 0.0, limit: int = -1) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", COMMAND, str(Path(__file__).parent), str(seconds), str(limit)]
+def start(folder: Path, *arguments: str, hangs_after: int = -1, limit: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, str(Path(__file__).parent), str(hangs_after), str(limit)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*command, *arguments], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -285,23 +285,20 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 def test_an_interrupt_leaves_whole_files_of_the_finished_frames(clip: Path, direction: str) -> None:
     frame = {"forward": "0", "backward": "9"}[direction]
     options = ["track", "clip", "--frame", frame, "--click", "1,20", "--direction", direction]
-    process = start(clip.parent, *options, seconds=0.3)
+    process = start(clip.parent, *options, hangs_after=4)
     masks = clip.parent / "clip_i2v" / "masks"
-    wait_for(lambda: masks.exists() and len(list(masks.glob("[0-9]*.png"))) >= 3)
+    wait_for(lambda: masks.exists() and len(list(masks.glob("[0-9]*.png"))) == 4)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    count = len(list(masks.iterdir()))
-    assert 3 <= count < NUM_FRAMES
-    assert f"i2v: stopped: {count} finished frames are kept in clip_i2v\n" in error
+    assert "i2v: stopped: 4 finished frames are kept in clip_i2v\n" in error
     assert error.endswith("i2v: interrupted\n")
     assert "Traceback" not in error
-    frames = list(range(count)) if direction == "forward" else list(range(NUM_FRAMES - count, NUM_FRAMES))
-    check_results(masks.parent, frames, (1,))
+    check_results(masks.parent, {"forward": [0, 1, 2, 3], "backward": [6, 7, 8, 9]}[direction], (1,))
 
 
 def test_an_interrupt_before_the_first_frame_writes_nothing(clip: Path) -> None:
-    process = start(clip.parent, "track", "clip", "--click", "1,20", seconds=30)
+    process = start(clip.parent, "track", "clip", "--click", "1,20", hangs_after=0)
     assert process.stderr is not None
     seen = ""
     while "tracking" not in seen:  # the bar appears before the first frame

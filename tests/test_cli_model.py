@@ -38,7 +38,7 @@ def test_info_says_what_a_checkpoint_holds_and_whether_it_fits(
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     digest = subprocess.run(["sha256sum", good], capture_output=True, text=True, check=True).stdout[:64]
     assert facts["sha256"] == digest
-    assert (facts["entries"], facts["parameters"], facts["dtypes"]) == ("2", "8", "float32")
+    assert (facts["entries"], facts["numbers"], facts["dtypes"]) == ("2", "8", "float32")
     assert (facts["epoch"], facts["also holds"]) == ("7", "optimizer")
     assert facts["fits"] == "tiny: yes; all entries fit"
 

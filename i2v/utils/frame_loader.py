@@ -63,7 +63,7 @@ class FrameLoader:
         except CancelledError:
             raise RuntimeError(f"{self.source.name}: closed while frame {index} was waited for") from None
         finally:
-            if future.cancelled() or future.exception() is not None:
+            if future.done() and (future.cancelled() or future.exception() is not None):
                 self._forget(index, future)
 
     def expect(self, index: int, step: int) -> None:
@@ -109,9 +109,7 @@ class FrameLoader:
     def _request(self, index: int) -> Future[torch.Tensor]:
         with self._lock:
             if self._closed:
-                raise RuntimeError(
-                    f"{self.source.name}: frame {index} was asked for after the loader was closed"
-                )
+                raise RuntimeError(f"{self.source.name}: frame {index} was asked for after the loader was closed")
             self._guesses.discard(index)
             future = self._frames.get(index)
             if future is not None:

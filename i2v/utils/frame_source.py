@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # One picture as users hand it over; `rgb_array` says which shapes and values are meant.
 Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
+
+_Source = TypeVar("_Source", bound="FrameSource")
 
 # What Pillow is known to raise on a damaged or absurd file; its PNG reader raises SyntaxError.
 _IMAGE_ERRORS = (
@@ -59,7 +61,7 @@ class FrameSource(ABC):
         """Let go of files and decoders."""
         return
 
-    def __enter__(self) -> FrameSource:
+    def __enter__(self: _Source) -> _Source:
         return self
 
     def __exit__(
@@ -158,9 +160,7 @@ class LiveFrames(FrameSource):
     called.
     """
 
-    def __init__(
-        self, frames: Iterable[Frame] | None = None, keep: int = 16, frame_rate: float | None = None
-    ) -> None:
+    def __init__(self, frames: Iterable[Frame] | None = None, keep: int = 16, frame_rate: float | None = None) -> None:
         """`frames` yields single frames as `rgb_array` takes them; ValueError unless `keep` is at least 1."""
         if keep < 1:
             raise ValueError(f"keep: got {keep}, wanted at least 1 frame")

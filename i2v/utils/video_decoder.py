@@ -41,7 +41,7 @@ class PacketIndex:
     times: np.ndarray  # (T,) int64, ascending: one for each frame shown
     keys: np.ndarray  # (K,) int64, ascending: those of packets that need no earlier ones
     timed: bool  # False: the times mean nothing, frames are numbered by counting from the start
-    damaged: bool  # the file ends early, or packets are flagged as broken
+    damaged: bool  # the file ends early, packets are flagged as broken, or nothing would tell if they were
 
     def number_of(self, time: int | None) -> int | None:
         """The frame shown at a time, if there is one."""
@@ -92,7 +92,7 @@ class Decoder:
     def scan(self) -> PacketIndex:
         """The index of the file, from going through its packets without decoding them."""
         times, keys = array("q"), array("q")
-        timed, damaged = True, False
+        timed, damaged = True, self._container.format.name == "mpegts"
         packets = self._packets()
         while True:
             try:
@@ -253,11 +253,14 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         container.close()
         raise ValueError(f"{name}: there is no video in this file, only {kinds}")
+    # PyAV's types say otherwise, but a codec that FFmpeg does not know has no context.
+    if getattr(stream, "codec_context", None) is None:
+        container.close()
+        raise ValueError(f"{name}: FFmpeg has no decoder for the video in this file")
     return container, stream
 
 
 def _is_hidden(packet: Packet) -> bool:
     """Whether a packet is only a reference for others and gives no picture, as VP8 has them."""
-    if packet.stream.codec_context.name not in ("vp8", "libvpx"):
-        return False
-    return not bytes(packet)[0] & 0x10  # show_frame, bit 4 of the frame header
+    name = packet.stream.codec_context.name
+    return name in ("vp8", "libvpx") and not bytes(packet)[0] & 0x10  # bit 4 is show_frame

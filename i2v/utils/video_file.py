@@ -176,16 +176,18 @@ def _survey(decoder: Decoder) -> tuple[PacketIndex, VideoFrame]:
 
 
 def _without_broken_end(decoder: Decoder, index: PacketIndex) -> PacketIndex:
-    """The index without frames at the end whose packets are there but give no picture."""
+    """The index without frames of the last group that decodes at all whose packets give no picture."""
     decoder.use(index)
     key, back = len(index.keys) - 1, 1
     while True:
-        decoder.restart(key)
-        last = None
+        first = index.first_frame(key)
+        decoder.restart(max(key - 1, 0))  # as `_find` does, for streams that need two groups to become whole
+        shown = []
         while (number := decoder.next_frame()) is not None:
-            last = number
-        if last is not None:
-            return dataclasses.replace(index, times=index.times[: last + 1])
+            shown += [number] if number >= first else []
+        if shown:
+            times = np.concatenate([index.times[:first], index.times[shown]])
+            return dataclasses.replace(index, times=times)
         if key == 0:
             return index
         key, back = max(key - back, 0), 2 * back
