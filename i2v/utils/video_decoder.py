@@ -92,27 +92,23 @@ class Decoder:
     def scan(self) -> PacketIndex:
         """The index of the file, from going through its packets without decoding them."""
         times, keys = array("q"), array("q")
+        # A transport stream does not say how long a packet should be, so a cut goes unnoticed.
         timed, damaged = True, self._container.format.name == "mpegts"
-        packets = self._packets()
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                break
-            except av.FFmpegError as error:
-                log.warning("%s: the file ends early: %s", self.name, error)
-                damaged = True
-                break
-            if packet.size == 0:  # marks the end
-                continue
-            damaged |= packet.is_corrupt
-            if packet.pts is None:
-                timed = False
-                continue
-            if packet.is_keyframe:
-                keys.append(packet.pts)
-            if not packet.is_discard and not _is_hidden(packet):
-                times.append(packet.pts)
+        try:
+            for packet in self._packets():
+                if packet.size == 0:  # marks the end
+                    continue
+                damaged |= packet.is_corrupt
+                if packet.pts is None:
+                    timed = False
+                    continue
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+                if not packet.is_discard and not _is_hidden(packet):
+                    times.append(packet.pts)
+        except av.FFmpegError as error:
+            log.warning("%s: the file ends early: %s", self.name, error)
+            damaged = True
         ordered = np.sort(np.array(times, np.int64))
         timed = timed and len(keys) > 0 and bool(np.all(np.diff(ordered) > 0))
         return PacketIndex(ordered, np.sort(np.array(keys, np.int64)), timed, damaged)
@@ -124,7 +120,6 @@ class Decoder:
 
     def restart(self, key: int) -> None:
         """Go to a key frame, given by its place in the index, or to one before it."""
-        # Whatever comes next has not been decoded yet, even where that fails.
         self.position = None
         packets, self.start = self._seek(key)
         numbered = self._numbered if self.index.timed else enumerate
@@ -184,8 +179,9 @@ class Decoder:
             if target == 0:
                 break
             target, back = max(target - back, 0), 2 * back
+        opened = _open(self._video, self.name)
         self._container.close()
-        self._container, self._stream = _open(self._video, self.name)
+        self._container, self._stream = opened
         return self._packets(), 0
 
     def _first_key(self, packets: Iterator[Packet]) -> tuple[int, Packet] | None:
@@ -231,7 +227,7 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
     if (len(video) if isinstance(video, bytes) else os.path.getsize(video)) == 0:
         raise ValueError(f"{name}: the file is empty")
     try:
-        # Files name no others that FFmpeg would fetch: nothing but this one is read.
+        # Play lists and the like must not make FFmpeg fetch anything from the network.
         container = av.open(
             io.BytesIO(video) if isinstance(video, bytes) else video,
             mode="r",
