@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from support import TINY
+from PIL import Image
+from support import TINY, disc_centres, render_video
 
 from i2v.config import load_config
+from train.build import build_trainer
 from train.dataset.structures import BatchedClip
+from train.distributed import World, joined
+from train.launch import StopRequest
+from train.trainer import Loader
 
 SIZE = 64  # pixels, of the tiny model's frames
 
@@ -47,3 +55,53 @@ def make_clip(num_frames: int, num_clips: int = 1, seed: int = 0) -> BatchedClip
         for n in range(num_clips):
             masks[t, n, 8 + 2 * t : 28 + 2 * t, 10 + 8 * n : 36 + 8 * n] = True
     return BatchedClip(frames, masks, torch.arange(num_clips), tuple(f"clip{n}" for n in range(num_clips)))
+
+
+def lines_of(folder: Path, kind: str = "train") -> list[dict[str, float]]:
+    """What a run wrote as JSON lines."""
+    return [json.loads(line) for line in (folder / "logs" / f"{kind}_stats.jsonl").read_text().splitlines()]
+
+
+def losses_of(folder: Path) -> list[tuple[float, ...]]:
+    """Step, losses and norm of the gradient of all steps of a run."""
+    names = ("step", "loss", "loss_mask", "loss_iou", "loss_class", "grad_norm", "lr")
+    return [tuple(line[name] for name in names) for line in lines_of(folder)]
+
+
+def write_held_out(folder: Path, num_frames: int = 6) -> tuple[Path, Path]:
+    """A video of two discs in the layout of DAVIS: folders of frames and of label images."""
+    frames, labels = folder / "JPEGImages" / "discs", folder / "Annotations" / "discs"
+    frames.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    rows, columns = np.mgrid[:48, :64]
+    for t, frame in enumerate(render_video(num_frames)):
+        Image.fromarray(frame).save(frames / f"{t:05d}.png")
+        label = np.zeros((48, 64), np.uint8)
+        for value, ((x, y), _) in enumerate(disc_centres(t), start=1):
+            label[(columns - x) ** 2 + (rows - y) ** 2 < 8**2] = value
+        Image.fromarray(label).save(labels / f"{t:05d}.png")
+    return frames.parent, labels.parent
+
+
+class WithOneBadClip:
+    """A loader whose batch number 1 is not finite on the last rank alone."""
+
+    def __init__(self, loader: Loader, world: World) -> None:
+        self.loader, self.is_hit = loader, world.rank == world.size - 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
+        for number, clip in enumerate(self.loader.epoch(epoch, start), start):
+            if number == 1 and self.is_hit:
+                clip.frames.fill_(float("nan"))
+            yield clip
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
+def run_with_a_bad_clip(config: DictConfig) -> None:
+    """Train in processes of which one meets a loss that is not finite."""
+    with joined(torch.device("cpu")) as world:
+        trainer = build_trainer(load_config(config), world, StopRequest())
+        trainer.loader = WithOneBadClip(trainer.loader, world)
+        trainer.fit()
