@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from support import TINY, disc_centres, render_video
 
 from i2v.config import load_config
-from train.build import build_trainer
+from train.build import build_trainer, run
 from train.dataset.structures import BatchedClip
 from train.distributed import World, joined
 from train.launch import StopRequest
@@ -105,3 +106,9 @@ def run_with_a_bad_clip(config: DictConfig) -> None:
         trainer = build_trainer(load_config(config), world, StopRequest())
         trainer.loader = WithOneBadClip(trainer.loader, world)
         trainer.fit()
+
+
+def run_in_own_folder(config: DictConfig) -> None:
+    """Train in processes that have a folder each, as machines without a shared disk have."""
+    config.launcher.experiment_log_dir += os.environ["RANK"]
+    run(config)

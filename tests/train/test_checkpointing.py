@@ -1,0 +1,119 @@
+"""The files of a run: whole or not at all, only as many as wanted, and readable without running code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import train.checkpointing
+from i2v.checkpoint import CheckpointError
+from train.checkpointing import CheckpointFolder, Progress, RunFacts, initialize, resume, training_state
+
+FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
+
+
+def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
+    """A model that has taken a step."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([{"params": [model.weight], "name": "w"}, {"params": [model.bias], "name": "b"}])
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    progress = Progress(epoch=1, batch=4, step=7, skipped=1, loss=0.1, time_elapsed=3.5, best=88.0)
+    means = [{"loss": (0.1, 3)}]
+    folder.save_last(training_state(model, optimizer, progress, FACTS, means))
+    content = torch.load(folder.last, weights_only=True)
+    assert content["epoch"] == 1 and content["steps"] == {"train": 7} and content["best_meter_values"] == {"J&F": 88.0}
+
+    other, fresh = trained()
+    with torch.no_grad():
+        other.weight.fill_(0)
+    assert resume(folder.last, other, fresh, FACTS) == (progress, means)
+    assert torch.equal(other.weight, model.weight)
+    before, after = optimizer.state_dict()["state"], fresh.state_dict()["state"]
+    assert all(torch.equal(before[i][key], after[i][key]) for i in before for key in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_a_place_in_an_epoch_of_another_length_means_nothing(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path)
+    folder.save_last(training_state(model, optimizer, Progress(epoch=2, batch=4, step=7), FACTS))
+    longer = RunFacts(world_size=1, seed_value=0, batches_per_epoch=20, accumulate_steps=2)
+    assert resume(folder.last, model, optimizer, longer)[0] == Progress(epoch=2, batch=0, step=7)
+
+
+def test_weights_alone_are_no_state(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path)
+    folder.save_best(model, epoch=1, score=50.0)
+    with pytest.raises(CheckpointError, match=r"no state of a run.*trainer.checkpoint.initial="):
+        resume(tmp_path / "best.pt", model, optimizer, FACTS)
+
+
+def test_groups_of_other_parameters_are_refused(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path)
+    folder.save_last(training_state(model, optimizer, Progress(), FACTS))
+    other = torch.optim.AdamW([{"params": list(model.parameters()), "name": "all"}])
+    with pytest.raises(CheckpointError, match="2 groups were saved, 1 are wanted"):
+        resume(folder.last, model, other, FACTS)
+
+
+def test_only_the_latest_numbered_files_are_kept(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path, save_freq=2, keep_last=2)
+    for epoch in range(1, 13):
+        folder.save_last(training_state(model, optimizer, Progress(epoch=epoch), FACTS))
+        folder.save_epoch(epoch)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "checkpoint_10.pt", "checkpoint_12.pt"}
+    assert torch.load(tmp_path / "checkpoint_10.pt", weights_only=True)["epoch"] == 10
+    with pytest.raises(ValueError, match="at least 1, or null"):
+        CheckpointFolder(tmp_path, keep_last=0)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path)
+    folder.save_last(training_state(model, optimizer, Progress(step=1), FACTS))
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        folder.save_last(training_state(model, optimizer, Progress(step=2), FACTS))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert torch.load(folder.last, weights_only=True)["steps"] == {"train": 1}
+
+
+def test_steps_per_epoch_and_the_part_that_is_done() -> None:
+    facts = RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=2)
+    assert facts.steps_per_epoch == 5
+    assert facts.part_done(Progress(epoch=3, batch=4)) == pytest.approx(3.4)
+    with pytest.raises(ValueError, match="expected 1 to 11"):
+        RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=12)
+
+
+def test_tinysam_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(1, 1)
+    monkeypatch.setattr(train.checkpointing, "TINYSAM", tmp_path / "tinysam.pth")
+    for name in ("tinysam", f"tinysam:{tmp_path / 'tinysam.pth'}"):
+        with pytest.raises(FileNotFoundError, match=r"tinysam.pth does not exist.*huggingface.*initial=none"):
+            initialize(model, name)
+
+
+def test_tinysam_starts_the_parts_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleDict({"sam_prompt_encoder": nn.ModuleDict({"no_mask_embed": nn.Embedding(1, 4)})})
+    torch.save({"prompt_encoder.no_mask_embed.weight": torch.ones(1, 4)}, tmp_path / "tinysam.pth")
+    monkeypatch.setattr(train.checkpointing, "TINYSAM", tmp_path / "tinysam.pth")
+    initialize(model, "tinysam")
+    assert model.state_dict()["sam_prompt_encoder.no_mask_embed.weight"].tolist() == [[1.0] * 4]

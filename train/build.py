@@ -1,0 +1,211 @@
+"""From a composed config to a trainer, and the work of one process of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
+from i2v.config import ConfigError, load_config
+from i2v.modeling.i2v_model import I2VModel
+from i2v.utils.files import replacing
+from train.checkpointing import CheckpointFolder, initialize
+from train.distributed import World, joined
+from train.launch import StopRequest
+from train.metrics import MetricLog
+from train.model.clip_rollout import ClipRollout
+from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
+from train.trainer import ClipObjective, Trainer, TrainerSettings
+from train.validation import Validator, find_videos
+
+log = logging.getLogger(__name__)
+
+MODES = ("train_only", "train", "val")
+
+
+def run(config: DictConfig) -> None:
+    """The work of one process: train, or only validate, as a composed config says."""
+    config = load_config(config)  # in a new process this makes its interpolations known
+    check(config)
+    stop = StopRequest()
+    distributed = config.trainer.distributed
+    device = resolve_device(config.trainer.accelerator)
+    folder = Path(config.launcher.experiment_log_dir)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stop.listening())
+        world = stack.enter_context(joined(device, distributed.backend, distributed.timeout_mins))
+        stack.enter_context(logging_to(folder, world))
+        if world.is_main:
+            write_configs(config, folder)
+        trainer = build_trainer(config, world, stop)
+        stack.callback(trainer.metrics.close)
+        if config.trainer.mode == "val":
+            trainer.validate()
+        else:
+            trainer.fit()
+
+
+def check(config: DictConfig) -> None:
+    """Find what is wrong with a config before anything is started; ConfigError names the key."""
+    try:
+        OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        missing = ", ".join(_missing_keys(OmegaConf.to_container(config)))
+        raise ConfigError(f"settings that are missing: {missing or error}") from error
+    mode = config.trainer.mode
+    if mode not in MODES:
+        raise ConfigError(f"trainer.mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    folders = [key for key in ("img_folder", "gt_folder") if config.validation[key] is None]
+    if mode != "train_only" and folders:
+        raise ConfigError(f"trainer.mode={mode} needs held-out videos: set validation.{folders[0]}")
+    if config.trainer.optim.amp.amp_dtype not in ("bfloat16", "float32"):
+        raise ConfigError(
+            f"trainer.optim.amp.amp_dtype: expected bfloat16 or float32, got {config.trainer.optim.amp.amp_dtype}"
+        )
+
+
+def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Trainer:
+    """Build all parts of a run, with the weights and the place in the run from which it goes on."""
+    node, scratch = config.trainer, config.scratch
+    torch.backends.cudnn.benchmark = node.cuda.cudnn_benchmark
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = node.cuda.allow_tf32
+    torch.manual_seed(node.seed_value)
+    model: I2VModel = build(config, "model")
+    checkpoints = CheckpointFolder(Path(node.checkpoint.save_dir), node.checkpoint.save_freq, node.checkpoint.keep_last)
+    last = _state_to_resume(config, checkpoints)
+    if last is None:
+        initialize(model, node.checkpoint.initial)
+    freeze(model, node.freeze)
+    rollout = ClipRollout(model.to(world.device), **node.rollout)
+    dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)
+    objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
+    settings = TrainerSettings(
+        num_epochs=scratch.num_epochs * scratch.phases_per_epoch,
+        seed_value=node.seed_value,
+        accumulate_steps=node.accumulate_steps,
+        freeze_batch_norm=node.freeze_batch_norm,
+        log_freq=node.logging.log_freq,
+        image_freq=node.logging.image_freq,
+        save_steps=node.checkpoint.save_steps,
+        val_epoch_freq=node.val_epoch_freq,
+        max_skipped=node.max_skipped,
+    )
+    loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
+    trainer = Trainer(
+        objective=world.wrap(objective, node.distributed.find_unused_parameters),
+        rollout=rollout,
+        loader=loader,
+        optimizer=ScheduledOptimizer(model, _optim_settings(config)),
+        prompts=build(config, "trainer.prompts"),
+        settings=settings,
+        checkpoints=checkpoints,
+        metrics=_metric_log(config, world),
+        world=world,
+        validator=None if node.mode == "train_only" else build_validator(config, model, dtype),
+        stop_asked=stop,
+    )
+    if last is not None:
+        trainer.resume(last)
+    places = world.gather(trainer.progress)
+    if any(place != trainer.progress for place in places):
+        steps = [place.step for place in places]
+        raise RuntimeError(
+            f"the processes would go on from different steps, {steps}: {checkpoints.folder} has to be the same folder "
+            "on all machines"
+        )
+    trainer.metrics.begin(trainer.progress.step)
+    return trainer
+
+
+def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> Validator:
+    """What tracks the held-out videos: the model with the selector and the post-processing of inference."""
+    node = config.validation
+    return Validator(
+        model,
+        selector=build(config, "validation.selector"),
+        masks=build(load_config(config, MODEL_POSTPROCESSING), "model.masks"),
+        settings=build(config, "predictor"),
+        videos=find_videos(node.img_folder, node.gt_folder, node.max_videos),
+        dtype=dtype,
+    )
+
+
+def build(config: DictConfig, key: str, **arguments: Any) -> Any:
+    """The object that a node of the config describes; ConfigError names the node and what is wrong with it."""
+    try:
+        return instantiate(OmegaConf.select(config, key), _convert_="all", **arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot build the node {key!r} of the config: {error}") from error
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path, world: World) -> Iterator[None]:
+    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss."""
+    path = folder / "logs" / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    form = logging.Formatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers = [logging.StreamHandler(sys.stderr), logging.FileHandler(path)]
+    for handler in root.handlers:
+        handler.setFormatter(form)
+    root.setLevel(logging.INFO if world.is_main else logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers = before
+        root.setLevel(level)
+
+
+def write_configs(config: DictConfig, folder: Path) -> None:
+    """Write ``config.yaml`` as it was composed, and ``inference.yaml``, with which the checkpoints are used."""
+    model = OmegaConf.to_container(config.model, resolve=True)
+    assert isinstance(model, dict)
+    model["selector"] = OmegaConf.to_container(config.validation.selector, resolve=True)
+    inference = {"model": model, "predictor": OmegaConf.to_container(config.predictor, resolve=True)}
+    for name, content in (("config", config), ("inference", OmegaConf.create(inference))):
+        with replacing(folder / f"{name}.yaml") as temporary:
+            temporary.write_text(OmegaConf.to_yaml(content))
+
+
+def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Keys without a value. OmegaConf's own search stops at the first key that refers to one."""
+    if node == "???":
+        yield prefix.removesuffix(".")
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing_keys(value, f"{prefix}{key}.")
+
+
+def _state_to_resume(config: DictConfig, checkpoints: CheckpointFolder) -> Path | None:
+    if checkpoints.last.exists():
+        return checkpoints.last
+    other = config.trainer.checkpoint.resume_from
+    return None if other is None else Path(other)
+
+
+def _optim_settings(config: DictConfig) -> OptimSettings:
+    node = build(config, "trainer.optim")
+    return OptimSettings(
+        node["optimizer"], node["lr"], node["weight_decay"], node["layer_decay"], **node["gradient_clip"]
+    )
+
+
+def _metric_log(config: DictConfig, world: World) -> MetricLog:
+    if not world.is_main:
+        return MetricLog(None)
+    logging_node = config.trainer.logging
+    folder = Path(config.launcher.experiment_log_dir) / "logs"
+    return MetricLog(folder, logging_node.tensorboard, logging_node.flush_secs)

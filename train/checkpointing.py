@@ -1,0 +1,200 @@
+"""The state of a run in files: written as a whole or not at all, and enough to go on exactly.
+
+A file holds the weights under "model", where every loader of this project finds them, and the rest beside them. No
+random state is saved: seeds follow from the number of the step.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2v.checkpoint import CheckpointError, load_checkpoint, load_tinysam, save_atomically, save_checkpoint
+from i2v.utils.files import replacing
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).parents[1]
+TINYSAM = REPOSITORY / "checkpoints" / "tinysam.pth"
+_TINYSAM_PREFIX = "tinysam:"
+
+# Sums and counts by name, as of train.metrics.RunningMeans.
+Means = Mapping[str, tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    ``epoch``: epochs finished; ``batch``: batches used since; ``step``: steps taken in all; ``skipped``: those of them
+    that were left out in a row until now, for numbers that were not finite; ``best``: the highest J&F of a validation.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0
+    loss: float = 0.0
+    time_elapsed: float = 0.0
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What has to be the same for a resumed run to go on exactly."""
+
+    world_size: int
+    seed_value: int
+    batches_per_epoch: int
+    accumulate_steps: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.accumulate_steps <= self.batches_per_epoch:
+            raise ValueError(
+                f"accumulate_steps: expected 1 to {self.batches_per_epoch}, the batches of an epoch, "
+                f"got {self.accumulate_steps}"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that do not fill a step at the end of an epoch are not used."""
+        return self.batches_per_epoch // self.accumulate_steps
+
+    def part_done(self, progress: Progress) -> float:
+        """Epochs done, with a fraction for the one under way."""
+        return progress.epoch + progress.batch // self.accumulate_steps / self.steps_per_epoch
+
+
+class CheckpointFolder:
+    """The checkpoints of a run: ``checkpoint.pt`` (the last), ``checkpoint_N.pt`` (after N epochs), ``best.pt``."""
+
+    def __init__(self, folder: Path, save_freq: int = 1, keep_last: int | None = None) -> None:
+        """``save_freq``: epochs from one numbered file to the next, 0 for none; ``keep_last``: so many are kept."""
+        self.folder = folder
+        self.save_freq = save_freq
+        self.keep_last = keep_last
+        if keep_last is not None and keep_last < 1:
+            raise ValueError(f"keep_last: expected at least 1, or null to keep all, got {keep_last}")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def last(self) -> Path:
+        """The state to go on from."""
+        return self.folder / "checkpoint.pt"
+
+    def save_last(self, state: Mapping[str, Any]) -> None:
+        """Replace the last state."""
+        save_atomically(dict(state), self.last)
+
+    def save_epoch(self, epoch: int) -> None:
+        """Keep the last state as that after an epoch, if it is due, and drop the oldest of its kind."""
+        if self.save_freq <= 0 or epoch % self.save_freq:
+            return
+        with replacing(self.folder / f"checkpoint_{epoch}.pt") as temporary:
+            shutil.copyfile(self.last, temporary)
+        if self.keep_last is not None:
+            for path in self._numbered()[: -self.keep_last]:
+                path.unlink(missing_ok=True)
+
+    def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
+        """Keep the weights alone, as a file for inference."""
+        save_checkpoint(model, self.folder / "best.pt", epoch=epoch, jf=score)
+
+    def _numbered(self) -> list[Path]:
+        found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def training_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    facts: RunFacts,
+    means: Sequence[Means] = (),
+) -> dict[str, Any]:
+    """All that a checkpoint of a run holds; keys that the published trainer has, too, have its names.
+
+    ``means``: of each process, what it has measured but not written down yet.
+    """
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": progress.epoch,
+        "loss": progress.loss,
+        "steps": {"train": progress.step},
+        "time_elapsed": progress.time_elapsed,
+        "best_meter_values": {} if progress.best is None else {"J&F": progress.best},
+        "progress": asdict(progress),
+        "run": asdict(facts),
+        "means": list(means),
+    }
+
+
+def resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
+) -> tuple[Progress, list[Means]]:
+    """Put model and optimizer into the state of a file; returns where the run goes on from, and its means.
+
+    Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
+    parameters. Other differences that change the course of the run are logged.
+    """
+    load_checkpoint(model, path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not {"optimizer", "progress", "run", "means"} <= content.keys():
+        raise CheckpointError(
+            f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
+            f"trainer.checkpoint.initial={path}"
+        )
+    saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
+    if saved != own:
+        raise CheckpointError(
+            f"{path}: the parameters of this run are grouped otherwise: {len(saved)} groups were saved, {len(own)} are "
+            f"wanted, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an empty "
+            f"folder and trainer.checkpoint.initial={path}"
+        )
+    optimizer.load_state_dict(content["optimizer"])
+    before = RunFacts(**content["run"])
+    changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
+    if changed:
+        log.warning("the run goes on from %s, but not exactly: %s", path, "; ".join(changed))
+    progress = Progress(**content["progress"])
+    if before.batches_per_epoch != facts.batches_per_epoch:
+        # A place in an epoch means nothing in one of another length.
+        progress = replace(progress, batch=0)
+    log.info("resumed from %s: %d epochs and %d steps are done", path, progress.epoch, progress.step)
+    return progress, content["means"]
+
+
+def initialize(model: nn.Module, initial: str | Path) -> None:
+    """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's.
+
+    ``tinysam:PATH`` takes TinySAM's weights from another place than ``checkpoints/tinysam.pth``; anything else is the
+    path of an i2v checkpoint. Raises FileNotFoundError or CheckpointError.
+    """
+    name = str(initial)
+    if name == "none":
+        log.info("the weights start random")
+    elif name == "tinysam" or name.startswith(_TINYSAM_PREFIX):
+        path = Path(name.removeprefix(_TINYSAM_PREFIX)) if name != "tinysam" else TINYSAM
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist: training starts from TinySAM's weights; get tinysam.pth from "
+                "https://huggingface.co/xinghaochen/tinysam (see checkpoints/README.md), or start from another "
+                "checkpoint (trainer.checkpoint.initial=PATH) or from nothing (trainer.checkpoint.initial=none)"
+            )
+        load_tinysam(model, path)
+    else:
+        load_checkpoint(model, name)
+
+
+def _group_names(state: Mapping[str, Any]) -> list[str]:
+    groups: list[Mapping[str, Tensor | str]] = state["param_groups"]
+    return [f"{group.get('name')} ({len(group['params'])} tensors)" for group in groups]

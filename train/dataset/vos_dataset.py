@@ -1,0 +1,75 @@
+"""Reader, sampler and transforms put together: the clip that an index and a generator stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from i2v.utils.frame_loader import normalize
+from train.dataset.structures import FrameObjects, RawClip, VideoClip
+from train.dataset.transforms import Transform, resize
+from train.dataset.vos_raw_dataset import RawDataset, RawVideo, opened
+from train.dataset.vos_sampler import Sample, Sampler
+
+
+class ClipDataset(Protocol):
+    """Clips by index."""
+
+    def __len__(self) -> int: ...
+
+    def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
+        """A clip of sample `index`; OSError or ValueError, with the path, where its files are missing or broken."""
+
+
+class VOSDataset:
+    """Clips of the videos of a data set, drawn by a sampler, made square and augmented."""
+
+    def __init__(
+        self,
+        video_dataset: RawDataset,
+        sampler: Sampler,
+        resolution: int,
+        transforms: Sequence[Transform] = (),
+        multiplier: int = 1,
+    ) -> None:
+        """`resolution`: side of the clip in pixels. `multiplier`: samples per video and epoch.
+
+        Frames are resized as they are read: what transforms do costs the same for every source, and no clip is
+        ever held at full size.
+        """
+        if resolution < 1 or multiplier < 1:
+            raise ValueError(f"resolution and multiplier: wanted at least 1, got {resolution} and {multiplier}")
+        self._videos, self._sampler, self._transforms = video_dataset, sampler, tuple(transforms)
+        self._resolution, self._multiplier = resolution, multiplier
+
+    def __len__(self) -> int:
+        return len(self._videos) * self._multiplier
+
+    def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
+        """Draw a clip of video `index` modulo their number; see ClipDataset."""
+        with opened(self._videos, index % len(self._videos), generator) as video:
+            raw = load_clip(video, self._sampler.sample(video, generator), self._resolution)
+        for transform in self._transforms:
+            raw = transform(raw, generator)
+        return VideoClip(normalize(raw.frames), raw.masks, raw.name, raw.frame_indices)
+
+
+def load_clip(video: RawVideo, sample: Sample, resolution: int) -> RawClip:
+    """Read the frames of a sample and make them square."""
+    loaded: dict[int, FrameObjects] = {}
+    aspect = 1.0
+    # Forward in time, also for a reversed clip: that is how video files are decoded.
+    for frame in sorted(sample.frames):
+        found = video.load(frame, sample.objects, resolution)
+        aspect = found.image.shape[2] / found.image.shape[1]
+        loaded[frame] = resize(found, resolution)
+    return RawClip(
+        frames=torch.stack([loaded[frame].image for frame in sample.frames]),
+        masks=torch.stack([loaded[frame].masks for frame in sample.frames]),
+        aspect=aspect,
+        name=video.name,
+        frame_indices=sample.frames,
+    )

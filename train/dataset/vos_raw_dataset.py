@@ -1,0 +1,351 @@
+"""Data sets on disk: which videos there are, and one of them opened, with frames and masks by number."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from i2v.utils.frame_source import IMAGE_SUFFIXES
+from train.dataset.frame_reader import (
+    VIDEO_SUFFIXES,
+    FrameReader,
+    ImageFrames,
+    files_of,
+    is_file_name,
+    open_frames,
+)
+from train.dataset.structures import FrameObjects
+from train.dataset.vos_segment_loader import (
+    JSONSegmentLoader,
+    MultiplePNGSegmentLoader,
+    PalettisedPNGSegmentLoader,
+    SA1BSegmentLoader,
+    SegmentLoader,
+)
+
+log = logging.getLogger(__name__)
+
+# How far apart the aspects of an image and its mask may be: reduced copies have rounded sides.
+_ASPECT_TOLERANCE = 0.03
+
+PathLike = str | os.PathLike[str]
+
+
+class RawVideo(Protocol):
+    """An opened video: what a sampler chooses from, and its frames on request."""
+
+    @property
+    def name(self) -> str:
+        """Of the video in its data set."""
+
+    @property
+    def source(self) -> str:
+        """The path, or what else says in messages which video it is."""
+
+    @property
+    def frames(self) -> Sequence[int]:
+        """Numbers of the frames that have a picture and masks, ascending."""
+
+    def visible(self, frame: int) -> Sequence[int]:
+        """Objects that show on the frame, ascending."""
+
+    def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
+        """Picture and masks of these objects; the picture may be reduced to where both sides are >= `size`."""
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class RawDataset(Protocol):
+    """Videos by number. Reading raises OSError or ValueError, with the path, where files are missing or broken."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, index: int, generator: np.random.Generator) -> RawVideo:
+        """Video `index`; the generator is for data sets that make their videos up."""
+
+
+class AnnotatedVideo:
+    """A RawVideo of pictures and masks from files."""
+
+    def __init__(
+        self, name: str, path: Path, pictures: FrameReader, masks: SegmentLoader, sample_rate: int = 1
+    ) -> None:
+        """Keep every `sample_rate`-th of the frames that both have."""
+        self.name, self.source = name, str(path)
+        self._pictures, self._masks = pictures, masks
+        there = set(pictures.frames)
+        self.frames = [frame for frame in masks.frames if frame in there][::sample_rate]
+
+    def visible(self, frame: int) -> Sequence[int]:
+        return self._masks.visible(frame)
+
+    def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
+        """ValueError if picture and masks differ in shape, as where one of them is turned."""
+        found = FrameObjects(self._pictures.read(frame, size), self._masks.load(frame, objects))
+        height, width = found.image.shape[1:]
+        mask_height, mask_width = found.masks.shape[1:]
+        if len(objects) and abs(width * mask_height / (height * mask_width) - 1) > _ASPECT_TOLERANCE:
+            raise ValueError(
+                f"{self.source}: frame {frame}: the picture is {width}x{height}, "
+                f"its masks are {mask_width}x{mask_height}"
+            )
+        return found
+
+    def close(self) -> None:
+        self._pictures.close()
+
+
+class JSONRawDataset:
+    """SA-V: videos with RLE masks in a JSON file each.
+
+    A video is a folder of JPEGs named by the frame number at 24 fps (those of annotated frames are enough), or
+    the mp4 itself. Videos and JSON files lie directly in their folders or, as downloaded, one folder deeper.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
+        annotation: str = "manual",
+        sample_rate: int = 1,
+        ann_every: int = 4,
+        frames_fps: int = 24,
+        max_missing: float = 0.01,
+    ) -> None:
+        """List the files.
+
+        `annotation`: "manual" or "auto", which of a video's two JSON files to read. `sample_rate`: take every
+        n-th annotated frame. `max_missing`: share of the listed videos that may be absent. ValueError if more
+        are, or there is nothing at all.
+        """
+        suffix = f"_{annotation}.json"
+        annotations = find_files(gt_folder, (suffix,))
+        videos = find_videos(img_folder, annotations)
+        described = f"videos in {img_folder} with NAME{suffix} in {gt_folder}"
+        self.names = choose(videos, file_list_txt, excluded_videos_list_txt, described, max_missing)
+        self._files = {name: (videos[name], annotations[name]) for name in self.names}
+        self._sample_rate, self._ann_every, self._frames_fps = sample_rate, ann_every, frames_fps
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
+        name = self.names[index]
+        frames, annotation = self._files[name]
+        masks = JSONSegmentLoader(annotation, self._ann_every, self._frames_fps)
+        return AnnotatedVideo(name, frames, open_frames(frames), masks, self._sample_rate)
+
+
+class SA1BRawDataset:
+    """SA-1B: images with RLE masks in a JSON file of the same name, flat or in sub-folders as downloaded."""
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
+        mask_area_frac_thresh: float = 1.1,
+        uncertain_iou: float = -1.0,
+        max_missing: float = 0.01,
+    ) -> None:
+        """List the files; see `SA1BSegmentLoader` for the two thresholds and `JSONRawDataset` for the rest."""
+        # All of SA-1B has eleven million files: keep the names of those on the list alone.
+        wanted = None if file_list_txt is None else set(read_list(file_list_txt))
+        images = find_files(img_folder, IMAGE_SUFFIXES, wanted)
+        annotations = find_files(gt_folder, (".json",), images)
+        described = f"images in {img_folder} with NAME.json in {gt_folder}"
+        self.names = choose(annotations, file_list_txt, excluded_videos_list_txt, described, max_missing)
+        self._files = {name: (images[name], annotations[name]) for name in self.names}
+        self._thresholds = (mask_area_frac_thresh, uncertain_iou)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
+        name = self.names[index]
+        image, annotation = self._files[name]
+        masks = SA1BSegmentLoader(annotation, *self._thresholds)
+        return AnnotatedVideo(name, image, ImageFrames({0: image}), masks)
+
+
+class PNGRawDataset:
+    """One's own videos, DAVIS, MOSE, YouTube-VOS, SA-V val: frames and PNG masks in folders of the same name.
+
+    A video is a folder of images or a video file `NAME.mp4`. Its masks are PNGs named like the frames (by frame
+    number for a video file), either with all objects in one file, or in a folder for each object. Frames without a
+    mask file are left out.
+    """
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
+        sample_rate: int = 1,
+        ignored_labels: Sequence[int] = (),
+        max_missing: float = 0.0,
+    ) -> None:
+        """List the folders; `ignored_labels` count as background, for the rest see `JSONRawDataset`."""
+        annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
+        videos = find_videos(img_folder, annotations)
+        described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
+        self.names = choose(videos, file_list_txt, excluded_videos_list_txt, described, max_missing)
+        self._files = {name: (videos[name], annotations[name]) for name in self.names}
+        self._sample_rate, self._ignored_labels = sample_rate, tuple(ignored_labels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
+        name = self.names[index]
+        frames, annotation = self._files[name]
+        pictures = open_frames(frames)
+        masks = open_masks(annotation, pictures, self._ignored_labels)
+        return AnnotatedVideo(name, frames, pictures, masks, self._sample_rate)
+
+
+class ImageMaskRawDataset:
+    """Images with a mask PNG of the same stem, holding all objects as `PalettisedPNGSegmentLoader` reads them."""
+
+    def __init__(
+        self,
+        img_folder: PathLike,
+        gt_folder: PathLike,
+        file_list_txt: PathLike | None = None,
+        excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
+        ignored_labels: Sequence[int] = (),
+        max_missing: float = 0.0,
+    ) -> None:
+        """List the files, flat or one folder deep; arguments as for `PNGRawDataset`."""
+        images = find_files(img_folder, IMAGE_SUFFIXES)
+        annotations = find_files(gt_folder, (".png",), images)
+        described = f"images in {img_folder} with NAME.png in {gt_folder}"
+        self.names = choose(annotations, file_list_txt, excluded_videos_list_txt, described, max_missing)
+        self._files = {name: (images[name], annotations[name]) for name in self.names}
+        self._ignored_labels = tuple(ignored_labels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
+        name = self.names[index]
+        image, annotation = self._files[name]
+        masks = PalettisedPNGSegmentLoader({0: annotation}, self._ignored_labels)
+        return AnnotatedVideo(name, image, ImageFrames({0: image}), masks)
+
+
+@contextlib.contextmanager
+def opened(dataset: RawDataset, index: int, generator: np.random.Generator) -> Iterator[RawVideo]:
+    """A video that is closed after the block."""
+    video = dataset.open(index, generator)
+    try:
+        yield video
+    finally:
+        video.close()
+
+
+def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int] = ()) -> SegmentLoader:
+    """Masks in a folder of PNGs, or one that has a folder for each object; ValueError if it has neither."""
+
+    def numbered(files: Sequence[Path]) -> dict[int, Path]:
+        numbers = ((pictures.number(file.stem), file) for file in files)
+        return {number: file for number, file in numbers if number is not None}
+
+    folders = [Path(entry.path) for entry in entries(folder) if entry.is_dir()]
+    if folders:
+        numeric = all(entry.name.isdecimal() for entry in folders)
+        objects = [int(entry.name) + 1 if numeric else i for i, entry in enumerate(folders, 1)]
+        files = (numbered(files_of(entry, (".png",))) for entry in folders)
+        return MultiplePNGSegmentLoader(dict(zip(objects, files, strict=True)))
+    masks = files_of(folder, (".png",))
+    if not masks:
+        raise ValueError(f"{folder}: neither PNG masks nor folders of objects in here")
+    return PalettisedPNGSegmentLoader(numbered(masks), ignored_labels)
+
+
+def read_list(path: PathLike) -> list[str]:
+    """Names of a list file, one a line, without their suffixes; blank lines are passed over.
+
+    ValueError for a name that comes twice, or none at all.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    names = [os.path.splitext(line.strip())[0] for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path}: this list is empty")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{path}: {name} is listed {times} times")
+    return names
+
+
+def choose(
+    there: Collection[str],
+    file_list_txt: PathLike | None,
+    excluded: PathLike | Sequence[PathLike],
+    described: str,
+    max_missing: float,
+) -> list[str]:
+    """Names of a list, or all in order, less those of other lists and those that are not there.
+
+    ValueError if none is left, or more than a share of the listed ones is missing.
+    """
+    lists = [excluded] if isinstance(excluded, str | os.PathLike) else excluded
+    out = {name for path in lists for name in read_list(path)}
+    listed = sorted(there) if file_list_txt is None else read_list(file_list_txt)
+    names = [name for name in listed if name not in out]
+    missing = [name for name in names if name not in there]
+    if missing:
+        message = f"{file_list_txt}: of {len(names)} {described}, {len(missing)} are missing ({missing[0]} first)"
+        if len(missing) > max_missing * len(names):
+            raise ValueError(f"{message}; python -m train.scripts.make_file_lists lists those that are there")
+        log.warning("%s", message)
+    present = [name for name in names if name in there]
+    if not present:
+        raise ValueError(f"there are no {described}")
+    return present
+
+
+def find_files(folder: PathLike, suffixes: tuple[str, ...], wanted: Collection[str] | None = None) -> dict[str, Path]:
+    """Files of a folder and of its sub-folders by name less suffix; with `wanted`, only these names."""
+    found: dict[str, Path] = {}
+    for entry in entries(folder):
+        for file in entries(entry.path) if entry.is_dir() else [entry]:
+            suffix = next((s for s in suffixes if is_file_name(file.name, (s,))), "")
+            name = file.name[: -len(suffix)] if suffix else ""
+            if name and (wanted is None or name in wanted):
+                found[name] = Path(file.path)
+    return found
+
+
+def find_videos(folder: PathLike, annotated: Collection[str]) -> dict[str, Path]:
+    """Annotated videos by name, flat or one folder deeper: a folder of frames or, without one, a video file."""
+    found: dict[str, Path] = {}
+    for entry in entries(folder):
+        deeper = entry.is_dir() and entry.name not in annotated
+        for item in entries(entry.path) if deeper else [entry]:
+            if item.is_dir() and item.name in annotated:
+                found[item.name] = Path(item.path)
+            elif is_file_name(item.name, VIDEO_SUFFIXES):
+                name = os.path.splitext(item.name)[0]
+                if name in annotated:
+                    found.setdefault(name, Path(item.path))
+    return found
+
+
+def entries(folder: PathLike) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name; FileNotFoundError or NotADirectoryError from the system."""
+    # Unlike Path.iterdir, this knows folders from files without asking the disk again for each.
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)

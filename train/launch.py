@@ -1,0 +1,176 @@
+"""How the processes of a run start: alone, one per GPU, under torchrun, or as a job of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import multiprocessing
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[DictConfig], None]
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Turns the first SIGTERM or Ctrl-C into a wish to stop at the next chance; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self) -> bool:
+        """Whether somebody asked."""
+        return self._asked
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals over while the block runs."""
+        previous = {number: signal.signal(number, self._receive) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+        self._asked = True
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+
+def under_launcher() -> bool:
+    """Whether torchrun, or something like it, started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None:
+    """Do the work in one process, this one, or in several new ones.
+
+    Several are numbered and meet at a free port of this machine. SIGTERM is passed on to them. If one fails, the
+    others are ended, and ProcessRaisedException has its traceback.
+    """
+    if num_processes == 1:
+        work(config)
+        return
+    rendezvous = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_processes)}
+    context = multiprocessing.spawn(
+        _spawned, (work, config, rendezvous), nprocs=num_processes, join=False, start_method="spawn"
+    )
+    assert context is not None
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in context.processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, forward)
+    # Ctrl-C reaches the processes by itself, as they share this one's terminal.
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        while not context.join():
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGINT, ignored)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """The work as a job: what submitit runs in every task, and submits again when its time is over."""
+
+    work: Work
+    config: DictConfig
+    port_range: tuple[int, int]
+
+    def __call__(self) -> None:
+        task = submitit.JobEnvironment()
+        low, high = self.port_range
+        address = "localhost" if task.num_nodes == 1 else task.hostnames[0]
+        os.environ |= {
+            "RANK": str(task.global_rank),
+            "LOCAL_RANK": str(task.local_rank),
+            "WORLD_SIZE": str(task.num_tasks),
+            "MASTER_ADDR": address,
+            # Made from the job's number, which all its tasks know and no other job has.
+            "MASTER_PORT": str(low + zlib.crc32(task.job_id.encode()) % (high - low + 1)),
+        }
+        self.work(self.config)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What to submit when the cluster takes the machine away: the same, which goes on from the last checkpoint."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def submit(work: Work, config: DictConfig, folder: Path, num_nodes: int, num_processes: int, on_gpus: bool) -> Any:
+    """Submit a job with one task per process by the settings under ``submitit``; returns submitit's job."""
+    settings: dict[str, Any] = OmegaConf.to_container(config.submitit, resolve=True)  # type: ignore[assignment]
+    executor = submitit.AutoExecutor(folder=folder, cluster=settings["cluster"])
+    shared = {
+        "name": settings["name"],
+        "nodes": num_nodes,
+        "tasks_per_node": num_processes,
+        "gpus_per_node": num_processes if on_gpus else 0,
+        "cpus_per_task": settings["cpus_per_task"],
+        "timeout_min": int(60 * settings["timeout_hour"]),
+        "mem_gb": settings["mem_gb"],
+    }
+    slurm = {
+        "partition": settings["partition"],
+        "account": settings["account"],
+        "qos": settings["qos"],
+        "constraint": settings["constraints"],
+        "comment": settings["comment"],
+        "exclude": settings["exclude_nodes"],
+        "nodelist": settings["include_nodes"],
+    }
+    cpu_bind = settings["srun_args"]["cpu_bind"]
+    given = {key: value for key, value in shared.items() if value is not None}
+    given |= {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+    if cpu_bind is not None:
+        given["slurm_srun_args"] = [f"--cpu-bind={cpu_bind}"]
+    executor.update_parameters(**given)
+    low, high = settings["port_range"]
+    with _importable():
+        return executor.submit(ClusterJob(work, config, (int(low), int(high))))
+
+
+@contextlib.contextmanager
+def _importable() -> Iterator[None]:
+    """Let jobs find this checkout's modules, whatever folder they start in; they inherit the environment."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _spawned(rank: int, work: Work, config: DictConfig, rendezvous: dict[str, str]) -> None:
+    os.environ |= {**rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(rendezvous["WORLD_SIZE"])))
+    work(config)

@@ -1,0 +1,1 @@
+"""The model as it is trained: a clip rolled out under simulated prompts."""

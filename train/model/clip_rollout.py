@@ -1,0 +1,104 @@
+"""ClipRollout: the model over a clip, with simulated prompts and corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from i2v.modeling.i2v_model import I2VModel
+from i2v.modeling.memory_bank import MemoryBank
+from i2v.modeling.structures import FrameContext, FrameFeatures, FramePrediction, Moment, Prompt
+from i2v.utils.video import window_indices
+from train.dataset.structures import BatchedClip
+from train.model.prompt_simulator import PromptPlan, SimulatedUser
+
+
+@dataclass(frozen=True)
+class _ClipFeatures:
+    """Features of all frames of all clips, rows ``clip * T + t``, computed as one batch."""
+
+    rows: FrameFeatures
+    num_frames: int
+    video_of: Tensor
+
+    def at(self, frame: int) -> FrameFeatures:
+        """One row for each of the N objects."""
+        return FrameFeatures(self.rows.vision[self.video_of * self.num_frames + frame], self.rows.position)
+
+
+class ClipRollout(nn.Module):
+    """Holds the model that is trained and plays a clip to it as a session would.
+
+    What differs from a session is the user, who is simulated, and that gradients flow through memories and pointers
+    to the frames that they come from.
+    """
+
+    def __init__(
+        self,
+        model: I2VModel,
+        add_all_frames_to_correct_as_cond: bool = True,
+        use_act_ckpt_iterative_pt_sampling: bool = False,
+    ) -> None:
+        """``add_all_frames_to_correct_as_cond``: corrected frames become prompted memories, else they are tracked ones.
+
+        ``use_act_ckpt_iterative_pt_sampling``: corrections are computed anew in the backward pass, so that nothing of
+        them is kept until then.
+        """
+        super().__init__()
+        self.model = model
+        self.corrected_frames_guide = add_all_frames_to_correct_as_cond
+        self.checkpoint_corrections = use_act_ckpt_iterative_pt_sampling
+
+    def forward(self, clip: BatchedClip, plan: PromptPlan, user: SimulatedUser) -> list[tuple[FramePrediction, ...]]:
+        """For every frame of the clip, in their order in time, the N objects' predictions of all decoding steps."""
+        num_frames = clip.num_frames
+        features = self._encode(clip)
+        bank = MemoryBank(span=self.model.selector.span)
+        steps: dict[int, tuple[FramePrediction, ...]] = {}
+        for frame in plan.order(num_frames):
+            seen = features.at(frame)
+            # An initial frame is a fresh start, whatever is remembered of other initial frames.
+            known = MemoryBank() if frame in plan.initial else bank
+            context = self.model.associate(Moment(frame, num_frames=num_frames), seen, known)
+            steps[frame] = self._segment(context, frame, clip.masks[frame][:, None], plan, user)
+            memory = self.model.memorize(frame, seen, steps[frame][-1])
+            guides = frame in plan.initial or (self.corrected_frames_guide and frame in plan.corrections)
+            bank = bank.pin(memory) if guides else bank.remember(memory)
+        return [steps[frame] for frame in range(num_frames)]
+
+    def _encode(self, clip: BatchedClip) -> _ClipFeatures:
+        num_frames, num_clips = clip.frames.shape[:2]
+        if self.model.selector.compares_frames and num_clips > 1 and num_frames > 1:
+            raise ValueError(
+                f"{type(self.model.selector).__name__} compares the frames of one video: expected 1 clip in a batch, "
+                f"got {num_clips}"
+            )
+        indices = [window_indices(t, self.model.window_length) for t in range(num_frames)]
+        by_clip = clip.frames.transpose(0, 1)[:, indices]  # (B,T,W,3,S,S)
+        return _ClipFeatures(self.model.encode(by_clip.flatten(0, 1).transpose(1, 2)), num_frames, clip.video_of)
+
+    def _segment(
+        self, context: FrameContext, frame: int, masks: Tensor, plan: PromptPlan, user: SimulatedUser
+    ) -> tuple[FramePrediction, ...]:
+        """The first answer on a frame, and one more after each correction."""
+        prompt = user.prompt(plan.initial[frame], masks) if frame in plan.initial else None
+        predictions = [self.model.segment(context, prompt)]
+        for from_object in plan.corrections.get(frame, ()):
+            last = predictions[-1]
+            prompt = user.correct(prompt, masks, last.high_res, from_object)
+            predictions.append(self._correct(context, prompt.with_prior(last.low_res)))
+        return tuple(predictions)
+
+    def _correct(self, context: FrameContext, prompt: Prompt) -> FramePrediction:
+        if self.checkpoint_corrections and torch.is_grad_enabled():
+            return checkpoint(self.model.segment, context, prompt, use_reentrant=False)
+        return self.model.segment(context, prompt)
+
+
+def last_masks(steps: Sequence[Sequence[FramePrediction]]) -> Tensor:
+    """The final masks (T,N,S,S) bool of a rollout."""
+    return torch.stack([frame[-1].high_res[:, 0] > 0 for frame in steps])

@@ -1,0 +1,168 @@
+"""The simulated user: which frames of a clip are prompted, how, and where the answers are corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2v.modeling.structures import Prompt
+from i2v.prompting import box_points, random_points_from_errors
+
+PromptKind = Literal["mask", "click", "box"]
+
+BOX_NOISE, BOX_NOISE_BOUND = 0.1, 20.0  # of the box's extent, and in pixels
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How often which prompt is simulated; the names are the published ones, and so are the defaults.
+
+    Counts with ``rand_`` are upper ends of a uniform draw: initial frames from 1, corrected ones from the number of
+    initial ones. ``seed``: of the decisions, the same on all ranks.
+    """
+
+    prob_to_use_pt_input_for_train: float = 0.5
+    prob_to_use_box_input_for_train: float = 0.5
+    prob_to_sample_from_gt_for_train: float = 0.1
+    num_init_cond_frames_for_train: int = 2
+    rand_init_cond_frames_for_train: bool = True
+    num_frames_to_correct_for_train: int = 2
+    rand_frames_to_correct_for_train: bool = True
+    num_correction_pt_per_frame: int = 7
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("pt_input", "box_input"):
+            _check_probability(f"prob_to_use_{name}_for_train", getattr(self, f"prob_to_use_{name}_for_train"))
+        _check_probability("prob_to_sample_from_gt_for_train", self.prob_to_sample_from_gt_for_train)
+        if self.num_init_cond_frames_for_train < 1:
+            raise ValueError(
+                f"num_init_cond_frames_for_train: expected at least 1, got {self.num_init_cond_frames_for_train}"
+            )
+        if self.num_correction_pt_per_frame < 0:
+            raise ValueError(f"num_correction_pt_per_frame: expected 0 or more, got {self.num_correction_pt_per_frame}")
+        if self.num_frames_to_correct_for_train < self.num_init_cond_frames_for_train:
+            raise ValueError(
+                "num_frames_to_correct_for_train: expected at least the number of initial frames, "
+                f"{self.num_init_cond_frames_for_train}, got {self.num_frames_to_correct_for_train}"
+            )
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """What the user will do on a clip, the same for all objects of a batch.
+
+    ``initial``: the kind of prompt of each initial frame, in the order in which they are given. ``corrections``: for
+    each corrected frame one entry per click: whether it is drawn from the object rather than from the error.
+    """
+
+    initial: Mapping[int, PromptKind]
+    corrections: Mapping[int, tuple[bool, ...]]
+
+    def order(self, num_frames: int) -> list[int]:
+        """All frames of the clip in the order in which they are seen: initial ones first, the rest ascending."""
+        return processing_order(self.initial, num_frames)
+
+
+def draw_plan(settings: PromptSettings, num_frames: int, rng: np.random.Generator) -> PromptPlan:
+    """Draw what happens on a clip of so many frames.
+
+    A single image gets a click or box, and is corrected. At least one frame of a longer clip is left to be tracked.
+    """
+    if num_frames == 1:
+        use_points, num_initial, num_corrected = rng.random() < 1, 1, 1
+    else:
+        use_points = rng.random() < settings.prob_to_use_pt_input_for_train
+        num_initial = min(_draw_num_initial(settings, rng), num_frames - 1)
+        num_corrected = _draw_num_corrected(settings, num_initial, use_points, rng)
+        num_corrected = max(min(num_corrected, num_frames), num_initial)
+    frames = [0]
+    if num_initial > 1:
+        frames += rng.choice(np.arange(1, num_frames), num_initial - 1, replace=False).tolist()
+    initial = {frame: _draw_kind(settings, use_points, rng) for frame in frames}
+    corrected: list[int] = []
+    if use_points:
+        rest = [frame for frame in range(num_frames) if frame not in initial]
+        more = num_corrected - num_initial
+        corrected = frames + (rng.choice(rest, more, replace=False).tolist() if more else [])
+    corrections = {
+        frame: tuple(
+            bool(rng.random() < settings.prob_to_sample_from_gt_for_train)
+            for _ in range(settings.num_correction_pt_per_frame)
+        )
+        for frame in processing_order(initial, num_frames)
+        if frame in corrected
+    }
+    return PromptPlan(initial, corrections)
+
+
+def processing_order(initial: Mapping[int, PromptKind], num_frames: int) -> list[int]:
+    """Initial frames as they were drawn, then all others in ascending order."""
+    return [*initial, *(frame for frame in range(num_frames) if frame not in initial)]
+
+
+class SimulatedUser:
+    """Gives prompts and corrections for N objects; every object has a generator of its own.
+
+    So an object's clicks do not depend on the others, nor on how objects are spread over batches and processes.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
+
+    def prompt(self, kind: PromptKind, masks: Tensor) -> Prompt:
+        """The first word on masks (N,1,S,S) bool."""
+        if kind == "mask":
+            return Prompt.from_mask(masks.float())
+        if kind == "box":
+            drawn = [box_points(mask, BOX_NOISE, BOX_NOISE_BOUND, g) for mask, g in self._rows(masks)]
+            return Prompt.click(*_stack(drawn))
+        return Prompt.click(*self._click(masks, torch.zeros_like(masks)))
+
+    def correct(self, prompt: Prompt | None, masks: Tensor, logits: Tensor, from_object: bool) -> Prompt:
+        """A prompt with one more click on what is wrong with ``logits`` (N,1,S,S), or anywhere on the object."""
+        predicted = torch.zeros_like(masks) if from_object else logits.detach() > 0
+        points, labels = self._click(masks, predicted)
+        return Prompt.click(points, labels) if prompt is None else prompt.add(points, labels)
+
+    def _click(self, masks: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = zip(self._rows(masks), predicted.split(1), strict=True)
+        return _stack([random_points_from_errors(mask, row, 1, g) for (mask, g), row in pairs])
+
+    def _rows(self, masks: Tensor) -> list[tuple[Tensor, torch.Generator]]:
+        return list(zip(masks.split(1), self.generators, strict=True))
+
+
+def _draw_num_initial(settings: PromptSettings, rng: np.random.Generator) -> int:
+    most = settings.num_init_cond_frames_for_train
+    if settings.rand_init_cond_frames_for_train and most > 1:
+        return int(rng.integers(1, most, endpoint=True))
+    return most
+
+
+def _draw_num_corrected(settings: PromptSettings, num_initial: int, use_points: bool, rng: np.random.Generator) -> int:
+    most = settings.num_frames_to_correct_for_train
+    if settings.rand_frames_to_correct_for_train and use_points and most > num_initial:
+        return int(rng.integers(num_initial, most, endpoint=True))
+    return most
+
+
+def _draw_kind(settings: PromptSettings, use_points: bool, rng: np.random.Generator) -> PromptKind:
+    if not use_points:
+        return "mask"
+    return "box" if rng.random() < settings.prob_to_use_box_input_for_train else "click"
+
+
+def _stack(drawn: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    points, labels = zip(*drawn, strict=True)
+    return torch.cat(points), torch.cat(labels)
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a probability between 0 and 1, got {value}")

@@ -1,0 +1,224 @@
+"""Parameter groups, layer-wise decay and schedules; what is frozen."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import math
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One value of an optimizer's option over a run, and the parameters that have it.
+
+    The value goes from ``start_value`` to ``end_fraction`` of it along half a cosine. ``param_names``: Unix wildcards
+    over names; ``module_cls_names``: classes whose own parameters are meant. A rule with neither is for the rest.
+    """
+
+    start_value: float
+    end_fraction: float = 1.0
+    param_names: Sequence[str] = ()
+    module_cls_names: Sequence[str] = ()
+
+    def at(self, progress: float) -> float:
+        """The value after a part (0..1) of the run."""
+        end = self.start_value * self.end_fraction
+        return end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
+
+    @property
+    def is_for_the_rest(self) -> bool:
+        return not (self.param_names or self.module_cls_names)
+
+
+@dataclass(frozen=True)
+class LayerDecay:
+    """Lower layers of a trunk learn more slowly: each by ``value`` times the one above it."""
+
+    module: str
+    value: float
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """``optimizer`` makes one from parameter groups; ``lr`` and ``weight_decay`` are rules by any name.
+
+    ``max_norm``: of the gradient of all parameters together, ``None`` for any.
+    """
+
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    lr: Mapping[str, Rule]
+    weight_decay: Mapping[str, Rule]
+    layer_decay: LayerDecay | None = None
+    max_norm: float | None = None
+    norm_type: float = 2.0
+
+
+@dataclass(frozen=True)
+class _Group:
+    lr: str
+    weight_decay: str
+    layer: int
+    scale: float
+
+    @property
+    def name(self) -> str:
+        return f"lr_{self.lr}.wd_{self.weight_decay}.layer_{self.layer}"
+
+
+class ScheduledOptimizer:
+    """An optimizer over the trainable parameters of a model, with its schedules and clipping."""
+
+    def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
+        """Raises ValueError if rules contradict each other, match nothing or leave parameters out."""
+        self.settings = settings
+        members = group_parameters(model, settings)
+        if not members:
+            raise ValueError("nothing to train: every parameter is frozen")
+        self._groups = list(members)
+        parameters = dict(model.named_parameters())
+        self.optimizer = settings.optimizer(
+            [{"params": [parameters[n] for n in names], "name": group.name} for group, names in members.items()]
+        )
+        self.set_progress(0.0)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Move all parameters along their gradients."""
+        self.optimizer.step()
+
+    def set_progress(self, progress: float) -> None:
+        """Set learning rates and weight decay to where a part (0..1) of the run puts them."""
+        for options, group in zip(self.optimizer.param_groups, self._groups, strict=True):
+            options["lr"] = self.settings.lr[group.lr].at(progress) * group.scale
+            options["weight_decay"] = self.settings.weight_decay[group.weight_decay].at(progress)
+
+    def clip(self) -> torch.Tensor:
+        """Shorten the gradient where it is too long; its norm before that."""
+        limit = math.inf if self.settings.max_norm is None else self.settings.max_norm
+        return nn.utils.clip_grad_norm_(self.parameters, limit, self.settings.norm_type)
+
+    def values(self) -> dict[str, float]:
+        """Learning rate of every group, by name."""
+        return {f"lr/{options['name']}": float(options["lr"]) for options in self.optimizer.param_groups}
+
+
+def group_parameters(model: nn.Module, settings: OptimSettings) -> dict[_Group, list[str]]:
+    """Names of the trainable parameters by what they have in common, groups in the order of the model."""
+    lr = assign_rules("lr", settings.lr, model)
+    weight_decay = assign_rules("weight_decay", settings.weight_decay, model)
+    decay = settings.layer_decay
+    layers, top = trunk_layers(model, decay.module) if decay else ({}, 0)
+    groups: dict[_Group, list[str]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layer = layers.get(name, top)
+            scale = decay.value ** (top - layer) if decay else 1.0
+            groups.setdefault(_Group(lr[name], weight_decay[name], layer, scale), []).append(name)
+    return groups
+
+
+def assign_rules(option: str, rules: Mapping[str, Rule], model: nn.Module) -> dict[str, str]:
+    """The rule of every parameter, by name."""
+    assigned: dict[str, str] = {}
+    for rule_name, rule in rules.items():
+        for name in _members(option, rule, model):
+            if name in assigned:
+                raise ValueError(f"{option}: both {assigned[name]} and {rule_name} name {name}")
+            assigned[name] = rule_name
+    rest = [name for name, rule in rules.items() if rule.is_for_the_rest]
+    if len(rest) != 1:
+        raise ValueError(f"{option}: expected one rule without names or classes, for the rest, got {rest}")
+    return {name: assigned.get(name, rest[0]) for name, _ in model.named_parameters()}
+
+
+def trunk_layers(model: nn.Module, path: str) -> tuple[dict[str, int], int]:
+    """Layer numbers of a trunk's parameters, by their names in the model, and the number above all.
+
+    The patch embedding is 0, blocks count from 1 through all stages, the transition at a stage's end belongs to its
+    last block, and what follows the stages to the top.
+    """
+    try:
+        trunk = model.get_submodule(path)
+    except AttributeError as error:
+        raise ValueError(f"layer_decay.module: the model has no {path!r}") from error
+    stages = getattr(trunk, "layers", None)
+    if not isinstance(stages, nn.ModuleList):
+        raise ValueError(f"layer_decay.module: expected a trunk with stages in `layers`, got {type(trunk).__name__}")
+    starts = [0, *accumulate(len(list(stage.get_submodule("blocks").children())) for stage in stages)]
+    top = starts[-1] + 1
+    numbers = {}
+    for name, _ in trunk.named_parameters():
+        part, *rest = name.split(".")
+        if part == "layers":
+            stage = int(rest[0])
+            number = 1 + starts[stage] + int(rest[2]) if rest[1] == "blocks" else starts[stage + 1]
+        else:
+            number = 0 if part == "patch_embed" else top
+        numbers[f"{path}.{name}"] = number
+    return numbers, top
+
+
+def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Take the parameters that Unix wildcards name out of training, and return their names."""
+    frozen = [name for pattern in patterns for name in _matching("freeze", pattern, model)]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    log.info("%d of %d values are trained", trainable, sum(p.numel() for p in model.parameters()))
+    return frozen
+
+
+def set_training(model: nn.Module, freeze_batch_norm: bool) -> None:
+    """Enter training mode; batch norms that are frozen, or are all to be, keep their statistics."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            frozen = not any(p.requires_grad for p in module.parameters())
+            module.train(not (freeze_batch_norm or frozen))
+
+
+def _members(option: str, rule: Rule, model: nn.Module) -> list[str]:
+    by_name = [name for pattern in rule.param_names for name in _matching(option, pattern, model)]
+    by_class = [name for cls in rule.module_cls_names for name in _owned(option, cls, model)]
+    return list(dict.fromkeys([*by_name, *by_class]))
+
+
+def _matching(option: str, pattern: str, model: nn.Module) -> list[str]:
+    names = [name for name, _ in model.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise ValueError(f"{option}: no parameter is called {pattern!r}")
+    return names
+
+
+def _owned(option: str, class_name: str, model: nn.Module) -> list[str]:
+    try:
+        wanted = pkgutil.resolve_name(class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option}: there is no class {class_name!r}") from error
+    names = [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if isinstance(module, wanted)
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+    if not names:
+        raise ValueError(f"{option}: no module of the model is a {class_name}")
+    return names

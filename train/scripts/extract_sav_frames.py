@@ -1,0 +1,124 @@
+"""Extract the annotated frames of SA-V's mp4 files as JPEGs: one folder per video, named by frame number.
+
+    python -m train.scripts.extract_sav_frames --input /data/sav_train --output /data/sav_train_jpg --workers 8
+
+A folder appears when it is complete, so that a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import functools
+import logging
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.utils.video_file import VideoFile
+from train.dataset.frame_reader import VIDEO_SUFFIXES
+from train.dataset.vos_raw_dataset import find_files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to write of every video."""
+
+    every: int = 4  # SA-V is annotated on every fourth frame
+    quality: int = 95  # of the JPEGs, 1 to 95
+    short_side: int | None = None  # pixels to which larger frames are reduced; None keeps their size
+
+
+def extract(video: Path, folder: Path, extraction: Extraction) -> int:
+    """Write the frames of a video to a new folder and return their number.
+
+    OSError or ValueError if the video cannot be read or the folder not be written; then there is no folder.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted run left behind
+    temporary.mkdir(parents=True)
+    try:
+        with VideoFile(video) as source:
+            numbers = range(0, source.num_frames, extraction.every)
+            for number in numbers:
+                picture = Image.fromarray(source.read(number))
+                _reduced(picture, extraction.short_side).save(
+                    temporary / f"{number:05d}.jpg", quality=extraction.quality
+                )
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(numbers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 1 if a video could not be extracted."""
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    videos = find_files(args.input, VIDEO_SUFFIXES)
+    if not videos:
+        raise SystemExit(f"no videos in {args.input} or its sub-folders: wanted {' '.join(VIDEO_SUFFIXES)}")
+    todo = {name: path for name, path in videos.items() if not (args.output / name).is_dir()}
+    log.info("%d videos, %d of them to do", len(videos), len(todo))
+    failed = _extract_all(todo, args.output, Extraction(args.every, args.quality, args.short_side), args.workers)
+    for name, reason in failed.items():
+        log.error("%s was not extracted: %s", name, reason)
+    return 1 if failed else 0
+
+
+def _extract_all(videos: dict[str, Path], output: Path, extraction: Extraction, workers: int) -> dict[str, str]:
+    """Extract in parallel; the reason for every video that could not be."""
+    failed: dict[str, str] = {}
+    # Started afresh, because a forked process would share FFmpeg's threads.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        run = functools.partial(extract, extraction=extraction)
+        running = {pool.submit(run, path, output / name): name for name, path in videos.items()}
+        done = concurrent.futures.as_completed(running)
+        for future in tqdm(done, total=len(running), unit="video", disable=not sys.stderr.isatty()):
+            error = future.exception()
+            if isinstance(error, OSError | ValueError):
+                failed[running[future]] = str(error)
+            elif error is not None:
+                raise error
+    return failed
+
+
+def _reduced(picture: Image.Image, short_side: int | None) -> Image.Image:
+    if short_side is None or min(picture.size) <= short_side:
+        return picture
+    scale = short_side / min(picture.size)
+    width, height = (max(round(length * scale), 1) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train.scripts.extract_sav_frames", description=__doc__.split("\n")[0])
+    parser.add_argument("--input", type=Path, required=True, help="folder of the videos, or of folders of them")
+    parser.add_argument("--output", type=Path, required=True, help="folder in which each video gets one")
+    parser.add_argument("--every", type=_positive, default=4, help="extract every n-th frame (4, as annotated)")
+    parser.add_argument("--quality", type=_positive, default=95, help="of the JPEGs (95)")
+    parser.add_argument(
+        "--short-side", type=_positive, help="reduce larger frames to this many pixels (their size is kept)"
+    )
+    parser.add_argument("--workers", type=_positive, default=1, help="processes (1)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted at least 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Train a model: `python -m train.train -c CONFIG key=value ...`.
+
+The config says how many processes there are; torchrun and clusters may start them instead. See docs/training.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from i2v.build_i2v import resolve_device
+from i2v.checkpoint import CheckpointError
+from i2v.config import ConfigError, load_config
+from train.build import check, run
+from train.launch import run_on_this_node, submit, under_launcher
+
+log = logging.getLogger(__name__)
+
+# Options of the published command line and the keys that they set.
+_OPTIONS = {
+    "num_gpus": "launcher.gpus_per_node",
+    "num_nodes": "launcher.num_nodes",
+    "use_cluster": "submitit.use_cluster",
+    "partition": "submitit.partition",
+    "account": "submitit.account",
+    "qos": "submitit.qos",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = compose(parse(arguments))
+        check(config)
+        start(config)
+    except (ConfigError, CheckpointError, FileNotFoundError) as error:
+        log.error("error: %s", error)
+        return 2
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        log.error("%s", error)  # with the traceback of the process that failed
+        return 1
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m train.train", description="Train a model.", allow_abbrev=False)
+    parser.add_argument("-c", "--config", required=True, metavar="CONFIG", help="name or path, such as i2v-train")
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes on each node; default: all GPUs")
+    parser.add_argument("--num-nodes", type=int, metavar="N", help="more than one need torchrun or a cluster")
+    parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see the config's `submitit`")
+    for name in ("partition", "account", "qos"):
+        parser.add_argument(f"--{name}", metavar="NAME", help="of SLURM")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config")
+    return parser.parse_intermixed_args(arguments)
+
+
+def compose(arguments: argparse.Namespace) -> DictConfig:
+    """The config that a command line means."""
+    given = {key: getattr(arguments, name) for name, key in _OPTIONS.items()}
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = load_config(arguments.config, [*options, *arguments.overrides])
+    if config.launcher.experiment_log_dir is None:
+        config.launcher.experiment_log_dir = f"logs/{Path(arguments.config).stem}"
+    return config
+
+
+def start(config: DictConfig) -> None:
+    """Start the processes of the run, or be one of them."""
+    if under_launcher():
+        run(config)
+    elif config.submitit.use_cluster:
+        start_job(config)
+    elif config.launcher.num_nodes != 1:
+        raise ConfigError(
+            f"launcher.num_nodes={config.launcher.num_nodes}: start several nodes through torchrun "
+            "(train/multi_node_train_4_nodes.sh) or as a cluster's job (--use-cluster 1)"
+        )
+    else:
+        run_on_this_node(run, config, num_processes(config))
+
+
+def start_job(config: DictConfig) -> None:
+    """Submit the run as a job; a job on this machine is waited for, as nobody else looks after it."""
+    is_local = config.submitit.cluster != "slurm"
+    if not is_local and config.launcher.gpus_per_node is None:
+        raise ConfigError("launcher.gpus_per_node: a job needs the number of its processes (--num-gpus N)")
+    # The machine from which a job is submitted may have no GPU itself.
+    on_gpus = on_cuda(config) if is_local else config.trainer.accelerator != "cpu"
+    folder = Path(config.launcher.experiment_log_dir) / "submitit"
+    job = submit(run, config, folder, config.launcher.num_nodes, num_processes(config), on_gpus)
+    log.info("submitted job %s; its output is in %s", job.job_id, folder.absolute())
+    if is_local:
+        job.results()
+
+
+def num_processes(config: DictConfig) -> int:
+    """Processes on each node."""
+    return config.launcher.gpus_per_node or (torch.cuda.device_count() if on_cuda(config) else 1)
+
+
+def on_cuda(config: DictConfig) -> bool:
+    """Whether the run would use GPUs on this machine."""
+    return resolve_device(config.trainer.accelerator).type == "cuda"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

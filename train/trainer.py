@@ -1,0 +1,282 @@
+"""Trainer: one loop and one step, both in view."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.checkpointing import CheckpointFolder, Progress, RunFacts, resume, training_state
+from train.dataset.structures import BatchedClip
+from train.distributed import World, accumulating
+from train.loss_fns import ClipLoss, ClipLosses
+from train.metrics import MetricLog, RunningMeans, draw_clip, peak_memory
+from train.model.clip_rollout import ClipRollout, last_masks
+from train.model.prompt_simulator import PromptPlan, PromptSettings, SimulatedUser, draw_plan
+from train.optimizer import ScheduledOptimizer, set_training
+from train.seeding import derive_seed, generator_for
+from train.validation import Validator
+
+log = logging.getLogger(__name__)
+
+
+class Loader(Protocol):
+    """Where batches come from; :class:`train.dataset.mixed_loader.MixedLoader` is one."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
+        """The batches of an epoch from number ``start`` on, the same ones at every call."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a run goes; frequencies are in steps, ``val_epoch_freq`` in epochs, and 0 means never.
+
+    ``accumulate_steps``: batches that make a step. ``dtype``: of the computation, bfloat16 or float32.
+    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite.
+    """
+
+    num_epochs: int
+    seed_value: int = 2024
+    accumulate_steps: int = 1
+    dtype: torch.dtype = torch.bfloat16
+    freeze_batch_norm: bool = False
+    log_freq: int = 200
+    image_freq: int = 1000
+    save_steps: int = 500
+    val_epoch_freq: int = 1
+    max_skipped: int = 10
+
+
+class _Stream(IntEnum):
+    """What random numbers are for; streams of one seed do not repeat each other."""
+
+    LAYERS = 0
+    CLICKS = 1
+
+
+class ClipObjective(nn.Module):
+    """Rollout and loss in one module, so that what it returns with gradients is what is minimized, and no more."""
+
+    def __init__(self, rollout: ClipRollout, loss: ClipLoss, dtype: torch.dtype) -> None:
+        """``dtype``: what the model computes in; losses are always float32."""
+        super().__init__()
+        self.rollout = rollout
+        self.loss = loss
+        self.dtype = dtype
+
+    def forward(
+        self, clip: BatchedClip, plan: PromptPlan, user: SimulatedUser, num_objects: float
+    ) -> tuple[ClipLosses, Tensor]:
+        """Losses of a batch, and the final masks (T,N,S,S) bool."""
+        mixed = self.dtype != torch.float32
+        with torch.autocast(clip.frames.device.type, dtype=self.dtype if mixed else None, enabled=mixed):
+            steps = self.rollout(clip, plan, user)
+        return self.loss(steps, clip.masks, num_objects), last_masks(steps)
+
+
+class Trainer:
+    """Trains the model of an objective, to the end or until it is asked to stop."""
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        rollout: ClipRollout,
+        loader: Loader,
+        optimizer: ScheduledOptimizer,
+        prompts: PromptSettings,
+        settings: TrainerSettings,
+        checkpoints: CheckpointFolder,
+        metrics: MetricLog,
+        world: World,
+        validator: Validator | None = None,
+        stop_asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``objective``: a :class:`ClipObjective` around ``rollout``, wrapped for the processes of ``world``.
+
+        ``stop_asked`` is looked at after every step.
+        """
+        self.objective = objective
+        self.model = rollout.model
+        self.loader = loader
+        self.optimizer = optimizer
+        self.prompts = prompts
+        self.settings = settings
+        self.checkpoints = checkpoints
+        self.metrics = metrics
+        self.world = world
+        self.validator = validator
+        self.stop_asked = stop_asked
+        self.progress = Progress()
+        self.facts = RunFacts(world.size, settings.seed_value, len(loader), settings.accumulate_steps)
+        self.means = RunningMeans()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a saved state instead of from the start; raises as :func:`train.checkpointing.resume` does."""
+        self.progress, means = resume(path, self.model, self.optimizer.optimizer, self.facts)
+        if len(means) == self.world.size:
+            self.means = RunningMeans(means[self.world.rank])
+
+    def fit(self) -> bool:
+        """Train to the end and return True, or until asked to stop. What was done is saved either way."""
+        set_training(self.model, self.settings.freeze_batch_norm)
+        while self.progress.epoch < self.settings.num_epochs:
+            if not self._train_epoch():
+                self._save()
+                log.info("stopped after step %d; the same command goes on from there", self.progress.step)
+                return False
+            self._finish_epoch()
+        return True
+
+    def validate(self) -> float:
+        """J&F in percent of the held-out videos."""
+        if self.validator is None:
+            raise ValueError("there are no held-out videos: set validation.img_folder and validation.gt_folder")
+        scores, epoch = self.validator(self.world), self.progress.epoch
+        values = {"epoch": epoch, "J&F": scores.jf, "J": scores.j, "F": scores.f}
+        self.metrics.write("val", self.progress.step, values)
+        log.info("after %d epochs: J&F %.1f, J %.1f, F %.1f", epoch, scores.jf, scores.j, scores.f)
+        return scores.jf
+
+    def _train_epoch(self) -> bool:
+        """Take the steps of an epoch that are left; False if asked to stop."""
+        size, epoch = self.facts.accumulate_steps, self.progress.epoch
+        total, done = self.facts.steps_per_epoch, self.progress.batch // size
+        batches = self.loader.epoch(epoch, self.progress.batch)
+        groups = (list(itertools.islice(batches, size)) for _ in range(total - done))
+        started = time.perf_counter()
+        for clips in self.metrics.bar(groups, total, done, f"epoch {epoch + 1}/{self.settings.num_epochs}"):
+            waited = time.perf_counter() - started
+            self._step(clips)
+            seconds = time.perf_counter() - started
+            started += seconds
+            self.means.add({"seconds": seconds, "data_seconds": waited})
+            self._count(seconds)
+            # A single process that was asked to stop takes all others along.
+            if not self.world.all(not self.stop_asked()):
+                return False
+        return True
+
+    def _step(self, clips: Sequence[BatchedClip]) -> None:
+        """Gradients of all clips, schedules, clipping, one step. Left out, on all ranks alike, if not finite."""
+        self.optimizer.zero_grad()
+        for number, clip in enumerate(clips):
+            clip = clip.to(self.model.device, non_blocking=True)
+            with accumulating(self.objective, last=number == len(clips) - 1):
+                losses, masks = self._forward(clip, number)
+                values = _values(losses)
+                if not self._is_finite(values, clip):
+                    return
+                (losses.core / len(clips)).backward()
+            self.means.add(values)
+        self.optimizer.set_progress(self.facts.part_done(self.progress) / self.settings.num_epochs)
+        norm = self.optimizer.clip().item()
+        if not math.isfinite(norm):
+            self._skip(f"the norm of the gradient is {norm}")
+            return
+        self.optimizer.step()
+        self.means.add({"grad_norm": norm})
+        self.progress = replace(self.progress, skipped=0, loss=values["loss"])
+        if self.metrics.takes_pictures and _is_due(self.progress.step + 1, self.settings.image_freq):
+            self.metrics.picture("train/masks", self.progress.step + 1, draw_clip(clip, masks))
+
+    def _forward(self, clip: BatchedClip, number: int) -> tuple[ClipLosses, Tensor]:
+        """Losses and masks of a clip. All that is random follows from the step and the clip's number in it."""
+        device, rank, count = self.model.device, self.world.rank, clip.masks.shape[1]
+        key = (self.settings.seed_value, self.progress.step, number)
+        torch.manual_seed(derive_seed(*key, _Stream.LAYERS, rank))
+        # The plan is the same everywhere, so that all ranks have the same work.
+        rng = np.random.default_rng((self.prompts.seed, self.progress.step, number))
+        plan = draw_plan(self.prompts, clip.num_frames, rng)
+        rows = range(rank * count, (rank + 1) * count)
+        user = SimulatedUser([generator_for(device, *key, _Stream.CLICKS, row) for row in rows])
+        num_objects = max(self.world.mean([count])[0], 1.0)
+        return self.objective(clip, plan, user, num_objects)
+
+    def _is_finite(self, values: dict[str, float], clip: BatchedClip) -> bool:
+        """Whether a batch's losses are finite on all ranks; if not, say where and what."""
+        finite = all(map(math.isfinite, values.values()))
+        if self.world.all(finite):
+            return True
+        report = None if finite else f"rank {self.world.rank}: {_format(values)} for {', '.join(clip.names)}"
+        reports = [line for line in self.world.gather(report) if line is not None]
+        self._skip(f"the loss is not finite on {'; '.join(reports)}")
+        return False
+
+    def _skip(self, reason: str) -> None:
+        self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
+        in_a_row = self.progress.skipped
+        if self.world.is_main:
+            log.warning("step %d is left out on all ranks, %d in a row: %s", self.progress.step + 1, in_a_row, reason)
+        if in_a_row > self.settings.max_skipped:
+            raise RuntimeError(f"{in_a_row} steps in a row had to be left out, the last because {reason}")
+
+    def _count(self, seconds: float) -> None:
+        """Note that a step is over, and do what is due after it."""
+        before = self.progress
+        step, batch = before.step + 1, before.batch + self.facts.accumulate_steps
+        self.progress = replace(before, step=step, batch=batch, time_elapsed=before.time_elapsed + seconds)
+        if _is_due(step, self.settings.log_freq):
+            self._log()
+        if _is_due(step, self.settings.save_steps):
+            self._save()
+
+    def _log(self) -> None:
+        means = self.means.take()
+        means = dict(zip(means, self.world.mean(list(means.values())), strict=True))
+        step, rates = self.progress.step, self.optimizer.values()
+        means |= {"epoch": self.facts.part_done(self.progress), "lr": max(rates.values())}
+        means["memory_gib"] = peak_memory(self.model.device) / 2**30
+        self.metrics.write("train", step, means)
+        self.metrics.curves(step, rates)
+        log.info("step %d: %s", step, _format(means))
+
+    def _finish_epoch(self) -> None:
+        epoch = self.progress.epoch + 1
+        is_last = epoch == self.settings.num_epochs
+        validates = self.validator is not None and (is_last or _is_due(epoch, self.settings.val_epoch_freq))
+        if validates:
+            self._save()  # if the validation does not come to its end, it is all that has to be done again
+        self.progress = replace(self.progress, epoch=epoch, batch=0)
+        if validates:
+            score = self.validate()
+            if self.progress.best is None or score > self.progress.best:
+                self.progress = replace(self.progress, best=score)
+                if self.world.is_main:
+                    self.checkpoints.save_best(self.model, epoch, score)
+        self._save()
+        if self.world.is_main:
+            self.checkpoints.save_epoch(epoch)
+
+    def _save(self) -> None:
+        means = self.world.gather(self.means.state)
+        if self.world.is_main:
+            state = training_state(self.model, self.optimizer.optimizer, self.progress, self.facts, means)
+            self.checkpoints.save_last(state)
+
+
+def _is_due(count: int, frequency: int) -> bool:
+    return frequency > 0 and count % frequency == 0
+
+
+def _values(losses: ClipLosses) -> dict[str, float]:
+    """The losses as numbers, read from the device in one piece."""
+    names = ("loss", "loss_mask", "loss_iou", "loss_class")
+    parts = torch.stack((losses.core.detach(), losses.mask, losses.iou, losses.presence))
+    return dict(zip(names, parts.tolist(), strict=True))
+
+
+def _format(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,131 @@
+"""Held-out videos, tracked from their first masks with the weights as they are, and scored as J&F."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference_state import PredictorSettings
+from i2v.modeling.i2v_model import I2VModel
+from i2v.modeling.memory_associator import Selector
+from i2v.modeling.structures import MaskSettings
+from i2v.utils.frame_source import ImageFolder
+from sav_dataset.utils.mask_files import MaskVideo, list_videos
+from sav_dataset.utils.measures import mask_scores
+from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
+from train.distributed import World
+
+
+@dataclass(frozen=True)
+class HeldOutVideo:
+    """A folder of frames, its masks, and the numbers of the frames that have one, by the name of the mask's file."""
+
+    frames: Path
+    masks: MaskVideo
+    numbers: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.frames.name
+
+
+class Validator:
+    """Tracks held-out videos with the model in training, as inference would: the same weights, other settings."""
+
+    def __init__(
+        self,
+        model: I2VModel,
+        selector: Selector,
+        masks: MaskSettings,
+        settings: PredictorSettings,
+        videos: Sequence[HeldOutVideo],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """``selector``, ``masks`` and ``settings`` are those of inference; ``dtype`` is what it computes in."""
+        self._model = model
+        view = copy.copy(model)  # has every weight in common with the model, but settings of its own
+        view.selector, view.masks = selector, masks
+        self._predictor = I2VVideoPredictor(view, settings, dtype)
+        self._videos = tuple(videos)
+
+    def __call__(self, world: World) -> Scores:
+        """Score all videos, each process its share. Afterwards the model is in the mode in which it was."""
+        with evaluating(self._model):
+            mine = [score for video in self._videos[world.rank :: world.size] for score in self._score(video)]
+        scores = [score for share in world.gather(mine) for score in share]
+        return Scores(tuple(sorted(scores, key=lambda score: score.key)))
+
+    def _score(self, video: HeldOutVideo) -> list[ObjectScore]:
+        """Every object, prompted with its first mask, on the annotated frames after it.
+
+        The first and the last annotated frame never count: that is the rule of the SA-V and DAVIS benchmarks.
+        """
+        predictor, scores = self._predictor, dict[str, list[FrameScore]]()
+        with predictor.init_state(str(video.frames)) as state:
+            starts: dict[str, int] = {}
+            for obj, frame, mask in video.masks.first_masks():
+                starts[obj] = video.numbers[frame]
+                predictor.add_new_mask(state, starts[obj], obj, mask)
+            per_object = video.masks.is_folder_per_object
+            scored = {obj: set(video.masks.frames(obj if per_object else None)[1:-1]) for obj in starts}
+            names = {number: name for name, number in video.numbers.items()}
+            for number, _, logits in predictor.propagate_in_video(state):
+                found = zip(starts, (logits[:, 0] > 0).cpu().numpy(), strict=True)
+                for obj, mask in found:
+                    name = names.get(number)
+                    if name in scored[obj] and number > starts[obj]:
+                        true = video.masks.read(name, obj if per_object else None).mask(obj)
+                        score = FrameScore(name, *mask_scores(true, mask), bool(true.any()), bool(mask.any()))
+                        scores.setdefault(obj, []).append(score)
+        return [ObjectScore.of((video.name, obj), frames) for obj, frames in scores.items()]
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards every part of it is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def find_videos(img_folder: str | Path, gt_folder: str | Path, max_videos: int | None = None) -> list[HeldOutVideo]:
+    """The videos of ``gt_folder`` (see ``sav_dataset.utils.mask_files`` for layouts) with the frames of the same name.
+
+    Masks belong to the frames of the same stem; other frames are tracked but not scored. Raises FileNotFoundError or
+    ValueError, with the path.
+    """
+    for key, folder in (("img_folder", img_folder), ("gt_folder", gt_folder)):
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"validation.{key}: {folder} is no folder")
+    names = list_videos(gt_folder)[:max_videos]
+    if not names:
+        raise ValueError(f"validation.gt_folder: {gt_folder} has no folders of videos")
+    return [_open_video(Path(img_folder) / name, Path(gt_folder) / name) for name in names]
+
+
+def _open_video(frames: Path, labels: Path) -> HeldOutVideo:
+    if not frames.is_dir():
+        raise FileNotFoundError(f"{frames} does not exist, but there are masks for it in {labels}")
+    masks = MaskVideo.open(labels)
+    stems = {Path(name).stem: number for number, name in enumerate(ImageFolder(frames).files)}
+    objects: list[str | None] = [*masks.objects()] or [None]
+    found = sorted({name for obj in objects for name in masks.frames(obj)})
+    missing = [name for name in found if Path(name).stem not in stems]
+    if missing:
+        raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")
+    if len(found) < 3:
+        raise ValueError(f"{labels}: the first and the last mask are not scored: wanted at least 3, got {len(found)}")
+    if next(masks.first_masks(), None) is None:
+        raise ValueError(f"{labels}: no object shows in any of the {len(found)} masks")
+    return HeldOutVideo(frames, masks, {name: stems[Path(name).stem] for name in found})
