@@ -1,0 +1,163 @@
+"""Score predicted masks: J, F and J&F of every object, as a table, CSV and JSON, with pictures of the worst.
+
+python sav_dataset/sav_evaluator.py --gt_root DIR --pred_root DIR
+python sav_dataset/sav_evaluator.py --dataset davis2017 --data_root DIR --pred_root DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if not __package__:
+    # Run as a script, this file sees only its own folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sav_dataset.utils.contact_sheet import ObjectPictures
+from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
+from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report, write_text
+from sav_dataset.utils.sav_benchmark import EvaluationSettings, annotation_folder, evaluate
+from sav_dataset.utils.scores import Scores
+
+_SKIP_NOTES = {
+    "first-last": "Skipping the first and the last annotated frame of every object",
+    "prompt": "Skipping the annotated frames up to the one where an object is first seen",
+    "none": "Not skipping the first and the last annotated frame",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; its first six options are the published ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--gt_root", type=Path, help="annotations: a folder for every video")
+    add("--pred_root", type=Path, required=True, help="predictions, laid out like the annotations")
+    add("-n", "--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
+    add(
+        "-s",
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="videos in only one of the trees are errors (default); --no-strict: score those in both",
+    )
+    add("-q", "--quiet", action="store_true", help="print the averages only")
+    add(
+        "--do_not_skip_first_and_last_frame",
+        action="store_true",
+        help="all annotated frames count (default: all but an object's first and last)",
+    )
+    add("--dataset", choices=LAYOUTS, help="find annotations, frames and videos of a benchmark below --data_root")
+    add("--data_root", type=Path, help="folder of the benchmark")
+    add("--split", help="its part, such as val or valid (default: the usual one)")
+    add("--video_list", type=Path, help="score the videos of this list only")
+    add("--images", type=Path, help="folder of the videos' frames, for the pictures")
+    add("--single_object", action="store_true", help="all labels are one object (DAVIS 2016)")
+    add("--meta", type=Path, help="meta.json with the objects' categories (YouTube-VOS, LVOS)")
+    add("--seen", type=Path, help="categories seen in training, a meta.json or a list: averages apart for the others")
+    add("--unseen_videos", type=Path, help="list of the videos with unseen objects, instead of --meta and --seen")
+    add("--output", type=Path, help="CSV of the table (default: PRED_ROOT/results.csv)")
+    add("--report", type=Path, help="folder of the report (default: PRED_ROOT with _report behind it)")
+    add("--num_worst", type=int, default=10, help="pictures of so many objects in the report")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate. Returns the exit status: 0 done, 1 failed."""
+    args = make_parser().parse_args(argv)
+    try:
+        _evaluate(args, _find_trees(args))
+    except (ValueError, OSError) as error:
+        print(f"sav_evaluator: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """What is compared and how, and where frames and categories are."""
+
+    gt_root: Path
+    videos: tuple[str, ...] | None
+    images: Path | None
+    meta: Path | None
+    skip: str
+    single_object: bool
+
+
+def _find_trees(args: argparse.Namespace) -> _Trees:
+    if args.dataset is not None:
+        if args.data_root is None:
+            raise ValueError("--dataset: wanted --data_root, too")
+        data = open_dataset(args.dataset, args.data_root, args.split, args.images, args.gt_root, args.video_list)
+        layout = data.layout
+        single = args.single_object or layout.single_object
+        return _Trees(data.annotations, data.videos, data.images, args.meta or data.meta, layout.skip, single)
+    if args.gt_root is None:
+        raise ValueError("wanted --gt_root, or --dataset and --data_root")
+    videos = tuple(read_video_list(args.video_list)) if args.video_list else None
+    gt_root = annotation_folder(args.gt_root)
+    images = args.images or _frames_beside(gt_root)
+    return _Trees(gt_root, videos, images, args.meta, "first-last", args.single_object)
+
+
+def _frames_beside(gt_root: Path) -> Path | None:
+    path = str(gt_root.resolve()).replace("Annotations_6fps", "JPEGImages_24fps")
+    images = Path(path.replace("Annotations", "JPEGImages"))
+    return images if images.is_dir() and images != gt_root.resolve() else None
+
+
+def _evaluate(args: argparse.Namespace, trees: _Trees) -> None:
+    settings = EvaluationSettings(
+        skip="none" if args.do_not_skip_first_and_last_frame else trees.skip,
+        strict=args.strict,
+        single_object=trees.single_object,
+        num_processes=args.num_processes,
+        progress=not args.quiet,
+    )
+    if not args.quiet:
+        print(f"Evaluating {args.pred_root}\n{_SKIP_NOTES[settings.skip]}")
+    start = time.perf_counter()
+    scores = evaluate(trees.gt_root, args.pred_root, settings, trees.videos)
+    seconds = time.perf_counter() - start
+    for warning in scores.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    parts = _parts(args, trees, scores)
+    if not args.quiet:
+        print(f"{len(scores.by_video())} videos, {len(scores.objects)} objects\n{published_table(scores)}")
+    print(f"Summary:\nGlobal score: J&F: {scores.jf:.1f} J: {scores.j:.1f} F: {scores.f:.1f}")
+    if parts:
+        print(group_table(parts))
+    print(f"Time taken: {seconds:.2f}s")
+    facts = {"gt_root": str(trees.gt_root), "pred_root": str(args.pred_root), "seconds": seconds}
+    _save(args, trees, ReportContents(scores, parts, {**facts, **asdict(settings)}))
+
+
+def _parts(args: argparse.Namespace, trees: _Trees, scores: Scores) -> dict[str, Scores]:
+    """Seen and unseen objects, where something says which are which."""
+    if args.unseen_videos is not None:
+        videos = set(read_video_list(args.unseen_videos))
+        return scores.split({score.key for score in scores.objects if score.video in videos})
+    if args.seen is None:
+        return {}
+    if trees.meta is None:
+        raise ValueError("--seen: wanted --meta, too: nothing says which categories the objects have")
+    return scores.split(unseen_objects(trees.meta, read_seen_categories(args.seen)))
+
+
+def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> None:
+    output = args.output or args.pred_root / "results.csv"
+    # Beside the predictions, not among them: every folder there is a video.
+    report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
+    pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object)
+    print(f"Saving the results to {output}, the report to {report}")
+    write_text(output, published_table(contents.scores))
+    write_report(report, contents, pictures, args.num_worst)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

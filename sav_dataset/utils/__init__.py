@@ -1,0 +1,1 @@
+"""Readers, measures and datasets behind the evaluator."""

@@ -1,0 +1,176 @@
+"""Where the benchmarks keep their frames, annotations and lists of videos, and how they count."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sav_dataset.utils.mask_files import list_videos
+from sav_dataset.utils.scores import ObjectKey
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a benchmark keeps its files: places below its root to be tried in order; ``{split}`` is filled in.
+
+    ``object_folders``: masks are in a folder for every object, not in label images. ``skip`` and ``single_object`` are
+    those of ``EvaluationSettings``. ``submission_folder``: the folder inside the zip file that its server takes.
+    """
+
+    images: tuple[str, ...]
+    annotations: tuple[str, ...]
+    split: str
+    lists: tuple[str, ...] = ()
+    meta: tuple[str, ...] = ()
+    object_folders: bool = False
+    single_object: bool = False
+    skip: str = "first-last"
+    submission_folder: str = ""
+
+
+_DAVIS = Layout(("JPEGImages/480p", "JPEGImages"), ("Annotations/480p", "Annotations"), split="val")
+_BY_SPLIT = Layout(
+    images=("{split}/JPEGImages", "JPEGImages"),
+    annotations=("{split}/Annotations", "Annotations"),
+    split="valid",
+    meta=("{split}/meta.json", "meta.json", "{split}_meta.json", "{split}/{split}_meta.json"),
+)
+
+LAYOUTS = {
+    "sav": Layout(("JPEGImages_24fps",), ("Annotations_6fps",), split="test", object_folders=True),
+    "davis2016": replace(
+        _DAVIS, lists=("ImageSets/2016/{split}.txt", "ImageSets/480p/{split}.txt"), single_object=True
+    ),
+    "davis2017": replace(_DAVIS, lists=("ImageSets/2017/{split}.txt",)),
+    "mose": _BY_SPLIT,
+    "lvos": _BY_SPLIT,
+    "ytvos": replace(_BY_SPLIT, skip="prompt", submission_folder="Annotations"),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A benchmark that is there: its folders, the videos to work on, and its way of counting."""
+
+    name: str
+    layout: Layout
+    images: Path
+    annotations: Path
+    videos: tuple[str, ...]
+    meta: Path | None = None
+
+    def frames(self, video: str) -> Path:
+        """A video's frames: a folder of images, or where there is none an mp4."""
+        folder, file = self.images / video, self.images / f"{video}.mp4"
+        return file if file.is_file() and not folder.is_dir() else folder
+
+
+def open_dataset(
+    name: str,
+    root: StrPath,
+    split: str | None = None,
+    images: StrPath | None = None,
+    annotations: StrPath | None = None,
+    video_list: StrPath | None = None,
+) -> Dataset:
+    """Find a benchmark's files below a root; ``images``, ``annotations`` and ``video_list`` override single places.
+
+    The videos are those of the list, or where the benchmark has none all that have frames. Raises ValueError for an
+    unknown name, FileNotFoundError, naming the places tried, for what is not there.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(f"dataset: wanted one of {', '.join(LAYOUTS)}, got {name!r}")
+    layout, root = LAYOUTS[name], Path(root)
+    split = split or layout.split
+    frames = Path(images) if images else _first(root, layout.images, split, "folder of frames")
+    masks = Path(annotations) if annotations else _first(root, layout.annotations, split, "folder of annotations")
+    names = _list_file(root, layout, split, video_list)
+    if names is None:
+        names = sorted({*list_videos(frames), *(path.stem for path in frames.glob("*.mp4"))})
+    meta = next((path for path in _places(root, layout.meta, split) if path.is_file()), None)
+    dataset = Dataset(name, layout, frames, masks, tuple(names), meta)
+    missing = [video for video in names if not dataset.frames(video).exists()]
+    if missing or not names:
+        what = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise FileNotFoundError(f"{frames}: no frames of {what or 'any video'}")
+    return dataset
+
+
+def _list_file(root: Path, layout: Layout, split: str, video_list: StrPath | None) -> list[str] | None:
+    if video_list is not None:
+        return read_video_list(video_list)
+    found = next((path for path in _places(root, layout.lists, split) if path.is_file()), None)
+    return None if found is None else read_video_list(found)
+
+
+def _first(root: Path, places: Sequence[str], split: str, what: str) -> Path:
+    tried = _places(root, places, split)
+    for path in tried:
+        if path.is_dir():
+            return path
+    raise FileNotFoundError(f"no {what}; tried {', '.join(map(str, tried))}")
+
+
+def _places(root: Path, places: Iterable[str], split: str) -> list[Path]:
+    return [root / place.format(split=split) for place in places]
+
+
+def read_video_list(path: StrPath) -> list[str]:
+    """Names of a list, one per line; of DAVIS 2016's, which lists every frame's files, the folders, each once.
+
+    Blank lines are passed over. Raises ValueError if nothing is left.
+    """
+    lines = [line.split()[0] for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split("/")[-2] if line.endswith(".jpg") and "/" in line else line for line in lines]
+    if not names:
+        raise ValueError(f"{path}: no video in this list")
+    return list(dict.fromkeys(names))
+
+
+def unseen_objects(meta: StrPath, seen: Collection[str]) -> set[ObjectKey]:
+    """Objects of a ``meta.json`` (YouTube-VOS, LVOS) whose category is not among the ``seen`` ones."""
+    return {key for key, category in read_categories(meta).items() if category not in seen}
+
+
+def read_categories(meta: StrPath) -> dict[ObjectKey, str]:
+    """Category of every object of a ``meta.json``. Raises ValueError if it is none."""
+    objects = _read_objects(meta)
+    without = [key for key, entry in objects.items() if "category" not in entry]
+    if without or not objects:
+        raise ValueError(f"{meta}: no category of {without[0] if without else 'any object'}")
+    return {key: str(entry["category"]) for key, entry in objects.items()}
+
+
+def read_seen_categories(path: StrPath) -> set[str]:
+    """Categories of a training set's ``meta.json``, or of a text with one per line."""
+    if Path(path).suffix == ".json":
+        return set(read_categories(path).values())
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return {line.strip() for line in lines if line.strip()}
+
+
+def wanted_frames(meta: StrPath) -> dict[str, list[str]]:
+    """Frames of each video on which a ``meta.json`` asks for masks, sorted; videos of which it asks none left out."""
+    wanted: dict[str, set[str]] = {}
+    for (video, _), entry in _read_objects(meta).items():
+        if entry.get("frames"):
+            wanted.setdefault(video, set()).update(entry["frames"])
+    return {video: sorted(frames) for video, frames in wanted.items()}
+
+
+def _read_objects(meta: StrPath) -> dict[ObjectKey, dict[str, Any]]:
+    try:
+        videos = json.loads(Path(meta).read_text(encoding="utf-8"))["videos"]
+        return {
+            (video, str(obj)): dict(entry)
+            for video, content in videos.items()
+            for obj, entry in content["objects"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{meta}: not a meta.json with objects: {type(error).__name__}: {error}") from error

@@ -1,0 +1,147 @@
+"""Trees of mask PNGs: which videos, objects and frames they hold, and the masks themselves.
+
+A tree has a folder for every video. In it lies either a folder of binary masks for every object (SA-V), or one label
+image for every frame, whose pixels say which object they belong to (DAVIS, MOSE, LVOS, YouTube-VOS).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Mask = NDArray[np.bool_]
+StrPath = str | os.PathLike[str]
+
+ANY_LABEL = "255"
+"""The one object of a benchmark that tells object from background only, as DAVIS 2016 writes it."""
+
+
+def list_videos(root: StrPath) -> list[str]:
+    """Names of the videos of a tree, sorted. Raises FileNotFoundError or NotADirectoryError for a bad root."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names sorted so that 2 comes before 10, with or without leading zeros."""
+    return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """Masks (H,W) of one frame by object; ``size`` is (height, width), also where there are none."""
+
+    size: tuple[int, int]
+    by_object: dict[str, Mask]
+
+    def mask(self, obj: str) -> Mask:
+        """An object's mask, empty if the frame does not have one."""
+        mask = self.by_object.get(obj)
+        return np.zeros(self.size, np.bool_) if mask is None else mask
+
+
+@dataclass(frozen=True)
+class MaskVideo:
+    """The mask files of one video. ``is_folder_per_object``: SA-V's layout, else label images.
+
+    ``single_object``: all labels of a label image count as one object, "255".
+    """
+
+    folder: Path
+    is_folder_per_object: bool
+    single_object: bool = False
+
+    @classmethod
+    def open(cls, folder: StrPath, single_object: bool = False) -> MaskVideo:
+        """Look at a video's folder: one with folders in it has one for every object, another one label images."""
+        with os.scandir(folder) as entries:
+            has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+        return cls(Path(folder), has_folders, single_object)
+
+    def objects(self) -> list[str]:
+        """Object folders in natural order. Label images name theirs only when they are read."""
+        if not self.is_folder_per_object:
+            return []
+        return natural_order(name for name in _visible(self.folder) if (self.folder / name).is_dir())
+
+    def frames(self, obj: str | None = None) -> list[str]:
+        """Sorted file names of an object's masks, or of the label images; none without a folder."""
+        folder = self.folder / obj if obj is not None else self.folder
+        if not folder.is_dir():
+            return []
+        return sorted(name for name in _visible(folder) if name.endswith(".png"))
+
+    def read(self, frame: str, obj: str | None = None) -> FrameMasks:
+        """The masks of a file: that of ``obj``, or of all labels that a label image has."""
+        if obj is not None:
+            mask = read_binary(self.folder / obj / frame)
+            return FrameMasks(mask.shape, {obj: mask})
+        labels = read_labels(self.folder / frame)
+        if self.single_object:
+            return FrameMasks(labels.shape, {ANY_LABEL: labels > 0})
+        return FrameMasks(labels.shape, {str(label): labels == label for label in labels_in(labels)})
+
+    def first_masks(self) -> Iterator[tuple[str, str, Mask]]:
+        """Object, file name and mask where each object is first seen, in order of frames; never seen: left out."""
+        if self.is_folder_per_object:
+            found = [first for obj in self.objects() for first in self._first_masks(obj)]
+            yield from sorted(found, key=lambda first: first[1])
+        else:
+            yield from self._first_masks(None)
+
+    def _first_masks(self, obj: str | None) -> Iterator[tuple[str, str, Mask]]:
+        known: set[str] = set()
+        for frame in self.frames(obj):
+            for name, mask in self.read(frame, obj).by_object.items():
+                if name not in known and mask.any():
+                    known.add(name)
+                    yield name, frame, mask
+            if obj in known:
+                return
+
+
+def read_binary(path: StrPath) -> Mask:
+    """Mask (H,W) of a PNG: pixels that are not 0. ValueError if it has more than two values or is no PNG of one."""
+    values, is_one_bit = _read(path)
+    if not is_one_bit:
+        low, high = values.min(), values.max()
+        if not ((values == low) | (values == high)).all():
+            raise ValueError(f"{path}: wanted a binary mask, got the values {np.unique(values)[:8].tolist()}")
+    return values != 0
+
+
+def read_labels(path: StrPath) -> NDArray[np.uint8]:
+    """Pixels (H,W) of a palette or grey PNG as stored, of a 1-bit one 0 and 255. ValueError if it is none."""
+    values, is_one_bit = _read(path)
+    return np.where(values, np.uint8(255), np.uint8(0)) if is_one_bit else values
+
+
+def _read(path: StrPath) -> tuple[NDArray[np.uint8], bool]:
+    """Pixels of a PNG, and whether it has one bit for each; then ones are any numbers but 0."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise ValueError(f"{path}: wanted a palette, grey or 1-bit image, got one of mode {image.mode}")
+            # Pillow gives a 1-bit image as bools, but does not say what bytes these are.
+            return np.asarray(image).view(np.uint8), image.mode == "1"
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path}: this image cannot be read: {error}") from error
+
+
+def labels_in(labels: NDArray[np.uint8]) -> list[int]:
+    """The labels of a label image, without 0, ascending."""
+    counts = np.bincount(labels.reshape(-1), minlength=256)
+    return [int(label) for label in np.flatnonzero(counts) if label]
+
+
+def _visible(folder: StrPath) -> list[str]:
+    # A leading dot marks hidden files: unfinished ones, and what macOS leaves beside each copied picture.
+    return [name for name in os.listdir(folder) if not name.startswith(".")]

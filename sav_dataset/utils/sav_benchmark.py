@@ -1,0 +1,296 @@
+"""Score a tree of predicted masks against the ground truth, on all cores: J, F and J&F of every object.
+
+:func:`evaluate` gives everything that is known; :func:`benchmark` is the published entry point. The measures
+themselves are in ``measures.py`` and can be imported from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
+from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
+from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
+
+__all__ = ["EvaluationError", "EvaluationSettings", "benchmark", "boundary_measure", "evaluate", "region_similarity"]
+
+FRAMES_PER_TASK = 24
+TASKS_PER_PROCESS = 4  # at least: starting a process takes as long as a few tasks do
+SKIP_RULES = ("first-last", "prompt", "none")
+
+StrPath = str | os.PathLike[str]
+PerObject = dict[str, tuple[dict[str, float], dict[str, float]]]
+
+
+class EvaluationError(ValueError):
+    """Predictions and ground truth do not fit together. ``problems`` has a sentence for every place."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        shown = [*self.problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
+        super().__init__("predictions and ground truth do not fit together:\n  " + "\n  ".join(shown))
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How trees are compared.
+
+    ``skip``: which annotated frames of an object do not count: "first-last" of its list (SA-V, DAVIS), those up to
+    its first appearance, where it was prompted ("prompt", YouTube-VOS), or "none". ``strict``: both trees must hold
+    the same videos; otherwise those in both are scored. ``single_object``: labels differ from background only.
+    """
+
+    skip: str = "first-last"
+    strict: bool = True
+    single_object: bool = False
+    num_processes: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.skip not in SKIP_RULES:
+            raise ValueError(f"skip: wanted one of {', '.join(SKIP_RULES)}, got {self.skip!r}")
+        if self.num_processes is not None and self.num_processes < 1:
+            raise ValueError(f"num_processes: wanted at least 1, got {self.num_processes}")
+
+
+def benchmark(
+    gt_roots: Sequence[StrPath],
+    mask_roots: Sequence[StrPath],
+    strict: bool = True,
+    num_processes: int | None = None,
+    *,
+    verbose: bool = True,
+    skip_first_and_last: bool = True,
+) -> tuple[list[float], list[float], list[float], list[PerObject]]:
+    """The published entry point: J&F, J, F and ``{video: ({object: J}, {object: F})}`` of every pair of roots.
+
+    ``verbose`` shows a progress bar. Raises as :func:`evaluate` does.
+    """
+    if len(gt_roots) != len(mask_roots):
+        raise ValueError(f"mask_roots: wanted {len(gt_roots)}, one for each of gt_roots, got {len(mask_roots)}")
+    skip = "first-last" if skip_first_and_last else "none"
+    settings = EvaluationSettings(skip, strict, num_processes=num_processes, progress=verbose)
+    found = [evaluate(gt, pred, settings) for gt, pred in zip(gt_roots, mask_roots, strict=True)]
+    per_object = [scores.per_object() for scores in found]
+    return [s.jf for s in found], [s.j for s in found], [s.f for s in found], per_object
+
+
+def evaluate(
+    gt_root: StrPath,
+    pred_root: StrPath,
+    settings: EvaluationSettings | None = None,
+    videos: Iterable[str] | None = None,
+) -> Scores:
+    """Compare two trees, laid out as ``mask_files`` says, video by video (``videos``: only these).
+
+    Object scores are means over the object's annotated frames, less those that ``settings.skip`` leaves out and those
+    before its first pixel in either tree. An object without any ground-truth pixel on them is not scored, with a
+    warning. Predictions of frames without annotation are ignored.
+
+    Raises EvaluationError with the names of all missing or surplus videos and objects, missing frames, and files that
+    are no masks of the right size; FileNotFoundError where a root is missing.
+    """
+    settings = settings or EvaluationSettings()
+    gt_root, pred_root = annotation_folder(Path(gt_root)), Path(pred_root)
+    names, warnings = _choose_videos(gt_root, pred_root, settings.strict, videos)
+    videos_found = [_VideoFiles.open(gt_root / name, pred_root / name, settings) for name in names]
+    problems = [problem for video in videos_found for problem in video.problems()]
+    warnings += [warning for video in videos_found for warning in video.unscored()]
+    tasks = [task for video in videos_found for task in video.tasks()] if not problems else []
+    table = _Table()
+    for task, result in _run(tasks, settings):
+        table.add(task, result.scores)
+        problems += result.problems
+    if problems:
+        raise EvaluationError(problems)
+    objects = []
+    for key, frames in table.objects():
+        counted = _counted(frames, settings.skip)
+        if any(frame.in_gt for frame in counted):
+            objects.append(ObjectScore.of(key, counted))
+        else:
+            what = "predicted, but not annotated" if any(f.in_pred for f in counted) else "never seen"
+            warnings.append(f"video {key[0]}, object {key[1]}: {what} on the frames that count, so not scored")
+    if not objects:
+        raise EvaluationError([f"{gt_root}: no object is seen on the frames that count", *warnings])
+    return Scores(tuple(objects), tuple(warnings))
+
+
+def annotation_folder(gt_root: Path) -> Path:
+    """The root itself, or the folder ``Annotations`` in it if there is one."""
+    nested = gt_root / "Annotations"
+    return nested if nested.is_dir() else gt_root
+
+
+def _choose_videos(
+    gt_root: Path, pred_root: Path, strict: bool, videos: Iterable[str] | None
+) -> tuple[list[str], list[str]]:
+    """Names of the videos to score, and sentences about others."""
+    gt, pred = set(list_videos(gt_root)), set(list_videos(pred_root))
+    wanted = gt if videos is None else set(videos)
+    if wanted - gt:
+        raise EvaluationError([f"video {name}: not in {gt_root}" for name in sorted(wanted - gt)])
+    others = [f"video {name}: no predictions in {pred_root}" for name in sorted(wanted - pred)]
+    others += [f"video {name}: predicted, but not in {gt_root}" for name in sorted(pred - gt)]
+    if others and strict:
+        raise EvaluationError(others)
+    if not wanted & pred:
+        raise EvaluationError([f"{pred_root} and {gt_root} have no video in common"])
+    return sorted(wanted & pred), others
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Some frames of a video to compare: those of one object, or label images with all of them."""
+
+    gt: MaskVideo
+    pred: MaskVideo
+    obj: str | None
+    frames: tuple[str, ...]
+
+    @property
+    def video(self) -> str:
+        return self.gt.folder.name
+
+
+@dataclass(frozen=True)
+class _TaskResult:
+    scores: tuple[tuple[str, FrameScore], ...]  # by object
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _VideoFiles:
+    """A video's two sets of mask files; by object (None: label images) the frames to compare, and those missing."""
+
+    gt: MaskVideo
+    pred: MaskVideo
+    frames: dict[str | None, list[str]]
+    missing: dict[str | None, list[str]]
+
+    @classmethod
+    def open(cls, gt_folder: Path, pred_folder: Path, settings: EvaluationSettings) -> _VideoFiles:
+        gt = MaskVideo.open(gt_folder, settings.single_object)
+        pred = MaskVideo(pred_folder, gt.is_folder_per_object, settings.single_object)
+        inner = slice(1, -1) if settings.skip == "first-last" else slice(None)
+        objects: list[str | None] = [*gt.objects()] or [None]
+        frames = {obj: gt.frames(obj)[inner] for obj in objects}
+        missing = {obj: sorted(set(names) - set(pred.frames(obj))) for obj, names in frames.items()}
+        return cls(gt, pred, frames, missing)
+
+    def problems(self) -> list[str]:
+        """What is missing or surplus among the predictions, told from the names of the files."""
+        found = []
+        for obj, missing in self.missing.items():
+            if missing and self._is_seen(obj):
+                names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+                number = f"{len(missing)} of {len(self.frames[obj])}"
+                found.append(f"{self._name(obj)}: {number} predictions missing: {names}")
+        surplus = natural_order(set(self.pred.objects()) - set(self.gt.objects()))
+        return found + [f"{self._name(obj)}: predicted, but not annotated" for obj in surplus]
+
+    def unscored(self) -> list[str]:
+        """Objects that need no prediction, since there is nothing of them to score."""
+        names = [obj for obj, frames in self.frames.items() if not frames]
+        found = [f"{self._name(obj)}: no annotated frame counts, so not scored" for obj in names]
+        names = [obj for obj, missing in self.missing.items() if missing and not self._is_seen(obj)]
+        return found + [f"{self._name(obj)}: never seen on the frames that count, so not scored" for obj in names]
+
+    def _name(self, obj: str | None) -> str:
+        return f"video {self.gt.folder.name}" + ("" if obj is None else f", object {obj}")
+
+    def tasks(self) -> Iterator[_Task]:
+        """The comparisons to make, in pieces that spread well over processes."""
+        for obj, frames in self.frames.items():
+            pieces = range(0, len(frames) if not self.missing[obj] else 0, FRAMES_PER_TASK)
+            for start in pieces:
+                yield _Task(self.gt, self.pred, obj, tuple(frames[start : start + FRAMES_PER_TASK]))
+
+    def _is_seen(self, obj: str | None) -> bool:
+        frames = (self.gt.read(frame, obj) for frame in self.frames[obj])
+        return any(mask.any() for masks in frames for mask in masks.by_object.values())
+
+
+def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple[_Task, _TaskResult]]:
+    """Tasks and their results, in order."""
+    num_frames = sum(len(task.frames) for task in tasks)
+    num_processes = min(settings.num_processes or os.cpu_count() or 1, len(tasks) // TASKS_PER_PROCESS)
+    with contextlib.ExitStack() as stack:
+        bar = tqdm(total=num_frames, desc="evaluating", unit=" frames", disable=not settings.progress)
+        stack.enter_context(bar)
+        results: Iterable[_TaskResult] = map(_compare, tasks)
+        if num_processes > 1:
+            # Spawned, not forked: the caller may hold threads and devices that do not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+            results = pool.map(_compare, tasks)
+        for task, result in zip(tasks, results, strict=True):
+            bar.update(len(task.frames))
+            yield task, result
+
+
+def _compare(task: _Task) -> _TaskResult:
+    """Score the frames of a task. Runs in a worker process."""
+    scores: list[tuple[str, FrameScore]] = []
+    problems: list[str] = []
+    for frame in task.frames:
+        try:
+            scores += _compare_frame(frame, task.gt.read(frame, task.obj), task.pred.read(frame, task.obj))
+        except (ValueError, OSError) as error:
+            who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
+            problems.append(f"{who}, frame {frame}: {error}")
+    return _TaskResult(tuple(scores), tuple(problems))
+
+
+def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks) -> Iterator[tuple[str, FrameScore]]:
+    if gt.size != pred.size:
+        raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
+    for obj in gt.by_object.keys() | pred.by_object.keys():
+        true, found = gt.mask(obj), pred.mask(obj)
+        in_gt, in_pred = bool(true.any()), bool(found.any())
+        j, f = mask_scores(true, found) if in_gt or in_pred else (1.0, 1.0)
+        yield obj, FrameScore(frame, j, f, in_gt, in_pred)
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]} pixels"
+
+
+class _Table:
+    """Scores by video, object and frame, as they come in."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, dict[str | None, list[str]]] = {}  # by video and by object or None, see _Task
+        self._scores: dict[tuple[str, str], dict[str, FrameScore]] = {}
+
+    def add(self, task: _Task, scores: Iterable[tuple[str, FrameScore]]) -> None:
+        self._frames.setdefault(task.video, {}).setdefault(task.obj, []).extend(task.frames)
+        if task.obj is not None:
+            self._scores.setdefault((task.video, task.obj), {})
+        for obj, score in scores:
+            self._scores.setdefault((task.video, obj), {})[score.frame] = score
+
+    def objects(self) -> Iterator[tuple[tuple[str, str], list[FrameScore]]]:
+        """Every object and its scores, frame by frame; where label images do not show it, it is rightly absent."""
+        for video, frames in self._frames.items():
+            for obj in natural_order(name for where, name in self._scores if where == video):
+                scores = self._scores[video, obj]
+                names = frames[obj] if obj in frames else frames[None]
+                yield (video, obj), [scores.get(n) or FrameScore(n, 1.0, 1.0, False, False) for n in names]
+
+
+def _counted(frames: list[FrameScore], skip: str) -> list[FrameScore]:
+    """The frames that count for an object: from its first pixel in either tree on."""
+    if skip == "prompt":
+        first = next((i for i, frame in enumerate(frames) if frame.in_gt), len(frames))
+        return frames[first + 1 :]
+    first = next((i for i, frame in enumerate(frames) if frame.in_gt or frame.in_pred), len(frames))
+    return frames[first:]

@@ -1,0 +1,167 @@
+"""Read SA-V's videos and annotations, and draw the one over the other.
+
+data = SAVDataset("/data/sav_train")
+annotation = data.annotation("sav_000001")
+picture = data.draw("sav_000001", frame=8)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from i2v.overlay import Pixels, blend_overlay
+from i2v.utils.video import FrameSource, ImageFolder, open_source
+
+Mask = NDArray[np.bool_]
+StrPath = str | os.PathLike[str]
+
+ANNOTATED_EVERY = 4
+"""Of SA-V's 24 frames per second, 6 are annotated."""
+
+KINDS = ("manual", "auto")
+
+
+@dataclass(frozen=True)
+class SAVAnnotation:
+    """The masklets of a training video, as run lengths.
+
+    ``size``: (height, width). ``first_frames``: where each masklet first appears, in video frames. ``masklets``: for
+    every annotated frame, one every ``every`` video frames, a COCO run length for each masklet, None if it has none.
+    """
+
+    video: str
+    size: tuple[int, int]
+    first_frames: tuple[int, ...]
+    masklets: Sequence[Sequence[dict[str, Any] | None]] = field(repr=False)
+    every: int = ANNOTATED_EVERY
+
+    @property
+    def num_masklets(self) -> int:
+        return len(self.first_frames)
+
+    @property
+    def frames(self) -> range:
+        """The annotated video frames."""
+        return range(0, len(self.masklets) * self.every, self.every)
+
+    def mask(self, frame: int, masklet: int) -> Mask:
+        """Mask (H,W) of a masklet on an annotated video frame, empty where it is not visible.
+
+        Raises IndexError for another frame or a masklet that there is not.
+        """
+        if frame not in self.frames or not 0 <= masklet < self.num_masklets:
+            raise IndexError(
+                f"{self.video}: no annotation of masklet {masklet} on frame {frame}; there are {self.num_masklets} "
+                f"masklets on frames 0, {self.every}, ... {self.frames[-1]}"
+            )
+        run_lengths = self.masklets[frame // self.every][masklet]
+        if run_lengths is None:
+            return np.zeros(self.size, np.bool_)
+        return coco_mask.decode(run_lengths).astype(np.bool_)
+
+    def masks(self, frame: int) -> list[Mask]:
+        """Masks of all masklets on an annotated video frame."""
+        return [self.mask(frame, masklet) for masklet in range(self.num_masklets)]
+
+
+def read_annotation(path: StrPath) -> SAVAnnotation:
+    """Read a JSON file of SA-V's training split. Raises ValueError, with the path, for another one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        masklets = content["masklet"]
+        return SAVAnnotation(
+            video=str(content["video_id"]),
+            size=(int(content["video_height"]), int(content["video_width"])),
+            first_frames=tuple(ANNOTATED_EVERY * int(frame) for frame in content["masklet_first_appeared_frame"]),
+            masklets=masklets,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not an annotation of SA-V: {type(error).__name__}: {error}") from error
+
+
+class SAVDataset:
+    """SA-V's training split: VIDEO.mp4, or a folder VIDEO of frames, with VIDEO_manual.json and VIDEO_auto.json.
+
+    The folders into which the official archives unpack (sav_000 and so on) may be kept.
+    """
+
+    def __init__(self, root: StrPath, frames: StrPath | None = None) -> None:
+        """List the annotations in and below ``root``; ``frames``: folder of the videos, if they are elsewhere.
+
+        Raises FileNotFoundError without any annotation.
+        """
+        self.root = Path(root)
+        self._frames = Path(frames) if frames is not None else self.root
+        found = {path.name: path for path in sorted(self.root.rglob("*.json"))}
+        self._annotations = {name: path for name, path in found.items() if _kind(name)}
+        if not self._annotations:
+            raise FileNotFoundError(f"{self.root}: no annotations VIDEO_manual.json or VIDEO_auto.json here or below")
+
+    @property
+    def videos(self) -> list[str]:
+        """Names of the annotated videos, sorted."""
+        return sorted({name.removesuffix(f"_{_kind(name)}.json") for name in self._annotations})
+
+    def annotation(self, video: str, kind: str = "manual") -> SAVAnnotation:
+        """A video's masklets, those drawn by hand or the automatic ones. FileNotFoundError if it has none."""
+        if kind not in KINDS:
+            raise ValueError(f"kind: wanted {' or '.join(KINDS)}, got {kind!r}")
+        path = self._annotations.get(f"{video}_{kind}.json")
+        if path is None:
+            raise FileNotFoundError(f"{self.root}: no {video}_{kind}.json here or below")
+        return read_annotation(path)
+
+    def video_path(self, video: str) -> Path:
+        """A video's file, or its folder of frames. FileNotFoundError if there is neither."""
+        folders = [self._frames, *sorted({path.parent for path in self._annotations.values()})]
+        for path in (folder / name for folder in folders for name in (f"{video}.mp4", video)):
+            if path.exists():
+                return path
+        raise FileNotFoundError(f"{self._frames}: no {video}.mp4 and no folder {video} here or beside the annotations")
+
+    def read_frames(self, video: str, every: int = ANNOTATED_EVERY) -> Iterator[tuple[int, Pixels]]:
+        """Numbers and pictures (H,W,3) of the frames of a video whose number is a multiple of ``every``.
+
+        By default those are the annotated ones. Images are numbered by their names, so some may be missing.
+        """
+        with open_source(str(self.video_path(video))) as source:
+            for position, number in enumerate(_frame_numbers(source)):
+                if number % every == 0:
+                    yield number, source.read(position)
+
+    def draw(self, video: str, frame: int, kind: str = "manual") -> Pixels:
+        """An annotated frame (H,W,3) with the masks of a kind painted over it. IndexError for any other frame."""
+        masks = self.annotation(video, kind).masks(frame)
+        with open_source(str(self.video_path(video))) as source:
+            numbers = _frame_numbers(source)
+            if frame not in numbers:
+                raise IndexError(f"{source.name}: there is no frame {frame}")
+            return draw_masks(source.read(numbers.index(frame)), masks)
+
+
+def draw_masks(picture: Pixels, masks: Sequence[Mask]) -> Pixels:
+    """Paint masks (H,W) over a picture (H,W,3), each in a colour of its own, later ones over earlier ones."""
+    labels = np.zeros(picture.shape[:2], np.uint8)
+    for place, mask in enumerate(masks):
+        labels[mask] = 1 + place % 255
+    return blend_overlay(picture, labels)
+
+
+def _kind(name: str) -> str | None:
+    """Which kind of annotation a file is, from its name."""
+    return next((kind for kind in KINDS if name.endswith(f"_{kind}.json")), None)
+
+
+def _frame_numbers(source: FrameSource) -> Sequence[int]:
+    if isinstance(source, ImageFolder):
+        return [int(Path(name).stem) for name in source.files]
+    return range(source.num_frames or 0)

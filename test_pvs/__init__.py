@@ -1,0 +1,1 @@
+"""Testing: runs the model over whole benchmarks. Runs from a checkout."""

@@ -1,0 +1,63 @@
+"""What the masks of a run depend on, kept beside them so that no run is continued with other settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from i2v.utils.files import replacing
+
+FILE_NAME = "settings.json"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Model, prompts and benchmark of a run. ``checkpoint``: its path, None for random weights.
+
+    ``threads`` of a worker are part of it because sums round differently with their number.
+    """
+
+    prompt: str
+    config: str
+    checkpoint: str | None
+    dataset: str
+    overrides: tuple[str, ...] = ()
+    dtype: str | None = None
+    postprocessing: bool = True
+    replay_best: bool = False
+    threads: int = 1
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values; the checkpoint by its contents, which is what matters."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.checkpoint is not None:
+            values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": _sha256(Path(self.checkpoint))}
+        return values
+
+
+def claim_folder(folder: Path, settings: RunSettings, overwrite: bool = False) -> None:
+    """Make a folder for a run, or go on with one of the same settings. ValueError if it holds one of others."""
+    path = folder / FILE_NAME
+    ours = settings.describe()
+    if path.exists() and not overwrite:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        different = [f"{key}: {theirs.get(key)} there, {ours[key]} now" for key in ours if theirs.get(key) != ours[key]]
+        if different:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({'; '.join(different)}): "
+                "give another --save_dir_name, or --overwrite to make all masks again"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,214 @@
+"""Semi-supervised testing: prompt every object of a benchmark where it first appears, and write its masks.
+
+python -m test_pvs.semi_infer --input gm --ckpt sam-i2v_8gpu --data_root DIR
+
+All visible GPUs are used, or the CPU; SLURM or torchrun spread parts of a run over nodes. Objects whose masks are there
+already are skipped, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.config import load_config
+from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
+from test_pvs.prompts import PROTOCOLS, protocol
+from test_pvs.run_settings import RunSettings, claim_folder
+from test_pvs.sharding import Shard, balance, choose_devices, read_shard
+from test_pvs.targets import Annotations, frame_names
+from test_pvs.video_job import VideoJob, run_video
+from test_pvs.workers import Failure, Work, run_jobs
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_WRITERS = 4  # threads per process that compress PNGs
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; the first four options are the published ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
+    add("--ckpt", required=True, help="NAME for checkpoints/NAME.pt, a path, or 'none' for random weights")
+    add("--yaml", default="i2v-infer", help="config: its name or path (default: %(default)s)")
+    add("--save_dir_name", help="folder of the run below --output_root (default: the checkpoint's name)")
+    add("--dataset", choices=LAYOUTS, default="sav", help="benchmark (default: %(default)s)")
+    add("--data_root", type=Path, required=True, help="its folder")
+    add("--split", help="its part, such as val or valid (default: the usual one)")
+    add("--images", type=Path, help="folder of the videos' frames, where it is not at its usual place")
+    add("--annotations", type=Path, help="the same for their annotations")
+    add("--mask_info", type=Path, help="take prompts from here (default for sav: DATA_ROOT/mask_info, if it is there)")
+    add("--video_list", type=Path, help="only the videos of this list")
+    add("--output_root", type=Path, default=ROOT / "test_pvs" / "output_semi", help="default: %(default)s")
+    add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
+    add("--gpus", type=int, help="use so many of the visible GPUs (default: all)")
+    add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
+    add("--threads", type=int, default=1, help="CPU threads of each process (default: %(default)s)")
+    add("--shard", help="do part I of N, as 0/4 (default: what SLURM or torchrun say, else all)")
+    add("--per_object", action="store_true", help="a pass over the video for every object; same masks, slower")
+    add("--replay_best", action="store_true", help="clicks: follow the best mask itself, not the published repetition")
+    add("--no_postprocessing", action="store_true", help="leave out the published post-processing of masks")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default: bfloat16 on GPUs)")
+    add("--overwrite", action="store_true", help="make masks again that are there already")
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the config, such as predictor.seed=7")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    args = make_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        failures = run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"semi_infer: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("semi_infer: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    for failure in failures:
+        print(f"semi_infer: error: video {failure.job.video}: {failure.reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
+    """Do this process's part of a run. Returns the videos that failed."""
+    shard = read_shard(os.environ, args.shard)
+    dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
+    settings = _settings(args)
+    load_config(settings.config, settings.overrides)  # its mistakes are told once, before processes start
+    folder = run_folder(args)
+    claim_folder(folder, settings, args.overwrite)
+    jobs = plan_jobs(args, dataset, folder, shard)
+    pending = [job for job in jobs if not job.is_finished()]
+    print(
+        f"{folder}: part {shard.index + 1} of {shard.count}, {len(jobs)} videos, "
+        f"{len(jobs) - len(pending)} of them finished already"
+    )
+    starters = _starters(args, settings, shard)
+    start = time.perf_counter()
+    with tqdm(total=sum(job.num_frames for job in pending), unit=" frames", position=shard.local_index) as bar:
+        failures = run_jobs(pending, starters, _FrameCounter(bar))
+        num_frames = bar.n
+    seconds = time.perf_counter() - start
+    print(f"{num_frames} frames in {seconds:.1f} s, {num_frames / max(seconds, 1e-9):.2f} frames/s")
+    return failures
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """Where a run's masks go, by the published rule."""
+    name = Path(args.ckpt).name.removesuffix(".pt")
+    benchmark = "SAVTest" if args.dataset == "sav" else args.dataset
+    return Path(args.output_root) / (args.save_dir_name or name) / f"Semi_{benchmark}_{name}_{args.input}"
+
+
+def find_checkpoint(name: str) -> str | None:
+    """Path of the checkpoint that ``--ckpt`` names; None for "none". FileNotFoundError if there is none."""
+    if name == "none":
+        return None
+    tried = [Path(name), *(ROOT / "checkpoints" / file for file in (name, f"{name}.pt"))]
+    for path in tried:
+        if path.is_file():
+            return str(path.resolve())
+    raise FileNotFoundError(f"checkpoint {name!r} not found; tried {', '.join(map(str, tried))}")
+
+
+def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: Shard) -> list[VideoJob]:
+    """The videos of a part, the longest first. FileNotFoundError if some of all videos lack annotations."""
+    mask_info = args.mask_info
+    if mask_info is None and args.annotations is None and args.dataset == "sav":
+        beside = args.data_root / "mask_info"
+        mask_info = beside if beside.is_dir() else None
+    root = mask_info or dataset.annotations
+    lacking = [video for video in dataset.videos if not (root / video).is_dir()]
+    if lacking:
+        names = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+        raise FileNotFoundError(f"{root}: no annotations of {names}")
+    lengths = {video: len(frame_names(dataset.frames(video))) for video in dataset.videos}
+    layout = dataset.layout
+    return [
+        VideoJob(
+            video,
+            frames=dataset.frames(video),
+            num_frames=lengths[video],
+            annotations=Annotations(root / video, mask_info is not None, layout.single_object),
+            output=folder / video,
+            object_folders=layout.object_folders,
+            per_object=args.per_object,
+            redo=args.overwrite,
+        )
+        for video in balance(lengths, shard.count)[shard.index]
+    ]
+
+
+class _FrameCounter:
+    """Turns the parts of videos that are done into frames on a progress bar."""
+
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
+        self._frames: dict[str, int] = {}
+
+    def __call__(self, job: VideoJob, done: float) -> None:
+        frames = round(done * job.num_frames)
+        self._bar.update(frames - self._frames.get(job.video, 0))
+        self._frames[job.video] = frames
+
+
+def _settings(args: argparse.Namespace) -> RunSettings:
+    return RunSettings(
+        prompt=args.input,
+        config=args.yaml,
+        checkpoint=find_checkpoint(args.ckpt),
+        dataset=args.dataset,
+        overrides=tuple(args.overrides),
+        dtype=args.dtype,
+        postprocessing=not args.no_postprocessing,
+        replay_best=args.replay_best,
+        threads=args.threads,
+    )
+
+
+def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> list[Callable[[], Work[VideoJob]]]:
+    kind = resolve_device(None if args.device == "auto" else args.device).type
+    num_gpus = torch.cuda.device_count() if kind == "cuda" else 0
+    if args.gpus is not None and args.gpus > num_gpus:
+        raise ValueError(f"gpus: wanted {args.gpus}, PyTorch finds {num_gpus} here")
+    chosen = num_gpus if args.gpus is None else args.gpus
+    devices = choose_devices(kind, chosen, shard, args.workers, os.cpu_count() or 1)
+    return [functools.partial(start_worker, settings, device) for device in devices]
+
+
+def start_worker(settings: RunSettings, device: str) -> Work[VideoJob]:
+    """Build a predictor in a worker process; what comes back runs videos with it."""
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)  # random weights, where there is no checkpoint, are the same in every process
+    predictor = build_i2v_video_predictor(
+        settings.config,
+        settings.checkpoint,
+        device,
+        hydra_overrides_extra=settings.overrides,
+        apply_postprocessing=settings.postprocessing,
+        dtype=settings.dtype,
+    )
+    prompt = protocol(settings.prompt, settings.replay_best)
+    threads = ThreadPoolExecutor(NUM_WRITERS)
+
+    def work(job: VideoJob) -> Iterator[float]:
+        return run_video(predictor, job, prompt, threads)
+
+    return work
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Pack label images into the zip file that the server of a benchmark with withheld ground truth takes.
+
+python -m test_pvs.submission --dataset mose --data_root DIR --pred_root RUN --output mose.zip
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from i2v.utils.files import replacing
+from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset, wanted_frames
+from test_pvs.targets import frame_names
+
+LABEL_DATASETS = tuple(name for name, layout in LAYOUTS.items() if not layout.object_folders)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--dataset", choices=LABEL_DATASETS, required=True)
+    add("--data_root", type=Path, required=True, help="folder of the benchmark")
+    add("--split", help="its part (default: the usual one)")
+    add("--video_list", type=Path, help="only the videos of this list")
+    add("--pred_root", type=Path, required=True, help="folder of the run, with a folder for every video")
+    add("--output", type=Path, required=True, help="the zip file")
+    add("--folder", help="folder inside the zip (default: what the benchmark's server wants)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file. Returns the exit status: 0 done, 1 failed."""
+    args = make_parser().parse_args(argv)
+    try:
+        dataset = open_dataset(args.dataset, args.data_root, args.split, video_list=args.video_list)
+        files = submission_files(dataset, args.pred_root)
+        folder = dataset.layout.submission_folder if args.folder is None else args.folder
+        write_zip(args.output, args.pred_root, files, folder)
+    except (ValueError, OSError) as error:
+        print(f"submission: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {len(files)} masks of {len(dataset.videos)} videos")
+    return 0
+
+
+def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
+    """Files to submit, relative to the run's folder: a mask for every frame, or for those that a meta.json asks for.
+
+    Raises FileNotFoundError with the videos that lack some.
+    """
+    wanted = wanted_frames(dataset.meta) if dataset.meta else {}
+    files, missing = [], []
+    for video in dataset.videos:
+        frames = wanted.get(video) or frame_names(dataset.frames(video))
+        ours = [Path(video) / f"{frame}.png" for frame in frames]
+        lost = sum(not (pred_root / path).is_file() for path in ours)
+        if lost:
+            missing.append(f"{video} ({lost} of {len(ours)})")
+        files += ours
+    if missing:
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise FileNotFoundError(f"{pred_root}: masks missing of {names}")
+    return files
+
+
+def write_zip(path: Path, pred_root: Path, files: Sequence[Path], folder: str = "") -> None:
+    """Write a zip file, atomically; the same files give the same bytes."""
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(files):
+            # With a date of its own each file would make every archive differ.
+            entry = zipfile.ZipInfo((Path(folder) / file).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, (pred_root / file).read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""One video of a test run: what is left to do of it, and doing that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from i2v.export import label_map, write_label_png
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from test_pvs.mask_writer import MaskFolder, write_binary_png
+from test_pvs.prompts import Protocol, Target
+from test_pvs.targets import Annotations, frame_names, read_targets
+from test_pvs.tracking import track_apart, track_together
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A video to be tested.
+
+    ``frames``: folder of images or video file. ``output``: folder of its masks: with ``object_folders`` a folder of
+    binary PNGs for every object, else label images. ``redo``: what is there already is made again.
+    """
+
+    video: str
+    frames: Path
+    num_frames: int
+    annotations: Annotations
+    output: Path
+    object_folders: bool
+    per_object: bool = False
+    redo: bool = False
+
+    def done(self) -> set[str]:
+        """Objects whose masks are there; of label images, where it is all or none, see :meth:`is_finished`."""
+        if self.redo or not self.object_folders or not self.output.is_dir():
+            return set()
+        return {path.name for path in self.output.iterdir() if path.name[0] != "."}
+
+    def is_finished(self) -> bool:
+        """Whether all masks are there, as far as can be told without reading annotations."""
+        if self.object_folders:
+            return self.done().issuperset(self.annotations.known_objects())
+        return self.output.is_dir() and not self.redo
+
+
+def run_video(
+    predictor: I2VVideoPredictor, job: VideoJob, prompt: Protocol, threads: ThreadPoolExecutor
+) -> Iterator[float]:
+    """Follow the objects that are not done yet and write their masks. Yields how much of that is done, 0 to 1."""
+    names = frame_names(job.frames)
+    targets = read_targets(job.annotations, names, job.done())
+    if not targets:
+        log.warning("video %s: no object to follow", job.video)
+        return
+    if not job.object_folders:
+        write, groups = _write_labels, [targets]
+    else:
+        write, groups = _write_objects, [[target] for target in targets] if job.per_object else [targets]
+    for place, group in enumerate(groups):
+        for frame in write(predictor, job, group, names, prompt, threads):
+            yield (place + (frame + 1) / len(names)) / len(groups)
+
+
+def _write_objects(
+    predictor: I2VVideoPredictor,
+    job: VideoJob,
+    targets: Sequence[Target],
+    names: Sequence[str],
+    prompt: Protocol,
+    threads: ThreadPoolExecutor,
+) -> Iterator[int]:
+    absent = np.zeros_like(targets[0].mask)
+    start = min(target.frame for target in targets)
+    with ExitStack() as stack:
+        folders = {
+            target.obj: stack.enter_context(MaskFolder(job.output / target.obj, write_binary_png, threads))
+            for target in targets
+        }
+        for name in names[:start]:
+            for folder in folders.values():
+                folder.put(f"{name}.png", absent)
+        for frame, objects, logits in track_together(predictor, str(job.frames), targets, prompt):
+            found = dict(zip(objects, (logits[:, 0] > 0).cpu().numpy(), strict=True))
+            for obj, folder in folders.items():
+                folder.put(f"{names[frame]}.png", found.get(obj, absent))
+            yield frame
+
+
+def _write_labels(
+    predictor: I2VVideoPredictor,
+    job: VideoJob,
+    targets: Sequence[Target],
+    names: Sequence[str],
+    prompt: Protocol,
+    threads: ThreadPoolExecutor,
+) -> Iterator[int]:
+    absent = np.zeros(targets[0].mask.shape, np.uint8)
+    track = track_apart if job.per_object else track_together
+    with MaskFolder(job.output, write_label_png, threads) as folder:
+        for name in names[: min(target.frame for target in targets)]:
+            folder.put(f"{name}.png", absent)
+        for frame, objects, logits in track(predictor, str(job.frames), targets, prompt):
+            folder.put(f"{names[frame]}.png", label_map(logits, [int(str(obj)) for obj in objects]))
+            yield frame

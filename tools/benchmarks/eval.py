@@ -1,0 +1,222 @@
+"""Scoring and testing: the evaluator against a plain one, all objects in one pass against one pass each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
+from test_pvs.prompts import Target, protocol
+from test_pvs.tracking import track_together
+from tools.benchmarks import machine
+from tools.benchmarks.speed import keep_in_view
+
+Mask = NDArray[np.bool_]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", default="i2v-infer")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--device")
+    parser.add_argument("--image-size", type=int, nargs="*", default=[128], help="model image sizes for the passes")
+    parser.add_argument("--objects", type=int, nargs="*", default=[1, 3, 8], help="objects in a pass")
+    parser.add_argument("--frames", type=int, default=12, help="frames of a pass")
+    parser.add_argument("--video-size", type=int, nargs=2, default=[270, 480], help="of the passes: height, width")
+    parser.add_argument("--mask-size", type=int, nargs=2, default=[1080, 1440], help="of scored masks: height, width")
+    parser.add_argument("--masks", type=int, default=400, help="scored masks, 0 for none; 4 objects share them")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of our evaluator; the plain one has one")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns; medians count")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Rows with seconds of ours and of the comparison, and how many times as long the comparison takes."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        if args.masks:
+            rows.append(_scoring_row(Path(folder), args))
+        for image_size in args.image_size:
+            predictor = build_i2v_video_predictor(
+                args.config, args.checkpoint, args.device, hydra_overrides_extra=[f"model.image_size={image_size}"]
+            )
+            if args.checkpoint is None:
+                keep_in_view(predictor.model)
+            video = Path(folder) / "video"
+            if not video.exists():
+                write_video(video, args.frames, args.video_size)
+            rows += [_pass_row(predictor, str(video), num_objects, args) for num_objects in args.objects]
+    return {"rows": rows, "repeats": args.repeats, "machine": machine.describe(resolve_device(args.device))}
+
+
+def _row(name: str, ours: Callable[[], str], plain: Callable[[], str], repeats: int) -> dict[str, Any]:
+    """Time two ways of doing the same by turns; each returns what it counted."""
+    times: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+    counts = {}
+    for _ in range(repeats):
+        for side, call in (("ours", ours), ("plain", plain)):
+            wall, cpu = time.perf_counter(), _cpu_seconds()
+            counts[side] = call()
+            times[side].append((time.perf_counter() - wall, _cpu_seconds() - cpu))
+    (our_wall, our_cpu), (plain_wall, plain_cpu) = (
+        map(statistics.median, zip(*times[side], strict=True)) for side in ("ours", "plain")
+    )
+    return {
+        "what": name,
+        "ours s": round(our_wall, 3),
+        "plain s": round(plain_wall, 3),
+        "ratio": round(plain_wall / our_wall, 2),
+        "CPU ratio": round(plain_cpu / our_cpu, 2),
+        "ours": counts["ours"],
+        "plain": counts["plain"],
+    }
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _scoring_row(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    write_masks(folder, args.masks, args.mask_size)
+    settings = EvaluationSettings(skip="none", num_processes=args.processes)
+
+    def ours() -> str:
+        return f"J&F {evaluate(folder / 'gt', folder / 'pred', settings).jf:.6f}"
+
+    def plain() -> str:
+        return f"J&F {plain_evaluate(folder / 'gt', folder / 'pred'):.6f}"
+
+    size = "x".join(map(str, args.mask_size))
+    return _row(f"scoring {args.masks} masks of {size}, {args.processes} processes", ours, plain, args.repeats)
+
+
+def _pass_row(predictor: I2VVideoPredictor, video: str, num_objects: int, args: argparse.Namespace) -> dict[str, Any]:
+    targets = [Target(str(obj), 0, disc(obj, 0, args.video_size)) for obj in range(num_objects)]
+    prompt = protocol("gm")
+
+    def follow(*groups: list[Target]) -> str:
+        with _counting(predictor) as count:
+            for group in groups:
+                for _, _, logits in track_together(predictor, video, group, prompt):
+                    (logits > 0).cpu()
+        return f"{count[0]} frames encoded"
+
+    name = f"pass at {predictor.model.image_size}, {args.frames} frames, {num_objects} objects"
+    return _row(name, lambda: follow(targets), lambda: follow(*([t] for t in targets)), args.repeats)
+
+
+@contextmanager
+def _counting(predictor: I2VVideoPredictor) -> Iterator[list[int]]:
+    """How many frames the image encoder is given in the block."""
+    count = [0]
+
+    def add(*_: Any) -> None:
+        count[0] += 1
+
+    handle = predictor.model.image_encoder.register_forward_pre_hook(add)
+    try:
+        yield count
+    finally:
+        handle.remove()
+
+
+def disc(obj: int, t: int, size: tuple[int, int]) -> Mask:
+    """One of eight discs that drift."""
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    x, y = width * (0.15 + 0.2 * (obj % 4)) + t, height * (0.3 + 0.4 * (obj // 4))
+    return (columns - x) ** 2 + (rows - y) ** 2 < (height / 8) ** 2
+
+
+def write_video(folder: Path, num_frames: int, size: tuple[int, int]) -> None:
+    """JPEG frames of eight discs over a texture."""
+    folder.mkdir()
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for t in range(num_frames):
+        frame = np.repeat((90 + 40 * np.sin(columns / 11) * np.cos(rows / 17))[..., None], 3, axis=2)
+        for obj in range(8):
+            frame[disc(obj, t, size)] = [230 - 25 * obj, 40 + 25 * obj, (90 * obj) % 256]
+        Image.fromarray(frame.clip(0, 255).astype(np.uint8)).save(folder / f"{t:05d}.jpg", quality=95)
+
+
+def write_masks(folder: Path, num_masks: int, size: tuple[int, int], num_objects: int = 4) -> None:
+    """Two trees of SA-V's layout, gt and pred, of shapes as irregular as real ones; their pixels differ by some."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for i in range(num_masks):
+        obj, t = i % num_objects, i // num_objects
+        x, y = size[1] * (0.2 + 0.15 * obj) + 3 * t, size[0] * (0.3 + 0.1 * obj)
+        angle, distance = np.arctan2(rows - y, columns - x), np.hypot(columns - x, rows - y)
+        reach = size[0] * (0.08 + 0.04 * obj)
+        for kind, wave in (("gt", 0.0), ("pred", 0.1)):
+            edge = reach * (
+                1 + 0.2 * np.sin(3 * angle + obj) + 0.05 * np.sin(17 * angle) + wave * np.sin(5 * angle + t)
+            )
+            path = folder / kind / "video" / f"{obj:03d}" / f"{t:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mask = distance < edge
+            # As they come: annotations with a byte per pixel, our predictions with a bit.
+            Image.fromarray(mask.astype(np.uint8) * 255 if kind == "gt" else mask).save(path)
+
+
+def plain_evaluate(gt_root: Path, pred_root: Path) -> float:
+    """J&F in percent of all objects and frames, mask by mask as the definition says. Needs OpenCV (extra ``dev``)."""
+    objects: dict[Path, list[float]] = {}
+    for path in sorted(gt_root.rglob("*.png")):
+        gt, pred = (plain_mask(root / path.relative_to(gt_root)) for root in (gt_root, pred_root))
+        objects.setdefault(path.parent, []).append((plain_region(gt, pred) + plain_boundary(gt, pred)) / 2)
+    return 100 * statistics.fmean(statistics.fmean(values) for values in objects.values())
+
+
+def plain_mask(path: Path) -> Mask:
+    """A binary PNG."""
+    values = np.array(Image.open(path))
+    if len(np.unique(values)) > 2:
+        raise ValueError(f"{path}: wanted a binary mask")
+    return values > 0
+
+
+def plain_region(gt: Mask, pred: Mask) -> float:
+    """J of two masks."""
+    union = np.sum(gt | pred)
+    return float(np.sum(gt & pred) / union) if union else 1.0
+
+
+def plain_boundary(gt: Mask, pred: Mask) -> float:
+    """F of two masks: full frames dilated with a disk."""
+    import cv2
+
+    radius = int(np.ceil(0.008 * np.linalg.norm(gt.shape)))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
+    gt_edge, pred_edge = plain_edge(gt), plain_edge(pred)
+    if not gt_edge.any() or not pred_edge.any():
+        return float(gt_edge.any() == pred_edge.any())
+    near_gt, near_pred = (cv2.dilate(edge.astype(np.uint8), disk) > 0 for edge in (gt_edge, pred_edge))
+    precision = np.sum(pred_edge & near_gt) / np.sum(pred_edge)
+    recall = np.sum(gt_edge & near_pred) / np.sum(gt_edge)
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def plain_edge(mask: Mask) -> Mask:
+    """Boundary map of a mask: pixels unlike their right, lower or lower right neighbour."""
+    right, below, corner = (np.zeros_like(mask) for _ in range(3))
+    right[:, :-1], below[:-1], corner[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
+    edge = (mask ^ right) | (mask ^ below) | (mask ^ corner)
+    edge[-1] = mask[-1] ^ right[-1]
+    edge[:, -1] = mask[:, -1] ^ below[:, -1]
+    edge[-1, -1] = False
+    return edge

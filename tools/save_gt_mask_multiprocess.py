@@ -1,0 +1,142 @@
+"""Turn mask PNGs into mask_info: one small file per object, as the test script reads it.
+
+python tools/save_gt_mask_multiprocess.py --data_root DIR [--workers N]
+
+Reads DATA_ROOT/Annotations_6fps, a folder of binary PNGs for every video and object as in SA-V, or label images as in
+DAVIS, and writes DATA_ROOT/mask_info/VIDEO/III.json. III counts the objects that have any pixel, from 000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+if not __package__:
+    # Run as a script, this file sees only its own folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sav_dataset.utils.datasets import read_video_list
+from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
+from sav_dataset.utils.mask_info import MaskInfo, encode_mask, write_mask_info
+
+DEFAULT_ROOT = Path(__file__).resolve().parents[1] / "data" / "sav_test"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    root = Path(os.environ.get("DATA_ROOT") or DEFAULT_ROOT)
+    add("--data_root", type=Path, default=root, help="default: the environment's DATA_ROOT, else %(default)s")
+    add("--annotations", type=Path, help="default: DATA_ROOT/Annotations_6fps, else DATA_ROOT/Annotations")
+    add("--output", type=Path, help="default: DATA_ROOT/mask_info")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    add("--video_list", type=Path, help="only the videos of this list")
+    add("--overwrite", action="store_true", help="make finished videos again (default: skip them)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert all videos. Returns the exit status: 0 done, 1 failed."""
+    args = make_parser().parse_args(argv)
+    try:
+        annotations = args.annotations or _annotations(args.data_root)
+        output = args.output or args.data_root / "mask_info"
+        videos = read_video_list(args.video_list) if args.video_list else list_videos(annotations)
+        pending = [video for video in videos if args.overwrite or not (output / video).is_dir()]
+        print(f"{annotations} -> {output}: {len(videos)} videos, {len(videos) - len(pending)} of them there already")
+        failures = convert_videos(annotations, output, pending, args.workers)
+    except (ValueError, OSError) as error:
+        failures = [str(error)]
+    for failure in failures:
+        print(f"save_gt_mask: error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _annotations(root: Path) -> Path:
+    places = [root / name for name in ("Annotations_6fps", "Annotations")]
+    for place in places:
+        if place.is_dir():
+            return place
+    tried = " and ".join(map(str, places))
+    raise FileNotFoundError(f"no annotations: tried {tried}; give --data_root or --annotations")
+
+
+def convert_videos(annotations: Path, output: Path, videos: Iterable[str], workers: int) -> list[str]:
+    """Convert videos in so many processes. Returns a sentence for every video that failed."""
+    if workers < 1:
+        raise ValueError(f"workers: wanted at least 1, got {workers}")
+    failures = []
+    convert = partial(convert_video, annotations, output)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        jobs = {pool.submit(convert, video): video for video in videos}
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc="mask_info", unit=" videos"):
+            error = job.exception()
+            if error is not None:
+                failures.append(f"video {jobs[job]}: {error}")
+    return sorted(failures)
+
+
+def convert_video(annotations: Path, output: Path, video: str) -> int:
+    """Write a video's files; its folder appears when all are there. Returns how many objects it has."""
+    infos = collect_objects(MaskVideo.open(annotations / video))
+    unfinished = output / f".{video}.{os.getpid()}.tmp"
+    unfinished.mkdir(parents=True)
+    try:
+        for number, info in enumerate(infos):
+            write_mask_info(unfinished / f"{number:03d}.json", info)
+        shutil.rmtree(output / video, ignore_errors=True)
+        unfinished.rename(output / video)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return len(infos)
+
+
+def collect_objects(video: MaskVideo) -> list[MaskInfo]:
+    """A video's objects that have any pixel, in the order of their folders or labels.
+
+    ``annotated`` are the frames that any object has a file for, as published. Raises ValueError for files that are
+    no masks, are named after no frame number, or differ in size.
+    """
+    annotated: set[int] = set()
+    counts: dict[str, dict[int, str]] = {}
+    sizes: dict[tuple[int, int], str] = {}
+    folders: list[str | None] = [*video.objects()] or [None]
+    for obj in folders:
+        for name in video.frames(obj):
+            frame = _frame_number(video, name)
+            annotated.add(frame)
+            masks = video.read(name, obj)
+            sizes.setdefault(masks.size, name)
+            for found, mask in masks.by_object.items():
+                if mask.any():
+                    counts.setdefault(found, {})[frame] = encode_mask(mask)
+    if len(sizes) > 1:
+        examples = ", ".join(f"{name}: {size[1]}x{size[0]}" for size, name in sizes.items())
+        raise ValueError(f"{video.folder}: wanted masks of one size, got {examples}")
+    frames = tuple(sorted(annotated))
+    if not counts:
+        raise ValueError(f"{video.folder}: wanted masks, got {len(annotated)} files without any object")
+    size = next(iter(sizes))
+    return [MaskInfo(video.folder.name, obj, size, frames, counts[obj]) for obj in natural_order(counts)]
+
+
+def _frame_number(video: MaskVideo, name: str) -> int:
+    stem = Path(name).stem
+    if not stem.isdigit():
+        raise ValueError(f"{video.folder}: wanted files named by frame number, as 00000.png, got {name}")
+    return int(stem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
