@@ -27,8 +27,8 @@ def read_points(
         raise ValueError(f"{where}: expected points with labels, or a box, got neither")
     height, width = video_size
     scale = np.array([1, 1] if normalized else [width, height], dtype=np.float32)
-    coordinates = np.zeros((0, 2), dtype=np.float32)
-    kinds = np.zeros(0, dtype=np.int32)
+    coordinates: np.ndarray = np.zeros((0, 2), dtype=np.float32)
+    kinds: np.ndarray = np.zeros(0, dtype=np.int32)
     if points is not None:
         coordinates, kinds = _read_clicks(points, labels, where)
     if box is not None:

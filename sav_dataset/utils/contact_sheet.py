@@ -75,7 +75,7 @@ def draw_object(score: ObjectScore, pictures: ObjectPictures) -> Image.Image:
 def _column(score: ObjectScore, frame: str, pictures: ObjectPictures) -> list[Image.Image]:
     gt = pictures.mask(pictures.gt_root, score, frame)
     pred = pictures.mask(pictures.pred_root, score, frame)
-    image = pictures.image(score, frame, gt.shape)
+    image = pictures.image(score, frame, (gt.shape[0], gt.shape[1]))
     painted = [blend_overlay(image, (m * label).astype(np.uint8)) for m, label in ((gt, GT_LABEL), (pred, PRED_LABEL))]
     scale = SIDE / max(gt.shape)
     size = max(1, round(gt.shape[1] * scale)), max(1, round(gt.shape[0] * scale))

@@ -81,11 +81,11 @@ class MaskVideo:
         """The masks of a file: that of ``obj``, or of all labels that a label image has."""
         if obj is not None:
             mask = read_binary(self.folder / obj / frame)
-            return FrameMasks(mask.shape, {obj: mask})
+            return FrameMasks(_size(mask), {obj: mask})
         labels = read_labels(self.folder / frame)
         if self.single_object:
-            return FrameMasks(labels.shape, {ANY_LABEL: labels > 0})
-        return FrameMasks(labels.shape, {str(label): labels == label for label in labels_in(labels)})
+            return FrameMasks(_size(labels), {ANY_LABEL: labels > 0})
+        return FrameMasks(_size(labels), {str(label): labels == label for label in labels_in(labels)})
 
     def first_masks(self) -> Iterator[tuple[str, str, Mask]]:
         """Object, file name and mask where each object is first seen, in order of frames; never seen: left out."""
@@ -145,3 +145,8 @@ def labels_in(labels: NDArray[np.uint8]) -> list[int]:
 def _visible(folder: StrPath) -> list[str]:
     # A leading dot marks hidden files: unfinished ones, and what macOS leaves beside each copied picture.
     return [name for name in os.listdir(folder) if not name.startswith(".")]
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    height, width = image.shape
+    return height, width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=12, help="frames of a pass")
     parser.add_argument("--video-size", type=int, nargs=2, default=[270, 480], help="of the passes: height, width")
     parser.add_argument("--mask-size", type=int, nargs=2, default=[1080, 1440], help="of scored masks: height, width")
-    parser.add_argument("--masks", type=int, default=400, help="scored masks, 0 for none; 4 objects share them")
+    parser.add_argument("--masks", type=int, default=1200, help="scored masks, 0 for none")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of our evaluator; the plain one has one")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns; medians count")
 
@@ -153,23 +154,30 @@ def write_video(folder: Path, num_frames: int, size: tuple[int, int]) -> None:
         Image.fromarray(frame.clip(0, 255).astype(np.uint8)).save(folder / f"{t:05d}.jpg", quality=95)
 
 
-def write_masks(folder: Path, num_masks: int, size: tuple[int, int], num_objects: int = 4) -> None:
-    """Two trees of SA-V's layout, gt and pred, of shapes as irregular as real ones; their pixels differ by some."""
-    rows, columns = np.mgrid[: size[0], : size[1]]
+def write_masks(folder: Path, num_masks: int, size: tuple[int, int], num_objects: int = 4, num_drawn: int = 80) -> None:
+    """Two trees of SA-V's layout, gt and pred, of shapes as irregular as real ones; after ``num_drawn`` they repeat."""
     for i in range(num_masks):
-        obj, t = i % num_objects, i // num_objects
-        x, y = size[1] * (0.2 + 0.15 * obj) + 3 * t, size[0] * (0.3 + 0.1 * obj)
-        angle, distance = np.arctan2(rows - y, columns - x), np.hypot(columns - x, rows - y)
-        reach = size[0] * (0.08 + 0.04 * obj)
         for kind, wave in (("gt", 0.0), ("pred", 0.1)):
-            edge = reach * (
-                1 + 0.2 * np.sin(3 * angle + obj) + 0.05 * np.sin(17 * angle) + wave * np.sin(5 * angle + t)
+            path, first = (
+                folder / kind / "video" / f"{n % num_objects:03d}" / f"{n // num_objects:05d}.png"
+                for n in (i, i % num_drawn)
             )
-            path = folder / kind / "video" / f"{obj:03d}" / f"{t:05d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            mask = distance < edge
+            if path != first:
+                shutil.copyfile(first, path)
+                continue
+            mask = blob(i % num_objects, i // num_objects, size, wave)
             # As they come: annotations with a byte per pixel, our predictions with a bit.
             Image.fromarray(mask.astype(np.uint8) * 255 if kind == "gt" else mask).save(path)
+
+
+def blob(obj: int, t: int, size: tuple[int, int], wave: float) -> Mask:
+    """A shape with bays; ``wave`` deforms it, differently from frame to frame."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    x, y = size[1] * (0.2 + 0.15 * obj) + 3 * t, size[0] * (0.3 + 0.1 * obj)
+    angle, distance = np.arctan2(rows - y, columns - x), np.hypot(columns - x, rows - y)
+    edge = 1 + 0.2 * np.sin(3 * angle + obj) + 0.05 * np.sin(17 * angle) + wave * np.sin(5 * angle + t)
+    return distance < size[0] * (0.08 + 0.04 * obj) * edge
 
 
 def plain_evaluate(gt_root: Path, pred_root: Path) -> float:

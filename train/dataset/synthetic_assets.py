@@ -170,6 +170,8 @@ def _colour(generator: np.random.Generator, colours: np.ndarray) -> tuple[int, i
 
 def _outline(generator: np.random.Generator) -> np.ndarray:
     """A closed line (P,2) that reaches 1 at its farthest from the origin."""
+    angles: np.ndarray
+    radii: np.ndarray
     kind = generator.integers(4)
     if kind == 0:  # ellipse or regular polygon
         corners = int(generator.choice([3, 4, 5, 6, 48]))

@@ -302,7 +302,7 @@ def _look(generator: np.random.Generator, num_frames: int, size: int, settings: 
         side = size + max(size // 8, 1)
         noise = torch.from_numpy(generator.standard_normal((3, side, side), dtype=np.float32))
         noise = noise * generator.uniform(1, 8)
-    defocus = np.zeros(num_frames)
+    defocus: np.ndarray = np.zeros(num_frames)
     if generator.random() < settings.defocus:
         focus = generator.uniform(0, 1) + smooth_path(generator, num_frames, 4, 1.0)[:, 0]
         defocus = np.abs(focus) * size / 512
