@@ -93,7 +93,7 @@ def test_schedules_reach_the_optimizer(tiny: I2VModel) -> None:
     optimizer.set_progress(1.0)
     assert optimizer.values() == pytest.approx({name: value / 100 for name, value in start.items()})
     assert {group["weight_decay"] for group in optimizer.optimizer.param_groups} == {0.0, 0.1}
-    assert {group["betas"] for group in optimizer.optimizer.param_groups} == {(0.9, 0.999)}
+    assert {tuple(group["betas"]) for group in optimizer.optimizer.param_groups} == {(0.9, 0.999)}
 
 
 def test_gradients_are_clipped_by_their_common_norm() -> None:
