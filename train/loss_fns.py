@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2v.modeling.sam.mask_decoder import upsample
 from i2v.modeling.structures import FramePrediction
+from i2v.utils.masks import resize_logits
 
 BOUNDARY_WINDOW = 31  # side in pixels of the neighbourhood that makes a pixel a boundary one
 BOUNDARY_WEIGHT = 5.0
@@ -96,7 +96,7 @@ def candidates_at(prediction: FramePrediction, size: tuple[int, int]) -> Tensor:
     """Logits (N,K,H,W) of all candidates at a size; a single one, which may be a given mask, as it was given out."""
     if prediction.candidates.shape[1] == 1 and tuple(prediction.high_res.shape[-2:]) == size:
         return prediction.high_res
-    return upsample(prediction.candidates, size)
+    return resize_logits(prediction.candidates, size)
 
 
 def boundary_weight(targets: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from i2v.modeling.memory_attention import MemoryAttention
 from i2v.modeling.memory_bank import FrameMemory, MemoryBank
 from i2v.modeling.memory_encoder import MemoryEncoder
 from i2v.modeling.memory_prompt_generator import MemoryPromptGenerator
-from i2v.modeling.sam.mask_decoder import DecodedMasks, MaskDecoder, stability, upsample
+from i2v.modeling.sam.mask_decoder import DecodedMasks, MaskDecoder, stability
 from i2v.modeling.sam.prompt_encoder import PromptEncoder
 from i2v.modeling.structures import (
     NO_OBJECT_LOGIT,
@@ -28,6 +28,7 @@ from i2v.modeling.structures import (
     Moment,
     Prompt,
 )
+from i2v.utils.masks import resize_logits
 
 MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0  # a mask prompt as logits: -10 or 10
 FOREGROUND_THRESHOLD = 0.5  # of a token's mean mask probability
@@ -143,7 +144,7 @@ class I2VModel(nn.Module):
         memory = self.memory_encoder(features.vision, mask.to(features.vision.dtype))
         absent = (prediction.presence <= 0).to(memory.dtype)[..., None, None]
         memory = memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
-        probability = upsample(prediction.low_res.sigmoid(), memory.shape[-2:])
+        probability = resize_logits(prediction.low_res.sigmoid(), (memory.shape[-2], memory.shape[-1]))
         return FrameMemory(
             frame=frame,
             # bfloat16 halves the bank, and is how the published model keeps its memories.
@@ -181,7 +182,7 @@ class I2VModel(nn.Module):
             candidates=candidates,
             ious=candidate_ious,
             low_res=low_res,
-            high_res=upsample(low_res, (self.image_size, self.image_size)),
+            high_res=resize_logits(low_res, (self.image_size, self.image_size)),
             pointer=self._pointer(token, present),
             presence=decoded.presence,
         )
@@ -216,7 +217,7 @@ class I2VModel(nn.Module):
 
     def sharpen(self, prediction: FramePrediction) -> FramePrediction:
         """The prediction with ``high_res`` drawn from its ``low_res`` logits, as prompted frames are memorized."""
-        return replace(prediction, high_res=upsample(prediction.low_res, (self.image_size, self.image_size)))
+        return replace(prediction, high_res=resize_logits(prediction.low_res, (self.image_size, self.image_size)))
 
 
 def _vector(*shape: int) -> nn.Parameter:

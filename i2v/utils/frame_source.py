@@ -26,7 +26,7 @@ Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
 _Source = TypeVar("_Source", bound="FrameSource")
 
 # What Pillow is known to raise on a damaged or absurd file; its PNG reader raises SyntaxError.
-_IMAGE_ERRORS = (
+IMAGE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -326,5 +326,5 @@ def _reading(path: str) -> Iterator[None]:
     """Turn what Pillow raises inside into a ValueError that names the file."""
     try:
         yield
-    except _IMAGE_ERRORS as error:
+    except IMAGE_ERRORS as error:
         raise ValueError(f"{path}: this image cannot be read: {error}") from error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,21 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2v.utils.frame_source import IMAGE_SUFFIXES, natural_key
+from i2v.utils.frame_source import IMAGE_ERRORS, IMAGE_SUFFIXES, natural_key
 from i2v.utils.video_file import VideoFile
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-
-# What Pillow is known to raise on damaged files; its PNG reader raises SyntaxError.
-_IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class FrameReader(Protocol):
@@ -154,7 +141,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except _IMAGE_ERRORS as error:
+    except IMAGE_ERRORS as error:
         raise ValueError(f"{os.fspath(path)}: this image cannot be read: {error}") from error
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from i2v.modeling.layers import MLP, LayerNorm2d
 from i2v.modeling.sam.transformer import TwoWayTransformer
@@ -82,11 +81,6 @@ def stability(logits: Tensor, delta: float) -> Tensor:
     inner = (logits > delta).flatten(-2).sum(-1).float()
     outer = (logits > -delta).flatten(-2).sum(-1).float()
     return torch.where(outer > 0, inner / outer, torch.ones_like(outer))
-
-
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Plain bilinear resize of (B,K,H,W) to ``size`` (rows, columns)."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def _to_tokens(x: Tensor) -> Tensor:
