@@ -12,7 +12,8 @@ from data_support import write_jpegs, write_mp4
 from torch import Tensor
 
 from train.dataset.synthetic import SyntheticRawDataset, SyntheticVideo
-from train.dataset.synthetic_builder import Footage, SceneSettings, find_footage
+from train.dataset.synthetic_builder import SceneSettings
+from train.dataset.synthetic_footage import Footage, find_footage
 from train.dataset.synthetic_scene import Backdrop, Layer, Look, Scene, affine, render, smooth_path
 from train.dataset.vos_dataset import VOSDataset
 from train.dataset.vos_sampler import RandomUniformSampler

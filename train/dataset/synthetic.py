@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from train.dataset.structures import FrameObjects
-from train.dataset.synthetic_builder import Footage, SceneSettings, build_scene, find_footage
+from train.dataset.synthetic_builder import SceneSettings, build_scene
+from train.dataset.synthetic_footage import Cutouts, Footage, find_cutouts, find_footage
 from train.dataset.synthetic_scene import Scene, render
 from train.dataset.vos_raw_dataset import PathLike
 
@@ -28,12 +29,15 @@ class SyntheticRawDataset:
         settings: SceneSettings | None = None,
         backgrounds: Sequence[PathLike] = (),
         background_prob: float = 0.5,
+        cutouts: PathLike | None = None,
+        cutout_prob: float = 0.5,
     ) -> None:
         """`num_videos` per epoch, rendered at `resolution` squared.
 
         `backgrounds` are real videos, without masks: files, folders of images, which are read much faster, or
         folders of such. With a probability of `background_prob` each, a scene plays before one of them, and an
-        object wears a piece of one. FileNotFoundError or ValueError if there are none where told.
+        object wears a piece of one. `cutouts` is a folder of things cut out of pictures, which objects are with a
+        probability of `cutout_prob`. FileNotFoundError or ValueError if there are none where told.
         """
         if num_videos < 1 or num_frames < 1 or resolution < 16:
             raise ValueError(
@@ -42,7 +46,12 @@ class SyntheticRawDataset:
             )
         self._num_videos, self._num_frames, self._resolution = num_videos, num_frames, resolution
         self._settings = settings or SceneSettings()
-        self._footage = Footage(find_footage(backgrounds), background_prob if len(backgrounds) else 0.0)
+        things = find_cutouts(cutouts)
+        self._footage = Footage(
+            find_footage(backgrounds),
+            background_prob if len(backgrounds) else 0.0,
+            Cutouts(things, cutout_prob if things else 0.0),
+        )
 
     def __len__(self) -> int:
         return self._num_videos

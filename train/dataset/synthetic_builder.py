@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from i2v.utils.frame_source import IMAGE_SUFFIXES
 from train.dataset import synthetic_assets as assets
-from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames
+from train.dataset.synthetic_footage import Footage, Still, bounds
 from train.dataset.synthetic_scene import Backdrop, Layer, Look, Scene, affine, smooth_path
-from train.dataset.vos_raw_dataset import PathLike
 
 # How far the backdrop reaches, in half screens, before it repeats itself mirrored.
 _EXTENT = 1.25
@@ -33,6 +28,7 @@ class SceneSettings:
 
     max_objects: int = 4  # of their own kind; look-alikes come on top
     lookalike: float = 0.4  # per object, that there is another much like it
+    in_place: float = 0.3  # that things stay in the picture that they were cut out of, where there are cut-outs
     exit: float = 0.2  # per object, that it leaves the picture for a while
     cut: float = 0.1  # per object, that it is gone for some frames at once
     limbs: float = 0.25  # per object, that it has parts that swing
@@ -46,73 +42,15 @@ class SceneSettings:
     min_area: float = 0.0005  # share of the picture that an object has to show to be prompted on a frame
 
 
-@dataclass(frozen=True)
-class Footage:
-    """Real videos to take pictures from."""
-
-    videos: tuple[Path, ...] = ()
-    probability: float = 0.0
-
-    def wanted(self, generator: np.random.Generator) -> bool:
-        """Draw whether to take a picture."""
-        return generator.random() < self.probability
-
-    def pictures(self, generator: np.random.Generator, num_frames: int, size: int) -> tuple[Tensor, ...]:
-        """Frames of a random part of a video, about six a second at 24, as squares (3,size,size) float32."""
-        reader = open_frames(self._choose(generator))
-        try:
-            there = reader.frames
-            step = max(min(4, (len(there) - 1) // max(num_frames - 1, 1)), 1)
-            count = min(num_frames, len(there))
-            start = int(generator.integers(len(there) - (count - 1) * step))
-            # A video shorter than the clip plays to its end and stays there.
-            places = [start + min(t, count - 1) * step for t in range(num_frames)]
-            loaded = {place: reader.read(there[place], size) for place in dict.fromkeys(places)}
-        finally:
-            reader.close()
-        squares = {place: _square(image, size) for place, image in loaded.items()}
-        return tuple(squares[place] for place in places)
-
-    def patch(self, generator: np.random.Generator, size: int) -> Tensor:
-        """A piece of a frame (3,size,size) float32."""
-        reader = open_frames(self._choose(generator))
-        try:
-            image = reader.read(reader.frames[int(generator.integers(len(reader.frames)))], size)
-        finally:
-            reader.close()
-        side = max(int(min(image.shape[1:]) * generator.uniform(0.2, 1)), 1)
-        top, left = (int(generator.integers(length - side + 1)) for length in image.shape[1:])
-        return _square(image[:, top : top + side, left : left + side], size)
-
-    def _choose(self, generator: np.random.Generator) -> Path:
-        return self.videos[int(generator.integers(len(self.videos)))]
-
-
-def find_footage(paths: Sequence[PathLike]) -> tuple[Path, ...]:
-    """The videos that paths stand for: a video file or a folder of images is one, another folder holds some.
-
-    FileNotFoundError for a path that is not there, ValueError for a folder without videos.
-    """
-    videos: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such video or folder")
-        if not path.is_dir() or files_of(path, IMAGE_SUFFIXES):
-            videos.append(path)
-            continue
-        inside = [e for e in sorted(path.iterdir()) if e.is_dir() or is_file_name(e.name, VIDEO_SUFFIXES)]
-        if not inside:
-            raise ValueError(f"{path}: neither images nor videos in this folder")
-        videos += inside
-    return tuple(videos)
-
-
 def build_scene(
     generator: np.random.Generator, num_frames: int, size: int, settings: SceneSettings, footage: Footage
 ) -> Scene:
     """A scene of `num_frames` to be rendered at `size`; see SceneSettings for what may happen in it."""
     things: list[list[Layer]] = []
-    for _ in range(int(generator.integers(1, settings.max_objects + 1))):
+    still = footage.cutouts.still(generator, size) if _plays_in_place(generator, settings, footage) else None
+    if still is not None:
+        things += [[layer] for layer in _things_in_place(generator, num_frames, still)]
+    for _ in range(int(generator.integers(still is None, settings.max_objects + 1))):
         thing = _thing(generator, num_frames, size, settings, footage)
         things.append(thing)
         if generator.random() < settings.lookalike:
@@ -127,7 +65,7 @@ def build_scene(
     if generator.random() < settings.occluder:
         layers.append(_occluder(generator, num_frames, size))
     return Scene(
-        backdrop=_backdrop(generator, num_frames, size, footage),
+        backdrop=_backdrop(generator, num_frames, size, footage) if still is None else Backdrop((still.picture,), 1.0),
         layers=tuple(layers),
         cameras=_cameras(generator, num_frames, settings),
         look=_look(generator, num_frames, size, settings),
@@ -140,11 +78,11 @@ def _thing(
     """An object of its own kind: layers from back to front that share a label."""
     radius = math.exp(generator.uniform(math.log(0.12), math.log(0.7)))
     pixels = _pixels(radius, size)
-    alpha = assets.silhouette(generator, pixels)
+    texture, alpha = _sprite(generator, pixels, footage)
     poses = _poses(generator, num_frames, radius, settings)
     bends = generator.random() < settings.bend
     body = Layer(
-        texture=_texture(generator, pixels, footage) * assets.shading(alpha, generator),
+        texture=texture,
         alpha=alpha,
         poses=poses,
         shown=_shown(generator, num_frames, settings),
@@ -316,16 +254,53 @@ def _look(generator: np.random.Generator, num_frames: int, size: int, settings: 
     )
 
 
-def _texture(generator: np.random.Generator, pixels: int, footage: Footage) -> Tensor:
-    return footage.patch(generator, pixels) if footage.wanted(generator) else assets.texture(generator, pixels)
+def _sprite(generator: np.random.Generator, pixels: int, footage: Footage) -> tuple[Tensor, Tensor]:
+    """Colours (3,P,P) and opacity (P,P): cut out of a picture, or a drawn shape that wears some texture."""
+    if footage.cutouts.wanted(generator):
+        colours, alpha = footage.cutouts.sprite(generator, pixels)
+        tint = generator.uniform(0.7, 1.2) * generator.uniform(0.85, 1.15, (3, 1, 1))
+        return (colours * torch.from_numpy(tint).float()).clamp(0, 255), alpha
+    alpha = assets.silhouette(generator, pixels)
+    drawn = footage.patch(generator, pixels) if footage.wanted(generator) else assets.texture(generator, pixels)
+    return drawn * assets.shading(alpha, generator), alpha
+
+
+def _plays_in_place(generator: np.random.Generator, settings: SceneSettings, footage: Footage) -> bool:
+    return footage.cutouts.wanted(generator) and bool(generator.random() < settings.in_place)
+
+
+def _things_in_place(generator: np.random.Generator, num_frames: int, still: Still) -> list[Layer]:
+    """One or two things of a picture where they are in it; half of them move a little."""
+    count = min(int(generator.integers(1, 3)), len(still.things))
+    return [
+        _thing_in_place(generator, num_frames, still.picture, still.things[i])
+        for i in generator.permutation(len(still.things))[:count]
+        if still.things[i].any()
+    ]
+
+
+def _thing_in_place(generator: np.random.Generator, num_frames: int, picture: Tensor, mask: Tensor) -> Layer:
+    top, bottom, left, right = bounds(mask)
+    half = picture.shape[-1] / 2
+    centre = np.array([left + right, top + bottom]) / 2 / half - 1
+    extent = np.array([right - left, bottom - top]) / 2 / half
+    strength = float(generator.random() < 0.5)
+    pace = math.exp(generator.uniform(math.log(3), math.log(16)))
+    path = smooth_path(generator, num_frames, pace, 0.15 * strength, 2)
+    turn = smooth_path(generator, num_frames, pace, 0.15 * strength)[:, 0]
+    grow = smooth_path(generator, num_frames, pace, 0.1 * strength)
+    return Layer(
+        texture=picture[:, top:bottom, left:right],
+        alpha=mask[top:bottom, left:right].float(),
+        poses=affine(centre + path, turn, extent * np.exp(grow)),
+        shown=np.ones(num_frames, bool),
+        label=1,
+        roll=np.zeros((num_frames, 2)),
+        wave=(0.0, 0.0),
+        phases=np.zeros(num_frames),
+    )
 
 
 def _pixels(radius: float, size: int) -> int:
     """Side of a sprite that is drawn at about one pixel per pixel."""
     return int(min(max(math.ceil(radius * size * 1.2), 16), size))
-
-
-def _square(image: Tensor, size: int) -> Tensor:
-    """An image (3,H,W) uint8 as (3,size,size) float32."""
-    resized = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized[0].float()

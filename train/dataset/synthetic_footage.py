@@ -1,0 +1,158 @@
+"""Real pictures that rendered clips are made of: videos to play before, and things cut out of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from i2v.utils.frame_source import IMAGE_SUFFIXES
+from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames, read_image, read_labels
+from train.dataset.vos_raw_dataset import PathLike
+
+
+@dataclass(frozen=True)
+class Still:
+    """A square picture (3,S,S) float32 in 0..255, and the things in it (K,S,S) bool."""
+
+    picture: Tensor
+    things: Tensor
+
+
+@dataclass(frozen=True)
+class Cutouts:
+    """Things cut out of pictures; `train.scripts.make_cutouts` makes such a folder.
+
+    `labels` are PNGs, each beside its picture, a JPEG of the same name; see `find_cutouts`.
+    """
+
+    labels: tuple[Path, ...] = ()
+    probability: float = 0.0
+
+    def wanted(self, generator: np.random.Generator) -> bool:
+        """Draw whether to take one."""
+        return generator.random() < self.probability
+
+    def still(self, generator: np.random.Generator, size: int) -> Still:
+        """A whole picture and its things, squeezed into a square."""
+        picture, labels = self._read(generator)
+        numbers = torch.arange(1, int(labels.max()) + 1).view(-1, 1, 1)
+        things = F.interpolate((labels == numbers)[None].float(), (size, size), mode="area")[0] > 0.5
+        return Still(_square(picture, size), things)
+
+    def sprite(self, generator: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """A single thing as colours (3,size,size) float32 and opacity (size,size) float32, its shape kept."""
+        picture, labels = self._read(generator)
+        mask = labels == int(generator.integers(1, int(labels.max()) + 1))
+        top, bottom, left, right = bounds(mask)
+        height, width = bottom - top, right - left
+        side = int(max(height, width) * 1.1) + 2
+        down, along = (side - height) // 2, (side - width) // 2
+        room = (along, side - width - along, down, side - height - down)
+        alpha = F.pad(mask[top:bottom, left:right].float(), room)
+        # What the edge blends with is the picture's own colour, not black.
+        colours = F.pad(picture[None, :, top:bottom, left:right].float(), room, mode="replicate")[0]
+        if generator.random() < 0.5:
+            alpha, colours = alpha.flip(-1), colours.flip(-1)
+        return _square(colours, size), _square(alpha[None], size)[0]
+
+    def _read(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        path = self.labels[int(generator.integers(len(self.labels)))]
+        picture, labels = read_image(path.with_suffix(".jpg")), torch.from_numpy(read_labels(path).astype(np.int64))
+        if picture.shape[1:] != labels.shape or not labels.any():
+            raise ValueError(
+                f"{path}: wanted labels of things in a picture of {tuple(picture.shape[1:])} pixels, got "
+                f"{tuple(labels.shape)} and {int(labels.max())} things"
+            )
+        return picture, labels
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Real videos to take pictures from, and things cut out of some."""
+
+    videos: tuple[Path, ...] = ()
+    probability: float = 0.0
+    cutouts: Cutouts = Cutouts()
+
+    def wanted(self, generator: np.random.Generator) -> bool:
+        """Draw whether to take a picture."""
+        return generator.random() < self.probability
+
+    def pictures(self, generator: np.random.Generator, num_frames: int, size: int) -> tuple[Tensor, ...]:
+        """Frames of a random part of a video, about six a second at 24, as squares (3,size,size) float32."""
+        reader = open_frames(self._choose(generator))
+        try:
+            there = reader.frames
+            step = max(min(4, (len(there) - 1) // max(num_frames - 1, 1)), 1)
+            count = min(num_frames, len(there))
+            start = int(generator.integers(len(there) - (count - 1) * step))
+            # A video shorter than the clip plays to its end and stays there.
+            places = [start + min(t, count - 1) * step for t in range(num_frames)]
+            loaded = {place: reader.read(there[place], size) for place in dict.fromkeys(places)}
+        finally:
+            reader.close()
+        squares = {place: _square(image, size) for place, image in loaded.items()}
+        return tuple(squares[place] for place in places)
+
+    def patch(self, generator: np.random.Generator, size: int) -> Tensor:
+        """A piece of a frame (3,size,size) float32."""
+        reader = open_frames(self._choose(generator))
+        try:
+            image = reader.read(reader.frames[int(generator.integers(len(reader.frames)))], size)
+        finally:
+            reader.close()
+        side = max(int(min(image.shape[1:]) * generator.uniform(0.2, 1)), 1)
+        top, left = (int(generator.integers(length - side + 1)) for length in image.shape[1:])
+        return _square(image[:, top : top + side, left : left + side], size)
+
+    def _choose(self, generator: np.random.Generator) -> Path:
+        return self.videos[int(generator.integers(len(self.videos)))]
+
+
+def find_footage(paths: Sequence[PathLike]) -> tuple[Path, ...]:
+    """The videos that paths stand for: a video file or a folder of images is one, another folder holds some.
+
+    FileNotFoundError for a path that is not there, ValueError for a folder without videos.
+    """
+    videos: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such video or folder")
+        if not path.is_dir() or files_of(path, IMAGE_SUFFIXES):
+            videos.append(path)
+            continue
+        inside = [e for e in sorted(path.iterdir()) if e.is_dir() or is_file_name(e.name, VIDEO_SUFFIXES)]
+        if not inside:
+            raise ValueError(f"{path}: neither images nor videos in this folder")
+        videos += inside
+    return tuple(videos)
+
+
+def find_cutouts(folder: PathLike | None) -> tuple[Path, ...]:
+    """The label images of a folder of cut-outs; none for None. FileNotFoundError or ValueError if there are none."""
+    if folder is None:
+        return ()
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder of cut-outs")
+    found = tuple(sorted(path for path in Path(folder).glob("*.png") if path.with_suffix(".jpg").exists()))
+    if not found:
+        raise ValueError(f"{folder}: no pairs of NAME.png and NAME.jpg in this folder")
+    return found
+
+
+def bounds(mask: Tensor) -> tuple[int, int, int, int]:
+    """The box around a mask (H,W) that is not empty: top, bottom, left, right, ends exclusive."""
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _square(image: Tensor, size: int) -> Tensor:
+    """An image (C,H,W) uint8 or float32 as (C,size,size) float32."""
+    resized = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].float()

@@ -1,0 +1,169 @@
+"""Cut things out of unlabelled pictures, along the edges that are in them, for rendered clips.
+
+    python -m train.scripts.make_cutouts --input FOOTAGE --output CUTOUTS --every 12
+
+Pictures are split into regions of like colour (Felzenszwalb and Huttenlocher, IJCV 2004), neighbours of which are put
+together at random until they have the size of a thing. Every picture gives a JPEG and, under the same name, a PNG of
+labels: 0 is nothing, each other value one thing. Folders of videos are read as folders of their frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.utils.files import replacing
+from train.dataset.frame_reader import open_frames
+from train.dataset.synthetic_footage import find_footage
+
+_SCALES = (100, 200, 400, 800)  # of regions: the larger, the coarser
+_TOLERANCE = 30.0  # mean distance in colour that chance makes up for when regions are put together
+
+
+@dataclass(frozen=True)
+class CutoutSettings:
+    """What counts as a thing; areas are shares of the picture."""
+
+    min_area: float = 0.006
+    max_area: float = 0.3
+    min_fill: float = 0.35  # of the box around it
+    max_border: float = 0.25  # of its outline that may lie on the picture's border
+    max_things: int = 6
+    short_side: int = 288
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 when done, 2 for a wrong command."""
+    args = _parse(arguments)
+    settings = CutoutSettings()
+    try:
+        videos = find_footage([args.input])
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    args.output.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for number, video in enumerate(tqdm(videos, desc="cutting out", unit=" videos")):
+        rng = np.random.default_rng((args.seed, number))
+        for name, picture in _pictures(video, args.every, settings.short_side):
+            things = cut_out(picture, rng, settings)
+            if things.any():
+                _write(args.output / f"{video.stem}_{name}", picture, things)
+                count += int(things.max())
+    print(f"{count} things in {args.output}")
+    return 0
+
+
+def cut_out(picture: NDArray[np.uint8], rng: np.random.Generator, settings: CutoutSettings) -> NDArray[np.uint8]:
+    """Things of a picture (H,W,3) as labels (H,W) uint8: 1, 2, ...; 0 for the rest."""
+    regions = _split(picture, rng)
+    graph = _describe(picture, regions)
+    things, count = np.zeros(regions.shape, np.uint8), 0
+    for seed in rng.permutation(len(graph.areas)):
+        if count == settings.max_things:
+            break
+        target = np.exp(rng.uniform(np.log(settings.min_area), np.log(settings.max_area))) * regions.size
+        mask = np.isin(regions, _grow(int(seed), target, graph, rng))
+        if _is_thing(mask, settings) and not things[mask].any():
+            count += 1
+            things[mask] = count
+    return things
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Regions by number: pixels, mean colour, and which touch which."""
+
+    areas: NDArray[np.int64]
+    colours: NDArray[np.float64]
+    neighbours: dict[int, set[int]]
+
+
+def _split(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Regions of like colour, numbered from 0."""
+    from skimage.segmentation import felzenszwalb
+
+    return felzenszwalb(picture, scale=float(rng.choice(_SCALES)), sigma=0.8, min_size=60)
+
+
+def _describe(picture: NDArray[np.uint8], regions: NDArray[np.int64]) -> _Regions:
+    flat = regions.ravel()
+    areas = np.bincount(flat)
+    sums = [np.bincount(flat, picture[..., c].ravel()) for c in range(3)]
+    neighbours: dict[int, set[int]] = {number: set() for number in range(len(areas))}
+    for one, other in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
+        pairs = np.unique(np.stack([one[one != other], other[one != other]]), axis=1)
+        for a, b in pairs.T.tolist():
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    return _Regions(areas, np.stack(sums, axis=1) / areas[:, None], neighbours)
+
+
+def _grow(seed: int, target: float, regions: _Regions, rng: np.random.Generator) -> list[int]:
+    """A region and neighbours of it, those of like colour more readily, until they cover `target` pixels."""
+    members, around = [seed], set(regions.neighbours[seed])
+    area = regions.areas[seed]
+    while area < target:
+        candidates = sorted(n for n in around if area + regions.areas[n] < 1.5 * target)
+        if not candidates:
+            break
+        mean = np.average(regions.colours[members], axis=0, weights=regions.areas[members])
+        unlike = np.linalg.norm(regions.colours[candidates] - mean, axis=1)
+        chosen = candidates[int(np.argmin(unlike + rng.exponential(_TOLERANCE, len(candidates))))]
+        members.append(chosen)
+        around = (around | regions.neighbours[chosen]) - set(members)
+        area += regions.areas[chosen]
+    return members
+
+
+def _is_thing(mask: NDArray[np.bool_], settings: CutoutSettings) -> bool:
+    share = mask.mean()
+    if not settings.min_area <= share <= settings.max_area:
+        return False
+    ys, xs = np.nonzero(mask)
+    height, width = np.ptp(ys) + 1, np.ptp(xs) + 1
+    if mask.sum() < settings.min_fill * height * width or max(height, width) > 6 * min(height, width):
+        return False
+    border = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
+    return border < settings.max_border * 2 * (height + width)
+
+
+def _pictures(video: Path, every: int, short_side: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    reader = open_frames(video)
+    try:
+        for frame in reader.frames[::every]:
+            image = reader.read(frame, short_side).permute(1, 2, 0).numpy()
+            scale = short_side / min(image.shape[:2])
+            size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+            yield f"{frame:05d}", np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    finally:
+        reader.close()
+
+
+def _write(path: Path, picture: NDArray[np.uint8], things: NDArray[np.uint8]) -> None:
+    """Labels come last: a picture counts once they are there."""
+    with replacing(path.with_suffix(".jpg")) as temporary:
+        Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
+    with replacing(path.with_suffix(".png")) as temporary:
+        Image.fromarray(things).save(temporary, format="PNG")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m train.scripts.make_cutouts", description=__doc__.splitlines()[0])
+    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="of videos, or of frames")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--every", type=int, default=12, metavar="N", help="take every n-th frame")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
