@@ -23,10 +23,10 @@ STILL = SceneSettings(
 )  # fmt: skip
 
 
-def picture() -> tuple[np.ndarray, np.ndarray]:
-    """A red disc on green (96,128,3), and where it is."""
-    y, x = np.mgrid[:96, :128]
-    disc = np.hypot(y - 40, x - 70) < 20
+def picture(scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A red disc on green (96,128,3), or `scale` times that, and where it is."""
+    y, x = np.mgrid[: 96 * scale, : 128 * scale]
+    disc = np.hypot(y - 40 * scale, x - 70 * scale) < 20 * scale
     return np.where(disc[..., None], RED, GREEN).astype(np.uint8), disc
 
 
@@ -39,10 +39,10 @@ def write_pair(folder: Path) -> np.ndarray:
 
 
 def test_things_end_where_their_colour_does() -> None:
-    image, disc = picture()
+    image, disc = picture(4)
     things = cut_out(image, np.random.default_rng(0), CutoutSettings())
-    thing = things == things[40, 70]
-    assert things[40, 70] > 0 and things[0, 0] == 0  # the background is too large to be a thing
+    thing = things == things[160, 280]
+    assert things[160, 280] > 0 and things[0, 0] == 0  # the background is too large to be a thing
     assert np.count_nonzero(thing & disc) / np.count_nonzero(thing | disc) > 0.9
 
 
