@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).parents[1]
 TINYSAM = REPOSITORY / "checkpoints" / "tinysam.pth"
+_LOCAL_PAIRS, _LOCAL_BIAS = 6, 3.0  # half the weight is lost at a distance of about one cell
 _TINYSAM_PREFIX = "tinysam:"
 
 # Sums and counts by name, as of train.metrics.RunningMeans.
@@ -176,12 +177,16 @@ def resume(
 def initialize(model: nn.Module, initial: str | Path) -> None:
     """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's.
 
+    ``local`` leaves them random, but lets memory attention begin by looking where it is, see :func:`look_nearby`.
     ``tinysam:PATH`` takes TinySAM's weights from another place than ``checkpoints/tinysam.pth``; anything else is the
     path of an i2v checkpoint. Raises FileNotFoundError or CheckpointError.
     """
     name = str(initial)
     if name == "none":
         log.info("the weights start random")
+    elif name == "local":
+        look_nearby(model)
+        log.info("the weights start random, but for memory attention, which starts local")
     elif name == "tinysam" or name.startswith(_TINYSAM_PREFIX):
         path = Path(name.removeprefix(_TINYSAM_PREFIX)) if name != "tinysam" else TINYSAM
         if not path.exists():
@@ -193,6 +198,24 @@ def initialize(model: nn.Module, initial: str | Path) -> None:
         load_tinysam(model, path)
     else:
         load_checkpoint(model, name)
+
+
+def look_nearby(model: nn.Module) -> None:
+    """Let memory attention find, of every memory, the place where it is itself, before it has learned anything.
+
+    With equal biases q = k = b, rotary scores are a sum of |b_j|^2 cos(f_j distance) over the channel pairs j, of
+    frequencies f_j: highest at the same place. Only the highest frequencies tell neighbours apart. From random
+    weights attention is uniform instead, says nothing of places, and takes thousands of steps to begin to.
+    """
+    for layer in model.get_submodule("memory_attention.layers").children():
+        attention = layer.get_submodule("cross_attn_image")
+        for name in ("q_proj", "k_proj"):
+            bias = attention.get_parameter(f"{name}.bias")
+            with torch.no_grad():
+                # Columns are the first half of the channels, rows the second; pairs are neighbours.
+                for half in bias.chunk(2):
+                    half.zero_()
+                    half[: 2 * _LOCAL_PAIRS : 2] = _LOCAL_BIAS
 
 
 def _group_names(state: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import make_predictor
 from torch import nn
 
 import train.checkpointing
@@ -117,3 +118,18 @@ def test_tinysam_starts_the_parts_that_it_has(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(train.checkpointing, "TINYSAM", tmp_path / "tinysam.pth")
     initialize(model, "tinysam")
     assert model.state_dict()["sam_prompt_encoder.no_mask_embed.weight"].tolist() == [[1.0] * 4]
+
+
+def test_a_local_start_looks_at_the_same_place_of_a_memory() -> None:
+    model = make_predictor().model
+    initialize(model, "local")
+    attention = model.memory_attention.layers[0].cross_attn_image
+    columns, rows = attention.rotate_keys.grid
+    with torch.no_grad():
+        # Without content, only places are left: of queries, and of keys of one memory.
+        places = torch.zeros(1, 1, columns * rows, attention.q_proj.out_features)
+        queries = attention.rotate_queries(places + attention.q_proj.bias)
+        keys = attention.rotate_keys(places + attention.k_proj.bias)
+        shares = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5).softmax(-1)[0, 0]
+    assert torch.equal(shares.argmax(-1), torch.arange(columns * rows))
+    assert shares.diagonal().min() > 1.5 / (columns * rows)

@@ -27,6 +27,8 @@ class SceneSettings:
     """How often things happen, as probabilities, and how strongly."""
 
     max_objects: int = 4  # of their own kind; look-alikes come on top
+    min_radius: float = 0.12  # of objects, in half screens
+    max_radius: float = 0.7
     lookalike: float = 0.4  # per object, that there is another much like it
     in_place: float = 0.3  # that things stay in the picture that they were cut out of, where there are cut-outs
     exit: float = 0.2  # per object, that it leaves the picture for a while
@@ -76,7 +78,7 @@ def _thing(
     generator: np.random.Generator, num_frames: int, size: int, settings: SceneSettings, footage: Footage
 ) -> list[Layer]:
     """An object of its own kind: layers from back to front that share a label."""
-    radius = math.exp(generator.uniform(math.log(0.12), math.log(0.7)))
+    radius = math.exp(generator.uniform(math.log(settings.min_radius), math.log(settings.max_radius)))
     pixels = _pixels(radius, size)
     texture, alpha = _sprite(generator, pixels, footage)
     poses = _poses(generator, num_frames, radius, settings)
