@@ -41,12 +41,14 @@ class ClipLoss:
         pred_obj_scores: bool = False,
         focal_gamma_obj_score: float = 0.0,
         focal_alpha_obj_score: float = -1.0,
+        mask_stride: int = 1,
     ) -> None:
         """``weight_dict``: of ``loss_mask``, ``loss_iou`` and, if it is to count, ``loss_class``.
 
         ``supervise_all_iou``: predicted IoUs of all candidates count, else that of the one whose mask does.
         ``iou_use_l1_loss``: absolute rather than squared differences. ``pred_obj_scores``: presence is predicted, and
         where an object is absent nothing else counts. The focal parameters are those of :func:`focal_loss`.
+        ``mask_stride``: masks are compared at a size reduced by it, which takes its square less time.
         """
         known = {"loss_mask", "loss_iou", "loss_class"}
         for name in ("loss_mask", "loss_iou"):
@@ -59,6 +61,7 @@ class ClipLoss:
         self.iou_use_l1_loss = iou_use_l1_loss
         self.pred_obj_scores = pred_obj_scores
         self.gamma, self.alpha = focal_gamma_obj_score, focal_alpha_obj_score
+        self.mask_stride = mask_stride
 
     def __call__(self, steps: Sequence[Sequence[FramePrediction]], targets: Tensor, num_objects: float) -> ClipLosses:
         """Predictions of every frame's decoding steps against targets (T,N,S,S) bool.
@@ -67,7 +70,7 @@ class ClipLoss:
         """
         total = targets.new_zeros(3, dtype=torch.float32)
         for frame, target in zip(steps, targets, strict=True):
-            wanted = target.float()
+            wanted = F.avg_pool2d(target.float(), self.mask_stride)
             weight = boundary_weight(wanted)
             total = total + sum(self._step(prediction, wanted, weight) for prediction in frame)
         mask, iou, presence = (total / num_objects).unbind()
@@ -76,7 +79,7 @@ class ClipLoss:
         return ClipLosses(core, mask.detach(), iou.detach(), presence.detach())
 
     def _step(self, prediction: FramePrediction, target: Tensor, weight: Tensor) -> Tensor:
-        """Sums (3,) over the objects of one decoding step: mask, IoU, presence."""
+        """Sums (3,) over the objects of one decoding step: mask, IoU, presence. ``target`` (N,H,W) in 0..1."""
         logits = candidates_at(prediction, (target.shape[-2], target.shape[-1]))
         wanted = target[:, None].expand_as(logits)
         mask_losses = structure_loss(logits, wanted, weight[:, None])
@@ -87,7 +90,7 @@ class ClipLoss:
         iou = iou_losses.mean(dim=1) if self.supervise_all_iou else iou_losses.gather(1, best)[:, 0]
         if not self.pred_obj_scores:
             return torch.stack((mask.sum(), iou.sum(), mask.new_zeros(())))
-        present = target.flatten(1).any(dim=1).float()
+        present = target.flatten(1).any(dim=1).float()  # any part of a pixel
         presence = focal_loss(prediction.presence[:, 0].float(), present, self.alpha, self.gamma)
         return torch.stack(((mask * present).sum(), (iou * present).sum(), presence.sum()))
 
@@ -126,7 +129,7 @@ def structure_loss(logits: Tensor, targets: Tensor, weight: Tensor | None = None
 
 def iou_loss(logits: Tensor, targets: Tensor, predicted: Tensor, use_l1_loss: bool) -> Tensor:
     """How far predicted IoUs (...) are from those that masks (...,H,W) really have -> (...)."""
-    found, wanted = logits > 0, targets > 0
+    found, wanted = logits > 0, targets > 0.5
     union = (found | wanted).flatten(-2).sum(-1)
     actual = (found & wanted).flatten(-2).sum(-1) / union.clamp(min=1)
     difference = predicted - actual

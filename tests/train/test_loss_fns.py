@@ -122,6 +122,16 @@ def test_candidates_are_enlarged_to_the_target_and_a_single_one_is_taken_as_give
     assert ClipLoss(WEIGHTS, pred_obj_scores=True)([[several]], target, 1).core.item() > 20
 
 
+def test_masks_can_be_compared_at_a_reduced_size() -> None:
+    target = square(16)
+    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    step = prediction(logits, torch.zeros(1, 3), torch.zeros(1, 1))
+    reduced = ClipLoss(WEIGHTS, pred_obj_scores=True, mask_stride=2)([[step]], target.bool(), 1)
+    halved = torch.nn.functional.avg_pool2d(target, 2)
+    assert halved.shape[-1] == 8
+    assert reduced.mask.item() == pytest.approx(ClipLoss(WEIGHTS)([[step]], halved.bool(), 1).mask.item())
+
+
 def test_weights_are_checked() -> None:
     with pytest.raises(ValueError, match="loss_iou"):
         ClipLoss({"loss_mask": 1.0})
