@@ -1,4 +1,4 @@
-# make demo    track an object in a rendered video with the small model
+# make demo    track an object in a rendered video with the small model; or VIDEO=clip.mp4 CLICK=210,350
 # make test    format, lint, types and tests: the check that CI runs
 #
 # Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
@@ -14,7 +14,7 @@ CONFORMANCE ?= ../shared/conformance/check.py
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	$(BIN)/i2v demo
+	$(BIN)/i2v demo $(if $(VIDEO),"$(VIDEO)" --overwrite) $(if $(CLICK),--click "$(CLICK)")
 
 test: lint unit
 

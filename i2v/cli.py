@@ -28,6 +28,7 @@ from i2v.cli_args import UsageError, collect_prompts, make_parser
 from i2v.demo import centre_of, render_demo_clip
 from i2v.export import ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
+from i2v.pretrained import PUBLISHED, ModelChoice, choose_model
 from i2v.utils.files import interrupts_deferred
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ class _Run:
     prompts: tuple[UserPrompt, ...]
     out: Path
     overwrite: bool
-    config: str
-    checkpoint: str | None
+    model: ModelChoice
     device: str | None
     overrides: tuple[str, ...] = ()
     direction: str = "forward"
@@ -102,8 +102,7 @@ def _track(args: Namespace) -> int:
         prompts=collect_prompts(args.marks or ()),
         out=args.out or _default_out(args.video),
         overwrite=args.overwrite,
-        config=args.config,
-        checkpoint=args.checkpoint,
+        model=choose_model(args.config, args.checkpoint),
         device=args.device,
         overrides=tuple(args.overrides),
         direction=args.direction,
@@ -116,6 +115,7 @@ def _track(args: Namespace) -> int:
 def _demo(args: Namespace) -> int:
     clip = None if args.video else render_demo_clip()
     click = args.click.click if args.click else None
+    model = choose_model(args.config, args.checkpoint)
     if clip is not None and click is None:
         click = (*centre_of(clip.masks[0]), 1)
     run = _Run(
@@ -124,16 +124,15 @@ def _demo(args: Namespace) -> int:
         out=args.out or (Path("i2v_demo") if clip else _default_out(args.video)),
         # Showing the demo again must not fail; a folder that the user names is the user's.
         overwrite=args.overwrite or (clip is not None and args.out is None),
-        config=args.config,
-        checkpoint=args.checkpoint,
+        model=model,
         device=args.device,
-        overrides=() if args.checkpoint else UNTRAINED_DEMO,
+        overrides=() if model.checkpoint else UNTRAINED_DEMO,
     )
     results = _perform(run)
     if clip is not None:
         ious = [_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
         print(f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}")
-    if args.checkpoint is None:
+    if model.checkpoint is None:
         print("these masks are those of random weights: give --checkpoint FILE to see the model track")
     return 0
 
@@ -151,11 +150,9 @@ def _default_out(video: Path) -> Path:
 def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
     results = ResultFolder(run.out, [prompt.obj_id for prompt in run.prompts], run.overwrite)
-    if run.checkpoint is None:
-        warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
-        print(f"i2v: warning: {warning}", file=sys.stderr)
+    _say_which(run.model)
     predictor = build_i2v_video_predictor(
-        run.config, ckpt_path=run.checkpoint, device=run.device, hydra_overrides_extra=list(run.overrides)
+        run.model.config, ckpt_path=run.model.checkpoint, device=run.device, hydra_overrides_extra=list(run.overrides)
     )
     state = predictor.init_state(run.video)
     with contextlib.closing(state):
@@ -164,6 +161,14 @@ def _perform(run: _Run) -> ResultFolder:
             _add_prompt(predictor, state, prompt)
         _follow(predictor, state, replace(run, prompts=tuple(prompts)), results)
     return results
+
+
+def _say_which(model: ModelChoice) -> None:
+    if model.checkpoint is None:
+        warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
+        print(f"i2v: warning: {warning}", file=sys.stderr)
+    elif model.is_nano:
+        print("i2v: using i2v-nano, the small model that comes with i2v; --checkpoint takes another", file=sys.stderr)
 
 
 def _check_video(run: _Run) -> None:
@@ -293,7 +298,8 @@ def _info(args: Namespace) -> int:
     from i2v.checkpoint import compare_state_dict, read_checkpoint, read_checkpoint_info
 
     info = read_checkpoint_info(args.checkpoint)
-    report = compare_state_dict(build_i2v(args.config, device="cpu"), read_checkpoint(args.checkpoint))
+    config = args.config or str(info.metadata.get("config", PUBLISHED))
+    report = compare_state_dict(build_i2v(config, device="cpu"), read_checkpoint(args.checkpoint))
     facts = {
         "file": args.checkpoint,
         "size": f"{args.checkpoint.stat().st_size:,} bytes",
@@ -303,7 +309,7 @@ def _info(args: Namespace) -> int:
         "dtypes": ", ".join(info.dtypes),
         **info.metadata,
         "also holds": ", ".join(info.other_keys) or "nothing",
-        "fits": f"{args.config}: {'yes' if report.fits else 'no'}; {report.describe()}",
+        "fits": f"{config}: {'yes' if report.fits else 'no'}; {report.describe()}",
     }
     for name, fact in facts.items():
         print(f"{name:<12}{fact}")

@@ -80,13 +80,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.description = "Say what a checkpoint holds; exit 0 if it fits the config, 1 if not."
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
-    parser.add_argument("--config", default="i2v-infer", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--config", metavar="NAME", help="default: the one that the checkpoint is for, or i2v-infer")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", default="i2v-infer", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights; without it they are random")
+    parser.add_argument("--config", metavar="NAME", help="default: i2v-nano-infer, with a checkpoint the one it is for")
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights; default: those of i2v-nano, the small model")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best there is")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <video>_i2v")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in the folder")

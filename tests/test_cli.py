@@ -34,6 +34,7 @@ from i2v.cli import main
 from i2v.demo import render_demo_clip
 from i2v.export import read_label_png
 from i2v.overlay import PALETTE
+from i2v.pretrained import nano_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +58,7 @@ def test_track_writes_results_that_agree(clip: Path, fake: FakePredictor, capsys
     output = capsys.readouterr()
     assert re.search(r"^10 frames in [\d.]+ s \([\d.]+ frames/s\)$", output.out, re.MULTILINE)
     assert "clip_i2v/overlay.mp4" in output.out
-    assert output.err.count("untrained") == 1
+    assert output.err.count("using i2v-nano") == 1
     assert "frames/s" in output.err
     assert fake.state is not None
     assert fake.state.closed
@@ -333,21 +334,34 @@ def test_demo_tracks_a_rendered_clip_and_may_be_repeated(
     monkeypatch.chdir(tmp_path)
     assert main(["demo"]) == 0
     assert main(["demo"]) == 0
-    assert fake.built_with["hydra_overrides_extra"] == ["model.image_size=128"]
+    assert fake.built_with["config"] == "i2v-nano-infer"
+    assert fake.built_with["ckpt_path"] == str(nano_checkpoint())
+    assert fake.built_with["hydra_overrides_extra"] == []
     masks = render_demo_clip().masks
     (obj_id, frame, ((x, y),), labels, box) = fake.prompts[0]
     assert (obj_id, frame, labels, box) == (1, 0, [1], None)
     assert masks[0, int(y), int(x)]
     assert len(decode(Path("i2v_demo/overlay.mp4"))) == 48
     output = capsys.readouterr()
-    assert "untrained" in output.err
-    assert "random weights" in output.out
+    assert output.err.count("using i2v-nano") == 2
+    assert "untrained" not in output.err
     # The stand-in takes what is red for the object; the number must be that of its masks.
     ious = []
     for t in range(48):
         found = read_label_png(Path(f"i2v_demo/masks/{t:05d}.png")) > 0
         ious.append((found & masks[t]).sum() / (found | masks[t]).sum())
     assert f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}\n" in output.out
+
+
+def test_demo_of_a_config_without_weights_says_what_its_masks_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakePredictor, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--config", "i2v-infer"]) == 0
+    assert fake.built_with["hydra_overrides_extra"] == ["model.image_size=128"]
+    output = capsys.readouterr()
+    assert "untrained" in output.err
+    assert "random weights" in output.out
 
 
 def test_demo_of_a_video_clicks_its_centre_unless_told(clip: Path, fake: FakePredictor, capsys: Any) -> None:

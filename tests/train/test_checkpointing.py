@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import make_predictor
+from support import TINY, make_predictor
 from torch import nn
 
 import train.checkpointing
 from i2v.checkpoint import CheckpointError
 from train.checkpointing import CheckpointFolder, Progress, RunFacts, initialize, resume, training_state
+from train.scripts import export_checkpoint
 
 FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
 
@@ -133,3 +134,17 @@ def test_a_local_start_looks_at_the_same_place_of_a_memory() -> None:
         shares = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5).softmax(-1)[0, 0]
     assert torch.equal(shares.argmax(-1), torch.arange(columns * rows))
     assert shares.diagonal().min() > 1.5 / (columns * rows)
+
+
+def test_a_state_becomes_a_checkpoint_for_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_predictor().model
+    state, output = tmp_path / "checkpoint.pt", tmp_path / "small.pt"
+    torch.save({"model": model.state_dict(), "optimizer": {}, "steps": {"train": 3}}, state)
+    assert export_checkpoint.main([str(state), str(output), "--config", str(TINY)]) == 0
+    assert f"small.pt: {output.stat().st_size:,} bytes" in capsys.readouterr().out
+    content = torch.load(output, weights_only=True)
+    assert sorted(content) == ["config", "model"] and content["config"] == str(TINY)
+    assert content["model"]["no_mem_embed"].dtype == torch.float16
+    assert torch.equal(content["model"]["no_mem_embed"], model.no_mem_embed.detach().half())
+    assert export_checkpoint.main([str(state), str(output), "--config", "i2v-infer"]) == 2
+    assert "checkpoint.pt" in capsys.readouterr().err

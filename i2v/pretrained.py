@@ -1,0 +1,56 @@
+"""i2v-nano, the small model that comes with i2v, and which model is meant where not all is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+NANO = "i2v-nano-infer"
+PUBLISHED = "i2v-infer"
+
+_PACKAGE = Path(__file__).parent
+# In a checkout it lies beside the checkpoints that users fetch; an installed package brings it along.
+_PLACES = (_PACKAGE.parent / "checkpoints", _PACKAGE / "checkpoints")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A config by name or path, and the file of its weights; ``None`` leaves them random."""
+
+    config: str
+    checkpoint: str | None
+
+    @property
+    def is_nano(self) -> bool:
+        """Whether it is the small model with the weights that come with it."""
+        return self.config == NANO and self.checkpoint == str(nano_checkpoint())
+
+
+def nano_checkpoint() -> Path:
+    """The weights of i2v-nano. FileNotFoundError where they did not come along."""
+    for folder in _PLACES:
+        if (folder / "i2v-nano.pt").is_file():
+            return folder / "i2v-nano.pt"
+    looked = " and ".join(str(folder) for folder in _PLACES)
+    raise FileNotFoundError(f"i2v-nano.pt, the small model that comes with i2v, is not in {looked}")
+
+
+def choose_model(config: str | None = None, checkpoint: str | None = None) -> ModelChoice:
+    """What is meant by a config and a checkpoint, of which either may be missing.
+
+    Without both it is i2v-nano. A checkpoint says for which config it is, if :func:`i2v.checkpoint.save_checkpoint` was
+    told; else it is for the published model. A config alone has random weights, but for i2v-nano's.
+    """
+    if checkpoint is not None:
+        return ModelChoice(config or _config_of(checkpoint), checkpoint)
+    if config in (None, NANO):
+        return ModelChoice(NANO, str(nano_checkpoint()))
+    assert config is not None
+    return ModelChoice(config, None)
+
+
+def _config_of(checkpoint: str) -> str:
+    # Imported late: it loads torch, which takes a while.
+    from i2v.checkpoint import read_checkpoint_info
+
+    return str(read_checkpoint_info(checkpoint).metadata.get("config", PUBLISHED))

@@ -1,0 +1,46 @@
+"""Which model is meant where not all is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import i2v.pretrained
+from i2v.build_i2v import build_i2v
+from i2v.checkpoint import read_checkpoint_info, save_checkpoint
+from i2v.pretrained import NANO, PUBLISHED, ModelChoice, choose_model, nano_checkpoint
+
+MOST_BYTES, MOST_PARAMETERS = 25_000_000, 8_000_000
+
+
+def test_nothing_said_means_the_small_model() -> None:
+    nano = ModelChoice(NANO, str(nano_checkpoint()))
+    assert choose_model() == choose_model(NANO) == nano and nano.is_nano
+    assert choose_model("i2v-infer") == ModelChoice("i2v-infer", None)
+    assert not choose_model("mine.yaml").is_nano
+
+
+def test_a_checkpoint_says_for_which_config_it_is(tmp_path: Path) -> None:
+    told, untold = tmp_path / "told.pt", tmp_path / "untold.pt"
+    save_checkpoint(torch.nn.Linear(2, 2), told, config="mine")
+    save_checkpoint(torch.nn.Linear(2, 2), untold)
+    assert choose_model(None, str(told)) == ModelChoice("mine", str(told))
+    assert choose_model("other", str(told)) == ModelChoice("other", str(told))
+    assert choose_model(None, str(untold)) == ModelChoice(PUBLISHED, str(untold))
+
+
+def test_the_small_model_is_small_and_complete() -> None:
+    path = nano_checkpoint()
+    assert path.stat().st_size < MOST_BYTES
+    info = read_checkpoint_info(path)
+    assert info.metadata["config"] == NANO and "float16" in info.dtypes
+    model = build_i2v(NANO, path, device="cpu")
+    assert sum(p.numel() for p in model.parameters()) < MOST_PARAMETERS
+
+
+def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(i2v.pretrained, "_PLACES", (tmp_path,))
+    with pytest.raises(FileNotFoundError, match=r"i2v-nano\.pt, the small model .* is not in"):
+        choose_model()

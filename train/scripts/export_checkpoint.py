@@ -1,0 +1,42 @@
+"""Make a checkpoint for inference of a run's state: the weights alone, in half precision, with the config they are for.
+
+    python -m train.scripts.export_checkpoint logs/i2v-nano-train/checkpoints/checkpoint.pt checkpoints/i2v-nano.pt \
+        --config i2v-nano-infer
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from i2v.build_i2v import build_i2v
+from i2v.checkpoint import CheckpointError, save_checkpoint
+from i2v.config import ConfigError
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 when done, 2 if a file or a config is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m train.scripts.export_checkpoint", description=__doc__)
+    parser.add_argument("state", type=Path, help="checkpoint.pt, checkpoint_N.pt or best.pt of a run")
+    parser.add_argument("output", type=Path, help="the file to write; one that is there is replaced")
+    parser.add_argument("--config", required=True, metavar="NAME", help="with which the weights are to be used")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    args = parser.parse_args(arguments)
+    try:
+        model = build_i2v(args.config, args.state, device="cpu")
+    except (CheckpointError, ConfigError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], config=args.config)
+    print(f"{args.output}: {args.output.stat().st_size:,} bytes, for {args.config}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
