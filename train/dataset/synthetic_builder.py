@@ -29,6 +29,11 @@ class SceneSettings:
     max_objects: int = 4  # of their own kind; look-alikes come on top
     min_radius: float = 0.12  # of objects, in half screens
     max_radius: float = 0.7
+    min_speed: float = 0.02  # of objects, in half screens per `pace`
+    max_speed: float = 0.7
+    min_pace: float = 3  # frames until objects and camera move on otherwise
+    max_pace: float = 16
+    max_pan: float = 0.3  # of the camera, in half screens per `pace`
     lookalike: float = 0.4  # per object, that there is another much like it
     in_place: float = 0.3  # that things stay in the picture that they were cut out of, where there are cut-outs
     exit: float = 0.2  # per object, that it leaves the picture for a while
@@ -51,7 +56,7 @@ def build_scene(
     things: list[list[Layer]] = []
     still = footage.cutouts.still(generator, size) if _plays_in_place(generator, settings, footage) else None
     if still is not None:
-        things += [[layer] for layer in _things_in_place(generator, num_frames, still)]
+        things += [[layer] for layer in _things_in_place(generator, num_frames, still, settings)]
     for _ in range(int(generator.integers(still is None, settings.max_objects + 1))):
         thing = _thing(generator, num_frames, size, settings, footage)
         things.append(thing)
@@ -78,7 +83,7 @@ def _thing(
     generator: np.random.Generator, num_frames: int, size: int, settings: SceneSettings, footage: Footage
 ) -> list[Layer]:
     """An object of its own kind: layers from back to front that share a label."""
-    radius = math.exp(generator.uniform(math.log(settings.min_radius), math.log(settings.max_radius)))
+    radius = _log_uniform(generator, settings.min_radius, settings.max_radius)
     pixels = _pixels(radius, size)
     texture, alpha = _sprite(generator, pixels, footage)
     poses = _poses(generator, num_frames, radius, settings)
@@ -180,8 +185,8 @@ def _occluder(generator: np.random.Generator, num_frames: int, size: int) -> Lay
 
 def _poses(generator: np.random.Generator, num_frames: int, radius: float, settings: SceneSettings) -> np.ndarray:
     """Where an object is: it wanders, turns, grows, is seen from other sides, and may leave for a while."""
-    pace = math.exp(generator.uniform(math.log(3), math.log(16)))
-    speed = math.exp(generator.uniform(math.log(0.02), math.log(0.7)))
+    pace = _log_uniform(generator, settings.min_pace, settings.max_pace)
+    speed = _log_uniform(generator, settings.min_speed, settings.max_speed)
     centre = generator.uniform(-0.8, 0.8, 2) + smooth_path(generator, num_frames, pace, speed, 2)
     if generator.random() < settings.exit:
         centre = centre + _excursion(generator, num_frames)
@@ -225,8 +230,8 @@ def _backdrop(generator: np.random.Generator, num_frames: int, size: int, footag
 def _cameras(generator: np.random.Generator, num_frames: int, settings: SceneSettings) -> np.ndarray:
     """Pan, roll, zoom and shake, from no motion on the first frame."""
     strength = float(generator.random() < settings.camera)
-    pace = math.exp(generator.uniform(math.log(3), math.log(16)))
-    pan = smooth_path(generator, num_frames, pace, strength * generator.uniform(0, 0.3), 2)
+    pace = _log_uniform(generator, settings.min_pace, settings.max_pace)
+    pan = smooth_path(generator, num_frames, pace, strength * generator.uniform(0, settings.max_pan), 2)
     roll = smooth_path(generator, num_frames, pace, strength * generator.uniform(0, 0.2))[:, 0]
     zoom = smooth_path(generator, num_frames, pace, strength * generator.uniform(0, 0.2))
     shake = strength * generator.choice([0.0, 0.01]) * generator.normal(size=(num_frames, 2))
@@ -271,23 +276,27 @@ def _plays_in_place(generator: np.random.Generator, settings: SceneSettings, foo
     return footage.cutouts.wanted(generator) and bool(generator.random() < settings.in_place)
 
 
-def _things_in_place(generator: np.random.Generator, num_frames: int, still: Still) -> list[Layer]:
+def _things_in_place(
+    generator: np.random.Generator, num_frames: int, still: Still, settings: SceneSettings
+) -> list[Layer]:
     """One or two things of a picture where they are in it; half of them move a little."""
     count = min(int(generator.integers(1, 3)), len(still.things))
     return [
-        _thing_in_place(generator, num_frames, still.picture, still.things[i])
+        _thing_in_place(generator, num_frames, still.picture, still.things[i], settings)
         for i in generator.permutation(len(still.things))[:count]
         if still.things[i].any()
     ]
 
 
-def _thing_in_place(generator: np.random.Generator, num_frames: int, picture: Tensor, mask: Tensor) -> Layer:
+def _thing_in_place(
+    generator: np.random.Generator, num_frames: int, picture: Tensor, mask: Tensor, settings: SceneSettings
+) -> Layer:
     top, bottom, left, right = bounds(mask)
     half = picture.shape[-1] / 2
     centre = np.array([left + right, top + bottom]) / 2 / half - 1
     extent = np.array([right - left, bottom - top]) / 2 / half
     strength = float(generator.random() < 0.5)
-    pace = math.exp(generator.uniform(math.log(3), math.log(16)))
+    pace = _log_uniform(generator, settings.min_pace, settings.max_pace)
     path = smooth_path(generator, num_frames, pace, 0.15 * strength, 2)
     turn = smooth_path(generator, num_frames, pace, 0.15 * strength)[:, 0]
     grow = smooth_path(generator, num_frames, pace, 0.1 * strength)
@@ -306,3 +315,8 @@ def _thing_in_place(generator: np.random.Generator, num_frames: int, picture: Te
 def _pixels(radius: float, size: int) -> int:
     """Side of a sprite that is drawn at about one pixel per pixel."""
     return int(min(max(math.ceil(radius * size * 1.2), 16), size))
+
+
+def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    """Small values as often as large ones, by ratio."""
+    return math.exp(generator.uniform(math.log(low), math.log(high)))
