@@ -40,7 +40,7 @@ class Results:
         for measure in MEASURES:
             parts.append(f"{measure} by video:")
             parts.append(_table(("video", *self.methods), self._by_video(measure)))
-        facts = [f"- {key}: {_shown(value)}" for key, value in self.facts.items()]
+        facts = [f"- {key}: {_shown(value)}" for key, value in self.facts.items() if value]
         return "\n\n".join([*parts, "\n".join(facts)]) + "\n"
 
     def _by_video(self, measure: str) -> list[tuple[Any, ...]]:

@@ -28,7 +28,8 @@ def score(video: str, obj: str, j: float, f: float) -> ObjectScore:
 def test_tables_show_means_over_objects_and_by_video() -> None:
     first = Scores((score("a", "1", 0.5, 0.7), score("a", "2", 0.3, 0.3), score("b", "1", 1.0, 0.9)))
     second = Scores((score("b", "1", 0.25, 0.75),))
-    results = Results({"copy": first, "other": second}, {"command": "x y", "versions": {"torch": "3", "numpy": "4"}})
+    facts = {"command": "x y", "model": {}, "versions": {"torch": "3", "numpy": "4"}}
+    results = Results({"copy": first, "other": second}, facts)
     lines = results.as_markdown().splitlines()
     assert lines[:4] == [
         "| method | J&F | J | F |",
