@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import hashlib
 import importlib.metadata
-import os
 import platform
 import shlex
 import sys
@@ -30,6 +29,7 @@ if not __package__:
 
 from i2v.config import load_config
 from sav_dataset.utils.datasets import Dataset, open_dataset
+from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs import semi_infer
 from test_pvs.prompts import PROTOCOLS
@@ -38,6 +38,7 @@ from tools.baselines import BASELINES, DATASETS, predict
 from tools.rendered_clips import REMEDY, RenderedClips
 from tools.result_tables import Results
 
+VIDEO_LIST = "videos.txt"  # which videos were scored
 PACKAGES = ("i2v", "torch", "numpy", "opencv-python-headless")  # whose versions the tables name
 
 
@@ -102,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prompts", nargs="*", choices=PROTOCOLS, default=["gm", "bb", "3c"], help="default: gm bb 3c")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
     add("--output", type=Path, required=True, help="folder for masks and tables")
     return parser
 
@@ -130,6 +131,7 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
     if model is None and not args.baselines:
         raise ValueError("nothing to score: wanted --config, --baselines or both")
     dataset = source.open(args.output)
+    write_text(args.output / VIDEO_LIST, "".join(f"{video}\n" for video in dataset.videos))
     trees = {}
     for baseline in args.baselines:
         trees[baseline] = args.output / "masks" / baseline
@@ -149,6 +151,8 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
 def _source(args: argparse.Namespace) -> BenchmarkFolder | RenderedClips:
     if args.rendered is None:
         return BenchmarkFolder(args.dataset, args.data_root, args.video_list)
+    if args.video_list is not None:
+        raise ValueError("--video_list: wanted --data_root, too; of rendered clips all count")
     return RenderedClips(args.rendered, args.clip_frames, args.clip_size, args.clip_seed, tuple(args.backgrounds))
 
 
@@ -172,15 +176,14 @@ def _predict(model: Model, prompt: str, dataset: Dataset, folder: Path, args: ar
         "dataset": dataset.name,
         "images": dataset.images,
         "annotations": dataset.annotations,
-        "data_root": dataset.annotations.parent,
+        "data_root": dataset.images.parent,
+        "video_list": args.output / VIDEO_LIST,
         "output_root": folder.parent,
         "save_dir_name": folder.name,
         "device": args.device,
         "workers": args.workers,
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    if args.video_list is not None:
-        words += ["--video_list", str(args.video_list)]
+    words = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
     parsed = semi_infer.make_parser().parse_args([*words, "--", *model.overrides])
     failures = semi_infer.run(parsed)
     if failures:

@@ -86,8 +86,12 @@ def model_of(checkpoint: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_command_scores_all_methods(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, out = make_label_tree(tmp_path / "data", {"a": (6, [0, 2]), "b": (5, [0])}), tmp_path / "out"
+    root = make_label_tree(tmp_path / "data", {"a": (6, [0, 2]), "b": (5, [0]), "other": (4, [0])})
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("a\nb\n")
+    out = tmp_path / "out"
     command = ["--data_root", str(root), "--output", str(out), "--baselines", "copy", "--prompts", "gm", "3c"]
     command += model_of(checkpoint)
     assert main(command) == 0
@@ -97,8 +101,10 @@ def test_the_command_scores_all_methods(tmp_path: Path, checkpoint: Path, capsys
     assert [row["method"] for row in values["methods"]] == ["copy", "small gm", "small 3c"]
     assert values["command"] == shlex.join(["python", "tools/results.py", *command])
     assert len(values["model"]["sha256"]) == 64 and torch.__version__.startswith(values["versions"]["torch"])
+    assert [video["video"] for video in values["methods"][1]["videos"]] == ["a", "b"]
     trees = [out / "masks" / "copy", *(out / "masks").glob("small-*/Semi_davis2017_small_*")]
-    found = sorted(evaluate(root / "Annotations", tree, EvaluationSettings(num_processes=1)).jf for tree in trees)
+    settings = EvaluationSettings(num_processes=1)
+    found = sorted(evaluate(root / "Annotations", tree, settings, ["a", "b"]).jf for tree in trees)
     assert found == pytest.approx(sorted(row["J&F"] for row in values["methods"]))
     # Again: nothing is made a second time, and the figures are the same.
     mask = next(iter((out / "masks").glob("small-*/*_gm/a/00003.png")))
@@ -130,6 +136,7 @@ def test_rendered_clips_by_the_command(tmp_path: Path, capsys: pytest.CaptureFix
         (["--data_root", "nowhere"], "no folder of frames; tried nowhere"),
         (["--rendered", "0"], "num_videos, num_frames and resolution: wanted at least 1"),
         (["--rendered", "1", "--baselines"], "nothing to score: wanted --config, --baselines or both"),
+        (["--rendered", "1", "--video_list", "x.txt"], "--video_list: wanted --data_root, too"),
         (["--rendered", "1", "--checkpoint", "x.pt"], "--checkpoint: wanted --config, too"),
         (["--rendered", "1", "--config", "nothing"], "nothing"),
         (["--rendered", "1", "--config", "i2v-infer", "--checkpoint", "nowhere.pt"], "nowhere.pt"),
