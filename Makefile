@@ -1,5 +1,6 @@
 # make demo    track an object in a rendered video with the small model; or VIDEO=clip.mp4 CLICK=210,350
 # make test    format, lint, types and tests: the check that CI runs
+# make docs    the API reference as HTML: build/docs/index.html
 #
 # Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
 #   make test PYTHON=python3.12 VENV=/tmp/i2v-venv
@@ -10,13 +11,16 @@ BIN := $(VENV)/bin
 TREES := $(wildcard i2v train test_pvs tools sav_dataset)
 CONFORMANCE ?= ../shared/conformance/check.py
 
-.PHONY: demo test lint format unit conformance clean
+.PHONY: demo test docs lint format unit conformance clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/i2v demo $(if $(VIDEO),"$(VIDEO)" --overwrite) $(if $(CLICK),--click "$(CLICK)")
 
 test: lint unit
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tools/api_docs.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -44,7 +48,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,train]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,train,docs]"
 	touch $(VENV)/.installed $@
 
 # Debian's Python comes without ensurepip, and then leaves an environment behind that has no pip.

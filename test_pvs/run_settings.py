@@ -6,11 +6,19 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from i2v.utils.files import replacing
 
 FILE_NAME = "settings.json"
+
+
+class Settings(Protocol):
+    """What the contents of a folder depend on."""
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,30 +42,36 @@ class RunSettings:
         """As JSON values; the checkpoint by its contents, which is what matters."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.checkpoint is not None:
-            values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": _sha256(Path(self.checkpoint))}
+            values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": file_sha256(self.checkpoint)}
         return values
 
 
-def claim_folder(folder: Path, settings: RunSettings, overwrite: bool = False) -> None:
-    """Make a folder for a run, or go on with one of the same settings. ValueError if it holds one of others."""
+def claim_folder(
+    folder: Path,
+    settings: Settings,
+    overwrite: bool = False,
+    remedy: str = "give another --save_dir_name, or --overwrite to make all masks again",
+) -> None:
+    """Make a folder for a run, or go on with one of the same settings. ValueError if it holds one of others.
+
+    ``remedy``: what its message tells the user to do.
+    """
     path = folder / FILE_NAME
     ours = settings.describe()
     if path.exists() and not overwrite:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         different = [f"{key}: {theirs.get(key)} there, {ours[key]} now" for key in ours if theirs.get(key) != ours[key]]
         if different:
-            raise ValueError(
-                f"{folder} holds a run with other settings ({'; '.join(different)}): "
-                "give another --save_dir_name, or --overwrite to make all masks again"
-            )
+            raise ValueError(f"{folder} holds a run with other settings ({'; '.join(different)}): {remedy}")
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

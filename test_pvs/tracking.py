@@ -25,7 +25,7 @@ def track_together(
     """
     targets = in_order(targets)
     with predictor.init_state(video) as state:
-        _check_targets(state.source, targets)
+        check_targets(state.source, targets)
         _prompt_on(targets[0].frame, predictor, state, targets, prompt)
         for frame, objects, logits in predictor.propagate_in_video(state, targets[0].frame):
             yield frame, objects, logits
@@ -51,7 +51,8 @@ def in_order(targets: Sequence[Target]) -> list[Target]:
     return sorted(targets, key=lambda target: target.frame)
 
 
-def _check_targets(source: FrameSource, targets: Sequence[Target]) -> None:
+def check_targets(source: FrameSource, targets: Sequence[Target]) -> None:
+    """Raise ValueError for masks that are not of the video's size, IndexError for frames that it does not have."""
     for target in targets:
         height, width = target.mask.shape
         if (height, width) != (source.height, source.width):

@@ -77,18 +77,19 @@ def _as_json(contents: ReportContents, worst: Sequence[ObjectScore]) -> dict[str
         **contents.facts,
         "num_videos": len(videos),
         "num_objects": len(scores.objects),
-        **_averages(scores),
-        "parts": {name: _averages(part) for name, part in contents.parts.items()},
+        **averages(scores),
+        "parts": {name: averages(part) for name, part in contents.parts.items()},
         "warnings": list(scores.warnings),
-        "videos": [{"video": name, **_averages(part)} for name, part in videos],
+        "videos": [{"video": name, **averages(part)} for name, part in videos],
         "objects": [
-            {"video": s.video, "object": s.obj, **_averages(s), "frames": [asdict(frame) for frame in s.frames]}
+            {"video": s.video, "object": s.obj, **averages(s), "frames": [asdict(frame) for frame in s.frames]}
             for s in worst
         ],
     }
 
 
-def _averages(scores: Scores | ObjectScore) -> dict[str, float]:
+def averages(scores: Scores | ObjectScore) -> dict[str, float]:
+    """The three measures in percent, by their names in tables and JSON."""
     return {"J&F": scores.jf, "J": scores.j, "F": scores.f}
 
 

@@ -1,0 +1,174 @@
+"""Predict a benchmark without a model: what any model has to beat.
+
+python tools/baselines.py copy --data_root DIR --output DIR
+python tools/baselines.py flow --data_root DIR --output DIR
+
+copy: an object's first mask on every frame. flow: that mask carried from frame to frame by OpenCV's DIS optical flow.
+flow-fine: the same with flow found at full resolution. The masks are scored by sav_dataset/sav_evaluator.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+if not __package__:
+    # Run as a script, this file sees only its own folder.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from i2v.export import write_label_png
+from i2v.utils.video import FrameSource, open_source
+from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
+from test_pvs.mask_writer import MaskFolder
+from test_pvs.prompts import Target
+from test_pvs.targets import Annotations, frame_names, read_targets
+from test_pvs.tracking import check_targets
+
+SoftMasks = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+
+Carry = Callable[[SoftMasks, Picture, Picture], SoftMasks]
+"""Takes objects' soft masks (N,H,W), 0 to 1, from a frame (H,W,3) to the one after it."""
+
+NUM_WRITERS = 2  # threads that compress PNGs
+DATASETS = tuple(name for name, layout in LAYOUTS.items() if not layout.object_folders)
+
+
+def keep(masks: SoftMasks, previous: Picture, frame: Picture) -> SoftMasks:
+    """Leave masks where they are."""
+    return masks
+
+
+class FlowWarp:
+    """Carries masks along DIS optical flow.
+
+    The flow is sought from the new frame back to the previous one, so every new pixel knows where it was. The mask
+    there is read between pixels, bilinearly, and stays soft: rounded on every frame it would fit less well. What comes
+    from off the picture is background.
+    """
+
+    def __init__(self, preset: str, finest_scale: int | None = None, refine: bool = True) -> None:
+        """``preset``: OpenCV's ultrafast, fast or medium. ``finest_scale``: halvings of the picture at which the search
+        ends, 0 is full resolution (default: the preset's). ``refine``: with the preset's variational refinement.
+
+        Raises RuntimeError where OpenCV is missing.
+        """
+        try:
+            self._cv2: Any = importlib.import_module("cv2")
+        except ImportError as error:
+            raise RuntimeError("optical flow needs OpenCV: pip install opencv-python-headless (extra dev)") from error
+        cv2 = self._cv2
+        self._flow = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
+        if finest_scale is not None:
+            self._flow.setFinestScale(finest_scale)
+        if not refine:
+            self._flow.setVariationalRefinementIterations(0)
+
+    def __call__(self, masks: SoftMasks, previous: Picture, frame: Picture) -> SoftMasks:
+        cv2 = self._cv2
+        before, now = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (previous, frame))
+        flow = self._flow.calc(now, before, None)
+        rows, columns = np.indices(now.shape, np.float32)
+        x, y = columns + flow[..., 0], rows + flow[..., 1]
+        # Borders of a constant value are 0.
+        warped = [cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for mask in masks]
+        return np.stack(warped)
+
+
+# The presets search at a quarter or half of the resolution, which is coarse for videos of 270 rows; refinement smooths
+# motion across the edges of objects. docs/results.md has the figures.
+BASELINES: dict[str, Callable[[], Carry]] = {
+    "copy": lambda: keep,
+    "flow": lambda: FlowWarp("ultrafast"),
+    "flow-fine": lambda: FlowWarp("medium", finest_scale=0, refine=False),
+}
+
+
+def follow(source: FrameSource, targets: Sequence[Target], carry: Carry) -> Iterator[Picture]:
+    """Label images (H,W) of every frame of a video; an object starts with its true mask, which covers others.
+
+    A pixel belongs to the object whose soft mask has more than half of it. Raises as ``check_targets`` does.
+    """
+    check_targets(source, targets)
+    labels = np.array([int(target.obj) for target in targets], np.uint8)
+    masks = np.zeros((len(targets), source.height, source.width), np.float32)
+    frame = source.read(0)
+    for t in range(source.num_frames or 0):
+        previous, frame = frame, source.read(t)
+        masks = carry(masks, previous, frame)
+        for number, target in enumerate(targets):
+            if target.frame == t:
+                masks = np.where(target.mask, np.float32(0), masks)
+                masks[number] += target.mask
+        # Masks that share a pixel have at most all of it together, so no other object has more than half of it, too.
+        yield np.where(masks.max(axis=0) > 0.5, labels[masks.argmax(axis=0)], np.uint8(0))
+
+
+def predict_video(dataset: Dataset, video: str, carry: Carry, output: Path, threads: ThreadPoolExecutor) -> None:
+    """Write a video's label images to a folder, which appears when complete. ValueError if it has no object."""
+    names = frame_names(dataset.frames(video))
+    annotations = Annotations(dataset.annotations / video, single_object=dataset.layout.single_object)
+    targets = read_targets(annotations, names)
+    if not targets:
+        raise ValueError(f"{annotations.folder}: no object is annotated")
+    with open_source(dataset.frames(video)) as source, MaskFolder(output, write_label_png, threads) as folder:
+        for name, labels in zip(names, follow(source, targets, carry), strict=True):
+            folder.put(f"{name}.png", labels)
+
+
+def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = False) -> None:
+    """Write the masks of a baseline for all videos below ``output``; those that are there stay unless ``overwrite``.
+
+    Raises ValueError for an unknown baseline, for benchmarks that are not of label images, and for files that are no
+    such benchmark; RuntimeError where OpenCV is missing.
+    """
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline: wanted one of {', '.join(BASELINES)}, got {baseline!r}")
+    if dataset.layout.object_folders:
+        raise ValueError(f"dataset: wanted one of {', '.join(DATASETS)}, got {dataset.name!r}")
+    carry = BASELINES[baseline]()
+    pending = [video for video in dataset.videos if overwrite or not (output / video).is_dir()]
+    with ThreadPoolExecutor(NUM_WRITERS) as threads:
+        for video in tqdm(pending, desc=baseline, unit=" videos"):
+            predict_video(dataset, video, carry, output / video, threads)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("baseline", choices=BASELINES)
+    parser.add_argument("--dataset", choices=DATASETS, default="davis2017", help="benchmark (default: %(default)s)")
+    parser.add_argument("--data_root", type=Path, required=True, help="its folder")
+    parser.add_argument("--video_list", type=Path, help="only the videos of this list")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
+    parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    args = make_parser().parse_args(argv)
+    try:
+        dataset = open_dataset(args.dataset, args.data_root, video_list=args.video_list)
+        predict(dataset, args.baseline, args.output, args.overwrite)
+    except (ValueError, OSError, RuntimeError, IndexError) as error:
+        print(f"baselines: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("baselines: interrupted", file=sys.stderr)
+        return 130
+    print(f"{len(dataset.videos)} videos in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
