@@ -119,11 +119,14 @@ class I2VModel(nn.Module):
 
     def condition(self, features: FrameFeatures, readout: MemoryReadout | None) -> FrameContext:
         """Features in the light of a readout of B objects, or marked as without memory."""
-        if readout is None:
-            conditioned = features.vision + self.no_mem_embed.reshape(1, -1, 1, 1)
-        else:
-            conditioned = self.memory_attention(features, readout)
-        return FrameContext(features, conditioned, readout)
+        if readout is not None:
+            return self.condition_all(features, [readout])[0]
+        return FrameContext(features, features.vision + self.no_mem_embed.reshape(1, -1, 1, 1), None)
+
+    def condition_all(self, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[FrameContext]:
+        """Features in the light of each readout; what does not depend on memory is computed once."""
+        conditioned = self.memory_attention(features, readouts)
+        return [FrameContext(features, c, readout) for c, readout in zip(conditioned, readouts, strict=True)]
 
     def segment(self, context: FrameContext, prompt: Prompt | None = None) -> FramePrediction:
         """Masks of B objects on a frame. A mask prompt is the answer itself; without a prompt memory decides."""

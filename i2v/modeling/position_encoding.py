@@ -88,9 +88,18 @@ class AxialRotary(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Rotate tokens (...,k*n,C), n positions of the grid in row-major order, repeated k times."""
         pairs = tokens.float().unflatten(-2, (-1, self.num_positions)).unflatten(-1, (-1, 2))
-        real, imaginary = pairs.unbind(-1)
-        rotated = torch.stack((real * self.cos - imaginary * self.sin, real * self.sin + imaginary * self.cos), dim=-1)
-        return rotated.flatten(-2).flatten(-3, -2).to(tokens.dtype)
+        return _turn(pairs, self.cos, self.sin).flatten(-2).flatten(-3, -2).to(tokens.dtype)
+
+    def by_axis(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What places do to vectors (n,C), one axis at a time: (columns,n,C/2) and (rows,n,C/2), float32.
+
+        A vector at column x and row y is rotated to the first result's entry x and the second's entry y, joined.
+        """
+        first, second = vectors.float().unflatten(-1, (-1, 2)).chunk(2, dim=-2)
+        columns, half = self.grid[0], self.num_channels // 4
+        by_column = _turn(first, self.cos[:columns, None, :half], self.sin[:columns, None, :half])
+        by_row = _turn(second, self.cos[::columns, None, half:], self.sin[::columns, None, half:])
+        return by_column.flatten(-2), by_row.flatten(-2)
 
     def _build(self, device: torch.device) -> None:
         columns, rows = self.grid
@@ -108,3 +117,9 @@ class AxialRotary(nn.Module):
         if self.cos.dtype != torch.float32 and self.cos.device.type != "meta":
             self._build(self.cos.device)
         return self
+
+
+def _turn(pairs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (...,2) by angles with these cosines and sines."""
+    real, imaginary = pairs.unbind(-1)
+    return torch.stack((real * cos - imaginary * sin, real * sin + imaginary * cos), dim=-1)
