@@ -128,7 +128,7 @@ class Tracker:
         """One memory for every prediction, made of its mask as it was before holes were filled."""
         parts = self._apart(predictions)
         batches = parts if self._one_by_one else [FramePrediction.batch(parts)]
-        return [m for batch in batches for m in self.model.memorize(frame, features, batch).split()]
+        return [m for memories in self.model.memorize_all(frame, features, batches) for m in memories.split()]
 
     @property
     def _one_by_one(self) -> bool:

@@ -67,42 +67,46 @@ class GridMemory:
     def average(self, queries: Tensor, maps: AxisMaps) -> Tensor:
         """Tokens averaged by the softmax of their scores with queries (N,C), rotated and scaled -> (N,M) float32.
 
-        Queries are the last axis of all that follows: scores by column and by row then come out of matrix products in
-        layouts that are cheap to add. Needs no gradient.
+        Queries are the last axis of all that follows, so that scores by column can be added to those by row where they
+        are. Needs no gradient.
         """
-        scratch = _Scratch.of(self, queries)
+        num_keys = self.by_row.shape[0] * self.by_row.shape[1] + len(self.loose)
+        tile_size = min(max(MAX_SCORES // num_keys // TILE_STEP, 1) * TILE_STEP, len(queries))
+        scratch = queries.new_empty(num_keys * tile_size)
         averages, shifted = [], False
-        for tile in queries.split(scratch.num_queries):
-            sums = self._sums(tile, maps, scratch, shifted)
+        for tile in queries.split(tile_size):
+            scores = scratch[: num_keys * len(tile)].view(num_keys, len(tile))
+            sums = self._sums(tile, maps, scores, shifted)
             if not shifted and not _safe(sums[-1]):
                 # Scores are too far from 0 for exp to take them as they are; those that follow will hardly be milder.
                 shifted = True
-                sums = self._sums(tile, maps, scratch, shifted)
+                sums = self._sums(tile, maps, scores, shifted)
             averages.append((sums[:-1] / sums[-1]).t())
         return torch.cat(averages)
 
-    def _sums(self, queries: Tensor, maps: AxisMaps, scratch: _Scratch, shifted: bool) -> Tensor:
-        """Sums of exp(score) times a token (M,n), and of exp(score) alone in the last row; (M+1,n) float32."""
-        scores, placed = self._score(queries, maps, scratch)
+    def _sums(self, queries: Tensor, maps: AxisMaps, scores: Tensor, shifted: bool) -> Tensor:
+        """Sums of exp(score) times a token (M,n), and of exp(score) alone in the last row; (M+1,n) float32.
+
+        ``scores`` (keys,n) is overwritten. ``shifted``: of every query, exp is taken of scores less their maximum.
+        """
+        placed, loose = scores.split((len(scores) - len(self.loose), len(self.loose)))
+        placed = placed.view(len(self.by_row), -1, len(queries))
+        self._score(queries, maps, placed, loose)
         if shifted:
             self._shift(scores)
         scores.exp_()
         sums = torch.bmm(self.values.transpose(1, 2), placed).sum(dim=0, dtype=torch.float32)
-        return sums + (self.loose_values.t() @ scores[len(scores) - len(self.loose) :]).float()
+        return sums + (self.loose_values.t() @ loose).float()
 
-    def _score(self, queries: Tensor, maps: AxisMaps, scratch: _Scratch) -> tuple[Tensor, Tensor]:
-        """Scores (keys,n) of a tile of queries (n,C), and those of placed keys as (Y,T*X,n), on the same storage."""
+    def _score(self, queries: Tensor, maps: AxisMaps, placed: Tensor, loose: Tensor) -> None:
+        """Fill in the scores of queries (n,C) with placed keys (Y,T*X,n) and with loose ones (keys,n)."""
         by_column, by_row = queries.t().chunk(2)
         columns = (maps.columns.flatten(0, 1) @ by_column).unflatten(0, maps.columns.shape[:2])
         rows = (maps.rows.flatten(0, 1) @ by_row).unflatten(0, maps.rows.shape[:2])
-        scores, column_scores = scratch.views(len(queries))
-        placed = scores[: len(scores) - len(self.loose)].view(len(rows), -1, len(queries))
         torch.bmm(self.by_row, rows, out=placed)
-        torch.bmm(self.by_column, columns, out=column_scores)
-        placed.view(-1, len(columns), len(queries)).add_(column_scores.transpose(0, 1))
+        placed.view(-1, len(columns), len(queries)).transpose(0, 1).baddbmm_(self.by_column, columns)
         # A token without a place is not turned, which is what column 0 and row 0 do.
-        scores[len(scores) - len(self.loose) :] = self.loose @ (columns[0] + rows[0])
-        return scores, placed
+        loose.copy_(self.loose @ (columns[0] + rows[0]))
 
     def _shift(self, scores: Tensor) -> None:
         """Make the highest score of every query 0, which changes no average."""
@@ -113,31 +117,6 @@ class GridMemory:
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return (self.by_row, self.by_column, self.loose, self.values, self.loose_values)
-
-
-@dataclass(frozen=True)
-class _Scratch:
-    """Room for the scores of a tile of queries, used by one tile after the other."""
-
-    scores: Tensor
-    column_scores: Tensor
-    num_keys: int
-    grid: tuple[int, int]  # X, Y*T
-    num_queries: int
-
-    @classmethod
-    def of(cls, memory: GridMemory, queries: Tensor) -> _Scratch:
-        num_placed = memory.by_row.shape[0] * memory.by_row.shape[1]
-        num_keys = num_placed + len(memory.loose)
-        size = min(max(MAX_SCORES // num_keys // TILE_STEP, 1) * TILE_STEP, len(queries))
-        grid = (memory.by_column.shape[0], memory.by_column.shape[1])
-        return cls(queries.new_empty(num_keys * size), queries.new_empty(num_placed * size), num_keys, grid, size)
-
-    def views(self, num_queries: int) -> tuple[Tensor, Tensor]:
-        """Scores (keys,n) and column scores (X,Y*T,n) for n queries."""
-        scores = self.scores[: self.num_keys * num_queries].view(self.num_keys, num_queries)
-        columns, rest = self.grid
-        return scores, self.column_scores[: columns * rest * num_queries].view(columns, rest, num_queries)
 
 
 def _safe(sums: Tensor) -> bool:

@@ -109,7 +109,7 @@ class I2VModel(nn.Module):
         generators: Sequence[torch.Generator | None],
     ) -> list[MemoryReadout]:
         """What each bank has to say on a frame. Every bank needs a prompted memory."""
-        appearance = features.appearance() if self.selector.compares_frames else None
+        appearance = features.appearance if self.selector.compares_frames else None
         selections = self.selector.select(moment, banks, appearance, generators)
         grid_code = self.memory_encoder.position
         return [
@@ -140,11 +140,26 @@ class I2VModel(nn.Module):
         self, frame: int, features: FrameFeatures, prediction: FramePrediction, from_prompt: bool = False
     ) -> FrameMemory:
         """What to remember of B objects. ``from_prompt``: the masks are a user's word and may be taken as sharp."""
-        logits = prediction.high_res
+        return self.memorize_all(frame, features, [prediction], from_prompt)[0]
+
+    def memorize_all(
+        self,
+        frame: int,
+        features: FrameFeatures,
+        predictions: Sequence[FramePrediction],
+        from_prompt: bool = False,
+    ) -> list[FrameMemory]:
+        """What to remember of several groups of objects on a frame; what they share is computed once."""
+        masks = [self._mask_to_memorize(p.high_res, from_prompt).to(features.vision.dtype) for p in predictions]
+        memories = self.memory_encoder(features.vision, masks)
+        return [self._memory(frame, features, m, p) for m, p in zip(memories, predictions, strict=True)]
+
+    def _mask_to_memorize(self, logits: Tensor, from_prompt: bool) -> Tensor:
         sharp = from_prompt and self.masks.binarize_mask_from_pts_for_mem_enc
         mask = (logits > 0).to(logits.dtype) if sharp else logits.sigmoid()
-        mask = mask * self.masks.sigmoid_scale_for_mem_enc + self.masks.sigmoid_bias_for_mem_enc
-        memory = self.memory_encoder(features.vision, mask.to(features.vision.dtype))
+        return mask * self.masks.sigmoid_scale_for_mem_enc + self.masks.sigmoid_bias_for_mem_enc
+
+    def _memory(self, frame: int, features: FrameFeatures, memory: Tensor, prediction: FramePrediction) -> FrameMemory:
         absent = (prediction.presence <= 0).to(memory.dtype)[..., None, None]
         memory = memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
         probability = resize_logits(prediction.low_res.sigmoid(), (memory.shape[-2], memory.shape[-1]))
@@ -154,7 +169,7 @@ class I2VModel(nn.Module):
             features=memory.to(torch.bfloat16),
             foreground=probability >= FOREGROUND_THRESHOLD,
             pointer=prediction.pointer,
-            appearance=features.appearance() if self.selector.compares_frames else None,
+            appearance=features.appearance if self.selector.compares_frames else None,
         )
 
     def _decode(self, context: FrameContext, prompt: Prompt | None) -> DecodedMasks:

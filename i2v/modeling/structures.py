@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,6 +101,7 @@ class FrameFeatures:
     vision: Tensor
     position: Tensor
 
+    @cached_property
     def appearance(self) -> Tensor:
         """All features of the (first) frame as one unit vector (C*h*w,), float32: cosines tell how alike frames are."""
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)

@@ -211,7 +211,8 @@ def rotate(rotary: Any, tokens: Tensor) -> Tensor:
     """Each channel pair of tokens (...,k*n,C) turned by its place."""
     pairs = tokens.float().unflatten(-2, (-1, rotary.num_positions)).unflatten(-1, (-1, 2))
     real, imaginary = pairs.unbind(-1)
-    rotated = (real * rotary.cos - imaginary * rotary.sin, real * rotary.sin + imaginary * rotary.cos)
+    cos, sin = rotary.turns.unbind(-1)
+    rotated = (real * cos - imaginary * sin, real * sin + imaginary * cos)
     return torch.stack(rotated, dim=-1).flatten(-2).flatten(-3, -2).to(tokens.dtype)
 
 
@@ -232,8 +233,12 @@ def prompt_generator(generator: Any, readout: MemoryReadout) -> Tensor:
     return x + generator.linear2(F.relu(generator.linear1(generator.norm1(x))))
 
 
-def memory_encoder(encoder: Any, vision: Tensor, mask: Tensor) -> Tensor:
-    """Features and scaled masks (B,1,S,S) -> memory features (B,M,h,w)."""
+def memory_encoder(encoder: Any, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
+    """Features and scaled masks (B,1,S,S) -> memory features (B,M,h,w), mask by mask."""
+    return [_encode_memory(encoder, vision, mask) for mask in masks]
+
+
+def _encode_memory(encoder: Any, vision: Tensor, mask: Tensor) -> Tensor:
     x = encoder.pix_feat_proj(vision) + encoder.mask_downsampler.encoder(mask)
     for block in encoder.fuser.layers:
         branch = block.norm(block.dwconv(x)).permute(0, 2, 3, 1)
