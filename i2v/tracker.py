@@ -36,7 +36,7 @@ class Tracker:
 
     def features(self, state: InferenceState, frame: int) -> FrameFeatures:
         """A frame's features, whatever the number of objects computed once."""
-        return state.features(frame, self.model.encode)
+        return state.features(frame, self.model)
 
     def context(self, state: InferenceState, track: ObjectTrack, frame: int, with_memory: bool) -> FrameContext:
         """A frame ready for a prompt of one object: bare, or in the light of what the object left behind."""

@@ -91,7 +91,15 @@ class I2VModel(nn.Module):
 
     def encode(self, windows: Tensor) -> FrameFeatures:
         """Windows (B,3,T,S,S) of normalized frames, oldest first -> features of their last frames."""
-        return self.image_encoder(windows.to(self.no_mem_embed.dtype))
+        return self.encode_frames(windows[:, :, -1], [self.taps(frames) for frames in windows.unbind(2)])
+
+    def encode_frames(self, frames: Tensor, taps: Sequence[Tensor]) -> FrameFeatures:
+        """Features of frames (B,3,S,S), given the :meth:`taps` of the T frames of their windows, oldest first."""
+        return self.image_encoder(frames.to(self.no_mem_embed.dtype), taps)
+
+    def taps(self, frames: Tensor) -> Tensor:
+        """What frames (B,3,S,S) contribute to every window that they are part of: kept, it is computed only once."""
+        return self.image_encoder.taps(frames.to(self.no_mem_embed.dtype))
 
     def associate(
         self, moment: Moment, features: FrameFeatures, bank: MemoryBank, generator: torch.Generator | None = None

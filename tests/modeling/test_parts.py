@@ -150,16 +150,16 @@ def test_tfi_reads_the_past_and_the_present():
     for p in tfi.parameters():
         torch.nn.init.normal_(p, std=0.2)
     maps = [torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)]
-    window = torch.randn(1, 3, 5, 64, 64)
-    out = tfi(maps, window)
+    window = torch.randn(5, 1, 3, 64, 64)
+    taps = [tfi.temporal_stem.taps(frame) for frame in window]
+    out = tfi(maps, taps)
     assert out.shape == (1, 16, 4, 4)
     for slot in range(5):
-        changed = window.clone()
-        changed[:, :, slot] += 1
+        changed = [*taps[:slot], tfi.temporal_stem.taps(window[slot] + 1), *taps[slot + 1 :]]
         assert not torch.allclose(tfi(maps, changed), out, atol=1e-6), f"slot {slot} has no effect"
     with torch.no_grad():
         tfi.integration2temporal_nets[-1].fuse[0].weight.fill_(99)
-    assert torch.equal(tfi(maps, window), out), "the last fusion has no effect"
+    assert torch.equal(tfi(maps, taps), out), "the last fusion has no effect"
 
 
 def test_prompt_encoder_tokens():
