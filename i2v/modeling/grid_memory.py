@@ -44,7 +44,7 @@ class GridMemory:
 
     @classmethod
     def lay_out(cls, readout: MemoryReadout, grid: tuple[int, int], counts: Tensor | None) -> GridMemory:
-        """A readout of one object, its grids being (columns, rows). ``counts`` (N,), ``None``: each token counts once."""
+        """A readout of one object on a grid of (columns, rows). ``counts`` (N,); ``None``: each token counts once."""
         columns, rows = grid
         num_placed = readout.tokens.shape[1] - readout.num_pointer_tokens
         tokens = torch.nn.functional.pad(readout.tokens[0], (0, 1), value=1.0)

@@ -71,16 +71,20 @@ class MemoryAttention(nn.Module):
         The first layer's tokens know nothing of memory yet: what they say to each other is computed once.
         """
         placed = features.vision + POSITION_WEIGHT * features.position
-        shared = self._run(self.layers[0].look_around, placed.flatten(2).transpose(1, 2))
+        shared = self._run(self._stack[0].look_around, placed.flatten(2).transpose(1, 2))
         return [self._condition(shared, readout, features.vision.shape[-2:]) for readout in readouts]
 
     def _condition(self, shared: Tensor, readout: MemoryReadout, grid: torch.Size) -> Tensor:
-        first, *others = self.layers
+        first, *others = self._stack
         memory = first.cross_attn_image.prepare(readout)
         x = self._run(first.read, shared.expand(len(readout.tokens), -1, -1), memory)
         for layer in others:
             x = self._run(layer, x, memory)
         return self.norm(x).transpose(1, 2).unflatten(-1, grid)
+
+    @property
+    def _stack(self) -> list[MemoryAttentionLayer]:
+        return [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
 
     def _run(self, step: Callable[..., Tensor], *args: Tensor | Memory) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():

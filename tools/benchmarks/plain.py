@@ -25,7 +25,10 @@ HEAD_DIM = 32  # of TinyViT's attention
 
 @contextmanager
 def plain_path(model: I2VModel) -> Iterator[None]:
-    """Run a model's parts in their published form inside the block."""
+    """Run a model's parts in their published form inside the block.
+
+    A session must stay on one side: what it keeps of past frames differs.
+    """
     encoder = model.image_encoder
     parts: list[tuple[nn.Module, Callable[..., Any]]] = [
         (encoder.trunk_image, tiny_vit),
@@ -39,9 +42,11 @@ def plain_path(model: I2VModel) -> Iterator[None]:
     ]
     for module, forward in parts:
         module.forward = partial(forward, module)
+    setattr(encoder, "taps", keep_frames)  # noqa: B010 - a method, for the type checker
     try:
         yield
     finally:
+        delattr(encoder, "taps")
         for module, _ in parts:
             del module.forward
 
@@ -49,11 +54,15 @@ def plain_path(model: I2VModel) -> Iterator[None]:
 # The image encoder
 
 
-def image_encoder(encoder: Any, windows: Tensor) -> FrameFeatures:
-    """Windows (B,3,T,S,S) -> features of their last frames: image trunk, then video trunk."""
-    maps = encoder.trunk_image(windows[:, :, -1])
-    vision = encoder.trunk_video(maps, windows)
+def image_encoder(encoder: Any, frames: Tensor, window: Sequence[Tensor]) -> FrameFeatures:
+    """Frames (B,3,S,S) and the T frames of their windows -> features: image trunk, then video trunk on the window."""
+    vision = encoder.trunk_video(encoder.trunk_image(frames), torch.stack(list(window), dim=2))
     return FrameFeatures(vision=vision, position=encoder.position.to(vision.dtype))
+
+
+def keep_frames(frames: Tensor) -> Tensor:
+    """What a frame contributes to windows is the frame itself."""
+    return frames
 
 
 def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:
