@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -167,6 +167,14 @@ class LRU(Generic[Value]):
         return self._values[key]
 
 
+class Encoder(Protocol):
+    """What a session needs of the model to encode frames; I2VModel is one."""
+
+    def taps(self, frames: Tensor) -> Tensor: ...
+
+    def encode_frames(self, frames: Tensor, taps: Sequence[Tensor]) -> FrameFeatures: ...
+
+
 class InferenceState:
     """One video in work: its frames, the features of the latest ones, and a track for every object.
 
@@ -182,7 +190,9 @@ class InferenceState:
         self.storage_device = device
         self.tracks: dict[Hashable, ObjectTrack] = {}
         self._window_length = window_length
-        self._frames: LRU[Tensor] = LRU(window_length + 1)
+        self._frames: LRU[Tensor] = LRU(1)
+        # What each frame adds to the windows around it, so that the next window computes only that of its own frame.
+        self._taps: LRU[Tensor] = LRU(window_length + 1)
         self._features: LRU[FrameFeatures] = LRU(self.NUM_CACHED_FEATURES)
 
     @property
@@ -203,17 +213,20 @@ class InferenceState:
         """The objects in the order in which they came, which is the order of the masks."""
         return list(self.tracks)
 
-    def features(self, frame: int, encode: Callable[[Tensor], FrameFeatures]) -> FrameFeatures:
+    def features(self, frame: int, encoder: Encoder) -> FrameFeatures:
         """A frame's features, computed unless they are among the latest."""
-        return self._features.get(frame, lambda: encode(self._window(frame)))
+        return self._features.get(frame, lambda: self._encode(frame, encoder))
 
-    def _window(self, frame: int) -> Tensor:
-        """The frame's window (1,3,T,S,S), normalized, on the device."""
-        frames = [self._frame(i) for i in window_indices(frame, self._window_length)]
-        return torch.stack(frames, dim=1)[None]
+    def _encode(self, frame: int, encoder: Encoder) -> FrameFeatures:
+        def taps(index: int) -> Tensor:
+            return self._taps.get(index, lambda: encoder.taps(self._frame(index)))
+
+        window = [taps(index) for index in window_indices(frame, self._window_length)]
+        return encoder.encode_frames(self._frame(frame), window)
 
     def _frame(self, index: int) -> Tensor:
-        return self._frames.get(index, lambda: normalize(self.loader.get(index).to(self.device)))
+        """A frame (1,3,S,S), normalized, on the device."""
+        return self._frames.get(index, lambda: normalize(self.loader.get(index).to(self.device))[None])
 
     def close(self) -> None:
         """Stop reading ahead and close the video."""

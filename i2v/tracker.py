@@ -36,7 +36,7 @@ class Tracker:
 
     def features(self, state: InferenceState, frame: int) -> FrameFeatures:
         """A frame's features, whatever the number of objects computed once."""
-        return state.features(frame, self.model.encode)
+        return state.features(frame, self.model)
 
     def context(self, state: InferenceState, track: ObjectTrack, frame: int, with_memory: bool) -> FrameContext:
         """A frame ready for a prompt of one object: bare, or in the light of what the object left behind."""
@@ -113,14 +113,13 @@ class Tracker:
                 track.bank = track.bank.remember(memory.to(state.storage_device))
 
     def _segment(self, moment: Moment, features: FrameFeatures, tracks: Sequence[ObjectTrack]) -> list[FramePrediction]:
-        """One prediction for every track. Objects whose readouts have equal length run as one batch."""
+        """One prediction for every track. Objects whose readouts are laid out alike run as one batch."""
         readouts = self.model.recall(moment, features, [t.bank for t in tracks], [t.generator for t in tracks])
+        groups = [[i] for i in range(len(tracks))] if self._one_by_one else _laid_out_alike(readouts)
+        batches = [MemoryReadout.batch([readouts[i] for i in group]) for group in groups]
         found: dict[int, FramePrediction] = {}
-        for group in _equal_lengths(readouts):
-            context = self.model.condition(features, MemoryReadout.batch([readouts[i] for i in group]))
-            parts = context.split() if self._one_by_one else [context]
-            predictions = [p for part in parts for p in self.answer(part, None).split()]
-            found.update(zip(group, predictions, strict=True))
+        for group, context in zip(groups, self.model.condition_all(features, batches), strict=True):
+            found.update(zip(group, self.answer(context, None).split(), strict=True))
         return [found[i] for i in range(len(tracks))]
 
     def _memorize(
@@ -129,13 +128,13 @@ class Tracker:
         """One memory for every prediction, made of its mask as it was before holes were filled."""
         parts = self._apart(predictions)
         batches = parts if self._one_by_one else [FramePrediction.batch(parts)]
-        return [m for batch in batches for m in self.model.memorize(frame, features, batch).split()]
+        return [m for memories in self.model.memorize_all(frame, features, batches) for m in memories.split()]
 
     @property
     def _one_by_one(self) -> bool:
-        """Whether objects are decoded and memorized one after the other.
+        """Whether objects are followed one after the other.
 
-        A batch is what makes a GPU fast. On a CPU it gains nothing there, and kernels round differently for different
+        A batch is what makes a GPU fast. On a CPU it gains nothing, and kernels round differently for different
         numbers of objects: one by one, no object can change another's mask by a bit.
         """
         return self.model.device.type == "cpu"
@@ -176,9 +175,9 @@ class Tracker:
         return replace(prediction, low_res=fill_holes(prediction.low_res, self.settings.fill_hole_area))
 
 
-def _equal_lengths(readouts: Sequence[MemoryReadout]) -> list[list[int]]:
-    """Indices of readouts grouped by length, in order."""
-    groups: dict[tuple[int, int], list[int]] = {}
+def _laid_out_alike(readouts: Sequence[MemoryReadout]) -> list[list[int]]:
+    """Indices of readouts grouped by layout, in order."""
+    groups: dict[tuple[int, ...], list[int]] = {}
     for i, readout in enumerate(readouts):
-        groups.setdefault((readout.tokens.shape[1], readout.num_pointer_tokens), []).append(i)
+        groups.setdefault(readout.layout, []).append(i)
     return list(groups.values())

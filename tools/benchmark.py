@@ -1,4 +1,4 @@
-"""Benchmarks anyone can run again: python tools/benchmark.py speed|memory|data|eval [--json FILE] ..."""
+"""Benchmarks anyone can run again: python tools/benchmark.py speed|objects|memory|data|eval [--json FILE] ..."""
 
 from __future__ import annotations
 

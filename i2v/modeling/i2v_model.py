@@ -91,7 +91,15 @@ class I2VModel(nn.Module):
 
     def encode(self, windows: Tensor) -> FrameFeatures:
         """Windows (B,3,T,S,S) of normalized frames, oldest first -> features of their last frames."""
-        return self.image_encoder(windows.to(self.no_mem_embed.dtype))
+        return self.encode_frames(windows[:, :, -1], [self.taps(frames) for frames in windows.unbind(2)])
+
+    def encode_frames(self, frames: Tensor, taps: Sequence[Tensor]) -> FrameFeatures:
+        """Features of frames (B,3,S,S), given the :meth:`taps` of the T frames of their windows, oldest first."""
+        return self.image_encoder(frames.to(self.no_mem_embed.dtype), taps)
+
+    def taps(self, frames: Tensor) -> Tensor:
+        """What frames (B,3,S,S) contribute to every window that they are part of: kept, it is computed only once."""
+        return self.image_encoder.taps(frames.to(self.no_mem_embed.dtype))
 
     def associate(
         self, moment: Moment, features: FrameFeatures, bank: MemoryBank, generator: torch.Generator | None = None
@@ -109,7 +117,7 @@ class I2VModel(nn.Module):
         generators: Sequence[torch.Generator | None],
     ) -> list[MemoryReadout]:
         """What each bank has to say on a frame. Every bank needs a prompted memory."""
-        appearance = features.appearance() if self.selector.compares_frames else None
+        appearance = features.appearance if self.selector.compares_frames else None
         selections = self.selector.select(moment, banks, appearance, generators)
         grid_code = self.memory_encoder.position
         return [
@@ -119,11 +127,14 @@ class I2VModel(nn.Module):
 
     def condition(self, features: FrameFeatures, readout: MemoryReadout | None) -> FrameContext:
         """Features in the light of a readout of B objects, or marked as without memory."""
-        if readout is None:
-            conditioned = features.vision + self.no_mem_embed.reshape(1, -1, 1, 1)
-        else:
-            conditioned = self.memory_attention(features, readout)
-        return FrameContext(features, conditioned, readout)
+        if readout is not None:
+            return self.condition_all(features, [readout])[0]
+        return FrameContext(features, features.vision + self.no_mem_embed.reshape(1, -1, 1, 1), None)
+
+    def condition_all(self, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[FrameContext]:
+        """Features in the light of each readout; what does not depend on memory is computed once."""
+        conditioned = self.memory_attention(features, readouts)
+        return [FrameContext(features, c, readout) for c, readout in zip(conditioned, readouts, strict=True)]
 
     def segment(self, context: FrameContext, prompt: Prompt | None = None) -> FramePrediction:
         """Masks of B objects on a frame. A mask prompt is the answer itself; without a prompt memory decides."""
@@ -137,11 +148,26 @@ class I2VModel(nn.Module):
         self, frame: int, features: FrameFeatures, prediction: FramePrediction, from_prompt: bool = False
     ) -> FrameMemory:
         """What to remember of B objects. ``from_prompt``: the masks are a user's word and may be taken as sharp."""
-        logits = prediction.high_res
+        return self.memorize_all(frame, features, [prediction], from_prompt)[0]
+
+    def memorize_all(
+        self,
+        frame: int,
+        features: FrameFeatures,
+        predictions: Sequence[FramePrediction],
+        from_prompt: bool = False,
+    ) -> list[FrameMemory]:
+        """What to remember of several groups of objects on a frame; what they share is computed once."""
+        masks = [self._mask_to_memorize(p.high_res, from_prompt).to(features.vision.dtype) for p in predictions]
+        memories = self.memory_encoder(features.vision, masks)
+        return [self._memory(frame, features, m, p) for m, p in zip(memories, predictions, strict=True)]
+
+    def _mask_to_memorize(self, logits: Tensor, from_prompt: bool) -> Tensor:
         sharp = from_prompt and self.masks.binarize_mask_from_pts_for_mem_enc
         mask = (logits > 0).to(logits.dtype) if sharp else logits.sigmoid()
-        mask = mask * self.masks.sigmoid_scale_for_mem_enc + self.masks.sigmoid_bias_for_mem_enc
-        memory = self.memory_encoder(features.vision, mask.to(features.vision.dtype))
+        return mask * self.masks.sigmoid_scale_for_mem_enc + self.masks.sigmoid_bias_for_mem_enc
+
+    def _memory(self, frame: int, features: FrameFeatures, memory: Tensor, prediction: FramePrediction) -> FrameMemory:
         absent = (prediction.presence <= 0).to(memory.dtype)[..., None, None]
         memory = memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
         probability = resize_logits(prediction.low_res.sigmoid(), (memory.shape[-2], memory.shape[-1]))
@@ -151,7 +177,7 @@ class I2VModel(nn.Module):
             features=memory.to(torch.bfloat16),
             foreground=probability >= FOREGROUND_THRESHOLD,
             pointer=prediction.pointer,
-            appearance=features.appearance() if self.selector.compares_frames else None,
+            appearance=features.appearance if self.selector.compares_frames else None,
         )
 
     def _decode(self, context: FrameContext, prompt: Prompt | None) -> DecodedMasks:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# What a strip of a map may take, small enough for a CPU's cache and for its allocator to use the same memory again.
+STRIP_BYTES = 8 << 20
 
 
 class LayerNorm2d(nn.Module):
@@ -63,3 +67,29 @@ class DropPath(nn.Module):
         keep = 1.0 - self.rate
         kept = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep)
         return x * kept / keep
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of a tensor that nobody else reads: in its place, where no gradient is to be computed."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, width: int, stride: int = 1, halo: int = 1) -> Tensor:
+    """``function(x)`` of a map (B,C,H,W), on a CPU computed in strips of rows, so that what it makes stays small.
+
+    ``width``: channels of the widest map on the way, had it as many pixels as ``x``. ``stride``: rows of the input for
+    one of the output. ``halo``: rows of the output that a strip's border can spoil; so many more are computed on each
+    side and cut off. Where gradients are wanted all has to be kept anyway, and it is one strip.
+    """
+    batch, _, height, columns = x.shape
+    rows = max(STRIP_BYTES // (batch * width * columns * stride * x.element_size()), 1)
+    total = height // stride
+    whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+    if whole or rows >= total or height % stride:
+        return function(x)
+    strips = []
+    for top in range(0, total, rows):
+        bottom = min(top + rows, total)
+        first, last = max(top - halo, 0), min(bottom + halo, total)
+        strips.append(function(x[:, :, first * stride : last * stride])[:, :, top - first : bottom - first])
+    return torch.cat(strips, dim=2)

@@ -122,21 +122,21 @@ class SimilaritySelector:
         prompted: Sequence[FrameMemory],
         drawn: Sequence[tuple[FrameMemory, int]],
     ) -> Selection:
-        """Fill up with copies of the first prompted memory, and give each pointer its place.
+        """Fill up with repeats of the first prompted memory, and give each pointer its place.
 
         The places of pointers are ranks, not distances: the prompted ones are the farthest away.
         """
         length = max(min(self._travelled(moment, bank) - 1, self.num_slots - 1), 0)
-        copies = [prompted[0]] * max(length - len(drawn), 0)
-        memories = [*((m, PROMPTED_SLOT) for m in (*copies, *prompted)), *drawn]
+        repeats = max(length - len(drawn), 0)
+        memories = [*((m, PROMPTED_SLOT) for m in prompted), *drawn]
 
         past = [m for m in prompted if not self.only_past_pointers or moment.age(m.frame) >= 0]
         if not past and not drawn:
             past = list(prompted)
         farthest = length + 1
         pointers = [(m.pointer, (farthest - slot) / farthest) for m, slot in (*((m, 0) for m in past), *drawn)]
-        missing = len(memories) - len(pointers)
-        return Selection(tuple(memories), tuple([pointers[0]] * missing + pointers))
+        missing = repeats + len(memories) - len(pointers)
+        return Selection(tuple(memories), tuple(pointers), repeats, pointer_repeats=missing)
 
     def _travelled(self, moment: Moment, bank: MemoryBank) -> int:
         """Frames since the journey began: the video's start, or the farthest prompt when travelling backward."""
@@ -226,7 +226,19 @@ def read_memories(selection: Selection, slot_code: Tensor, grid_code: Tensor, pr
         position=torch.cat((spatial_code, pointer_code[None].to(spatial_code.dtype)), dim=1).expand(batch, -1, -1),
         foreground=torch.cat((foreground, foreground.new_ones(batch, num_pointer_tokens)), dim=1),
         num_pointer_tokens=num_pointer_tokens,
+        counts=_counts(selection, spatial[0, :, 0], tokens_per_pointer, num_pointer_tokens),
+        layout=(spatial.shape[1], num_pointer_tokens, selection.repeats, selection.pointer_repeats),
     )
+
+
+def _counts(selection: Selection, like: Tensor, tokens_per_pointer: int, num_pointer_tokens: int) -> Tensor | None:
+    """As how many each token (N,) counts, spatial ones of number and type as in ``like``; ``None``: all as one."""
+    if not selection.repeats and not selection.pointer_repeats:
+        return None
+    counts = like.new_ones(len(like) + num_pointer_tokens)
+    counts[: len(like) // len(selection.memories)] += selection.repeats
+    counts[len(like) : len(like) + tokens_per_pointer] += selection.pointer_repeats
+    return counts
 
 
 def _tokens(features: Tensor, like: Tensor) -> Tensor:

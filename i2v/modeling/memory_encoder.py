@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,10 @@ class MemoryEncoder(nn.Module):
         self.out_proj = nn.Conv2d(in_dim, out_dim, 1) if out_dim != in_dim else nn.Identity()
         self.register_buffer("position", sine_encoding_2d(grid, grid, out_dim), persistent=False)
 
-    def forward(self, vision: Tensor, mask: Tensor) -> Tensor:
-        """Features (B or 1,C,h,w) and scaled masks (B,1,S,S) -> memory features (B,M,h,w)."""
-        return self.out_proj(self.fuser(self.pix_feat_proj(vision) + self.mask_downsampler(mask)))
+    def forward(self, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
+        """Features (B or 1,C,h,w) and scaled masks (B,1,S,S) of B objects each -> memory features (B,M,h,w) for each.
+
+        The features' projection knows nothing of masks: it is computed once.
+        """
+        projected = self.pix_feat_proj(vision)
+        return [self.out_proj(self.fuser(projected + self.mask_downsampler(mask))) for mask in masks]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2v.modeling.memory_reader import MemoryReader
 from i2v.modeling.sam.attention import RoPEAttention
 from i2v.modeling.structures import MemoryReadout
 
@@ -15,7 +16,7 @@ class MemoryPromptGenerator(nn.Module):
     def __init__(
         self,
         self_attention: RoPEAttention,
-        cross_attention: RoPEAttention,
+        cross_attention: MemoryReader,
         embed_dim: int = 256,
         num_queries: int = 3,
         dropout: float = 0.1,
@@ -39,16 +40,9 @@ class MemoryPromptGenerator(nn.Module):
 
     def forward(self, readout: MemoryReadout) -> Tensor:
         """What was read from memory, B objects -> prompt tokens (B,Q,C)."""
-        memory, batch = readout.tokens, readout.tokens.shape[0]
-        queries = self.query_embedding_fg.weight.expand(batch, -1, -1)
-        read = self.cross_attn(
-            self.norm_fg_ca(queries),
-            memory + readout.position,
-            memory,
-            readout.num_pointer_tokens,
-            mask=readout.foreground,
-        )
-        x = queries + self.dropout(read)
+        queries = self.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
+        memory = self.cross_attn.prepare(readout, foreground_only=True)
+        x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), memory))
         y = self.norm_fg_sa(x)
         x = x + self.dropout(self.self_attn(y, y, y))
         y = self.linear2(self.dropout(F.relu(self.linear1(self.norm1(x)))))

@@ -70,8 +70,7 @@ class AxialRotary(nn.Module):
     Pair j of a half turns by ``position * theta ** (-4 j / num_channels)`` (RoFormer's rotary encoding along two axes).
     """
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor  # (n,C/2,2): cosine and sine of the angle of every position and pair
 
     def __init__(self, num_channels: int, grid: tuple[int, int], theta: float = 10000.0) -> None:
         """``grid``: (columns, rows)."""
@@ -87,10 +86,17 @@ class AxialRotary(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Rotate tokens (...,k*n,C), n positions of the grid in row-major order, repeated k times."""
-        pairs = tokens.float().unflatten(-2, (-1, self.num_positions)).unflatten(-1, (-1, 2))
-        real, imaginary = pairs.unbind(-1)
-        rotated = torch.stack((real * self.cos - imaginary * self.sin, real * self.sin + imaginary * self.cos), dim=-1)
-        return rotated.flatten(-2).flatten(-3, -2).to(tokens.dtype)
+        grids = tokens.float().unflatten(-2, (-1, self.num_positions))
+        return _turn(grids, self.turns).flatten(-3, -2).to(tokens.dtype)
+
+    def by_axis(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What places do to vectors (n,C), one axis at a time: (columns,n,C/2) and (rows,n,C/2), float32.
+
+        A vector at column x and row y is rotated to the first result's entry x and the second's entry y, joined.
+        """
+        first, second = vectors.float().chunk(2, dim=-1)
+        columns, half = self.grid[0], self.num_channels // 4
+        return _turn(first, self.turns[:columns, None, :half]), _turn(second, self.turns[::columns, None, half:])
 
     def _build(self, device: torch.device) -> None:
         columns, rows = self.grid
@@ -99,12 +105,18 @@ class AxialRotary(nn.Module):
         index = torch.arange(columns * rows)
         x, y = (index % columns).float(), (index // columns).float()
         angles = torch.cat((x[:, None] * frequency, y[:, None] * frequency), dim=-1)
-        self.register_buffer("cos", angles.cos().to(device), persistent=False)
-        self.register_buffer("sin", angles.sin().to(device), persistent=False)
+        turns = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        self.register_buffer("turns", turns.to(device), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AxialRotary:
         # The tables follow the model to a device but never to a lower precision: angles reach dozens of turns.
         super()._apply(fn, recurse)
-        if self.cos.dtype != torch.float32 and self.cos.device.type != "meta":
-            self._build(self.cos.device)
+        if self.turns.dtype != torch.float32 and self.turns.device.type != "meta":
+            self._build(self.turns.device)
         return self
+
+
+def _turn(tokens: Tensor, turns: Tensor) -> Tensor:
+    """Rotate the channel pairs of tokens (...,C) by angles (...,C/2,2): a product of complex numbers."""
+    pairs = torch.view_as_complex(tokens.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.view_as_complex(turns)).flatten(-2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,6 +101,7 @@ class FrameFeatures:
     vision: Tensor
     position: Tensor
 
+    @cached_property
     def appearance(self) -> Tensor:
         """All features of the (first) frame as one unit vector (C*h*w,), float32: cosines tell how alike frames are."""
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)
@@ -120,32 +122,58 @@ class Moment:
 
 @dataclass(frozen=True)
 class Selection:
-    """Memories to be read with their temporal slots, and pointers (B,C) with their signed normalized distances."""
+    """Memories to be read with their temporal slots, and pointers (B,C) with their signed normalized distances.
+
+    The first memory counts for ``repeats`` more of its kind, the first pointer for ``pointer_repeats``.
+    """
 
     memories: tuple[tuple[FrameMemory, int], ...]
     pointers: tuple[tuple[Tensor, float], ...]
+    repeats: int = 0
+    pointer_repeats: int = 0
 
 
 @dataclass(frozen=True)
 class MemoryReadout:
-    """Memories as tokens: ``tokens`` and ``position`` (B,N,M), ``foreground`` (B,N) bool; pointer tokens come last."""
+    """Memories as tokens: ``tokens`` and ``position`` (B,N,M), ``foreground`` (B,N) bool; pointer tokens come last.
+
+    ``counts`` (N,): as how many equal tokens each one counts, which is how padding is kept short. ``None``: all as one.
+    """
 
     tokens: Tensor
     position: Tensor
     foreground: Tensor
     num_pointer_tokens: int
+    counts: Tensor | None = None
+    layout: tuple[int, ...] = ()  # what readouts of one batch have in common; see `batch`
 
     @staticmethod
     def batch(readouts: Sequence[MemoryReadout]) -> MemoryReadout:
-        """Readouts of equal length as one batch."""
+        """Readouts of equal layout as one batch."""
         if len(readouts) == 1:
             return readouts[0]
-        return MemoryReadout(
+        return replace(
+            readouts[0],
             tokens=torch.cat([r.tokens for r in readouts]),
             position=torch.cat([r.position for r in readouts]),
             foreground=torch.cat([r.foreground for r in readouts]),
-            num_pointer_tokens=readouts[0].num_pointer_tokens,
         )
+
+    def split(self) -> list[MemoryReadout]:
+        """One readout for each of the B objects."""
+        rows = zip(self.tokens.split(1), self.position.split(1), self.foreground.split(1), strict=True)
+        return [replace(self, tokens=t, position=p, foreground=f) for t, p, f in rows]
+
+    def foreground_counts(self) -> Tensor:
+        """Counts (B,N) of which only those of foreground tokens are not 0."""
+        foreground = self.foreground.to(self.tokens.dtype)
+        return foreground if self.counts is None else foreground * self.counts
+
+    def log_counts(self, foreground_only: bool) -> Tensor | None:
+        """What to add to scores (B,N) so that tokens count as often as they should; ``None``: nothing."""
+        if foreground_only:
+            return self.foreground_counts().log()
+        return None if self.counts is None else self.counts.log().expand(len(self.tokens), -1)
 
 
 @dataclass(frozen=True)
@@ -158,12 +186,9 @@ class FrameContext:
 
     def split(self) -> list[FrameContext]:
         """One context for each of the B objects."""
-        readout = self.readout
-        if readout is None:
+        if self.readout is None:
             return [self]
-        memories = zip(readout.tokens.split(1), readout.position.split(1), readout.foreground.split(1), strict=True)
-        readouts = [MemoryReadout(*memory, num_pointer_tokens=readout.num_pointer_tokens) for memory in memories]
-        parts = zip(self.conditioned.split(1), readouts, strict=True)
+        parts = zip(self.conditioned.split(1), self.readout.split(), strict=True)
         return [FrameContext(self.features, conditioned, part) for conditioned, part in parts]
 
 

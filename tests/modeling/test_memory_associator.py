@@ -31,8 +31,14 @@ def select(selector, frame: int, bank: MemoryBank, reverse: bool = False, seed: 
     return selector.select(Moment(frame, reverse), [bank], torch.tensor([1.0, 0.0]), [generator])[0]
 
 
+def written_out(selection):
+    """Memories and pointers with the first of each as often as it counts."""
+    memories = [selection.memories[0]] * selection.repeats + list(selection.memories)
+    return memories, [selection.pointers[0]] * selection.pointer_repeats + list(selection.pointers)
+
+
 def frames_and_slots(selection: Selection) -> list[tuple[int, int]]:
-    return [(m.frame, slot) for m, slot in selection.memories]
+    return [(m.frame, slot) for m, slot in written_out(selection)[0]]
 
 
 def distances(selection: Selection) -> list[float]:
@@ -59,10 +65,11 @@ PUBLISHED = {
 def test_published_numbers_of_memories_and_pointer_distances(frame, mode):
     count, ranks, divisor = PUBLISHED[frame]
     selection = select(SimilaritySelector(mode=mode), frame, bank([0], range(max(1, frame - 20), frame)))
-    assert len(selection.memories) == len(selection.pointers) == count
-    assert distances(selection) == pytest.approx([rank / divisor for rank in ranks])
-    pointed = [int(pointer[0, 0]) for pointer, _ in selection.pointers]
-    assert pointed == [m.frame for m, _ in selection.memories], "every memory has its pointer beside it here"
+    memories, pointers = written_out(selection)
+    assert len(memories) == len(pointers) == count
+    assert [distance for _, distance in pointers] == pytest.approx([rank / divisor for rank in ranks])
+    pointed = [int(pointer[0, 0]) for pointer, _ in pointers]
+    assert pointed == [m.frame for m, _ in memories], "every memory has its pointer beside it here"
 
 
 def test_windows_slots_and_order():
@@ -142,13 +149,13 @@ def test_frame_zero_and_frames_before_the_prompt_are_finite():
     backward = select(SimilaritySelector(), 0, bank([3], [2, 1]), reverse=True)
     assert [f for f, _ in frames_and_slots(backward)] == [3, 2, 1]
     before = select(SimilaritySelector(), 4, bank([10], []))
-    assert frames_and_slots(before) == [(10, 0)] * 4 and len(before.pointers) == 4
+    assert frames_and_slots(before) == [(10, 0)] * 4 and len(written_out(before)[1]) == 4
 
 
 def test_pointers_of_prompts_ahead_are_left_out():
     selection = select(SimilaritySelector(), 3, bank([0, 9], [1, 2]))
     assert [f for f, _ in frames_and_slots(selection)] == [0, 9, 1, 2]
-    assert [int(p[0, 0]) for p, _ in selection.pointers] == [0, 0, 1, 2]
+    assert [int(p[0, 0]) for p, _ in written_out(selection)[1]] == [0, 0, 1, 2]
     with_future = select(SimilaritySelector(only_obj_ptrs_in_the_past_for_eval=False), 3, bank([0, 9], [1, 2]))
     assert [int(p[0, 0]) for p, _ in with_future.pointers] == [0, 9, 1, 2]
 

@@ -78,9 +78,9 @@ def test_rotary_is_complex_multiplication():
 
 def test_rotary_tables_stay_exact_in_half_precision():
     rotary = AxialRotary(8, (64, 64))
-    exact = rotary.cos.clone()
+    exact = rotary.turns.clone()
     rotary.to(torch.bfloat16)
-    assert rotary.cos.dtype == torch.float32 and torch.equal(rotary.cos, exact)
+    assert rotary.turns.dtype == torch.float32 and torch.equal(rotary.turns, exact)
     assert rotary(torch.randn(1, 1, 4096, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert not rotary.state_dict()
 
@@ -150,16 +150,16 @@ def test_tfi_reads_the_past_and_the_present():
     for p in tfi.parameters():
         torch.nn.init.normal_(p, std=0.2)
     maps = [torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)]
-    window = torch.randn(1, 3, 5, 64, 64)
-    out = tfi(maps, window)
+    window = torch.randn(5, 1, 3, 64, 64)
+    taps = [tfi.temporal_stem.taps(frame) for frame in window]
+    out = tfi(maps, taps)
     assert out.shape == (1, 16, 4, 4)
     for slot in range(5):
-        changed = window.clone()
-        changed[:, :, slot] += 1
+        changed = [*taps[:slot], tfi.temporal_stem.taps(window[slot] + 1), *taps[slot + 1 :]]
         assert not torch.allclose(tfi(maps, changed), out, atol=1e-6), f"slot {slot} has no effect"
     with torch.no_grad():
         tfi.integration2temporal_nets[-1].fuse[0].weight.fill_(99)
-    assert torch.equal(tfi(maps, window), out), "the last fusion has no effect"
+    assert torch.equal(tfi(maps, taps), out), "the last fusion has no effect"
 
 
 def test_prompt_encoder_tokens():
@@ -195,8 +195,9 @@ def test_stability_counts_pixels_near_the_threshold():
 
 def test_memory_encoder_sizes_and_copies():
     encoder = MemoryEncoder(MaskDownSampler(embed_dim=16), Fuser(CXBlock(16), 2), grid=4, out_dim=8, in_dim=16)
-    memory = encoder(torch.randn(1, 16, 4, 4), torch.randn(3, 1, 64, 64))
-    assert memory.shape == (3, 8, 4, 4)
+    vision, masks = torch.randn(1, 16, 4, 4), torch.randn(3, 1, 64, 64)
+    memory, first = encoder(vision, [masks, masks[:1]])
+    assert memory.shape == (3, 8, 4, 4) and torch.allclose(first, memory[:1], atol=1e-5)
     a, b = encoder.fuser.layers
     assert torch.equal(a.pwconv1.weight, b.pwconv1.weight) and a.gamma.unique().tolist() == pytest.approx([1e-6])
     with pytest.raises(ValueError, match="power of 2, got 12"):

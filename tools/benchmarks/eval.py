@@ -24,7 +24,7 @@ from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs.prompts import Target, protocol
 from test_pvs.tracking import track_together
 from tools.benchmarks import machine
-from tools.benchmarks.speed import keep_in_view
+from tools.benchmarks.sides import keep_in_view
 
 Mask = NDArray[np.bool_]
 

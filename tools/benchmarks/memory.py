@@ -14,7 +14,7 @@ import numpy as np
 
 from i2v.build_i2v import build_i2v_video_predictor
 from tools.benchmarks import machine
-from tools.benchmarks.speed import keep_in_view
+from tools.benchmarks.sides import keep_in_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -77,9 +77,12 @@ class ClipRollout(nn.Module):
                 f"{type(self.model.selector).__name__} compares the frames of one video: expected 1 clip in a batch, "
                 f"got {num_clips}"
             )
-        indices = [window_indices(t, self.model.window_length) for t in range(num_frames)]
-        by_clip = clip.frames.transpose(0, 1)[:, indices]  # (B,T,W,3,S,S)
-        return _ClipFeatures(self.model.encode(by_clip.flatten(0, 1).transpose(1, 2)), num_frames, clip.video_of)
+        by_clip = clip.frames.transpose(0, 1)  # (B,T,3,S,S)
+        taps = self.model.taps(by_clip.flatten(0, 1)).unflatten(0, by_clip.shape[:2])
+        windows = [window_indices(t, self.model.window_length) for t in range(num_frames)]
+        of_windows = [taps[:, list(frames)].flatten(0, 1) for frames in zip(*windows, strict=True)]
+        features = self.model.encode_frames(by_clip.flatten(0, 1), of_windows)
+        return _ClipFeatures(features, num_frames, clip.video_of)
 
     def _segment(
         self, context: FrameContext, frame: int, masks: Tensor, plan: PromptPlan, user: SimulatedUser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from i2v.modeling.backbones.tfi import TFI
@@ -26,8 +28,11 @@ class ImageEncoder(nn.Module):
         """Frames in a window."""
         return self.trunk_video.t_window
 
-    def forward(self, windows: Tensor) -> FrameFeatures:
-        """Windows (B,3,T,S,S), oldest frame first -> features of their last frames."""
-        maps = self.trunk_image(windows[:, :, -1])
-        vision = self.trunk_video(maps, windows)
+    def taps(self, frames: Tensor) -> Tensor:
+        """What frames (B,3,S,S) contribute to the windows that they are part of: to be kept for the next windows."""
+        return self.trunk_video.temporal_stem.taps(frames)
+
+    def forward(self, frames: Tensor, taps: Sequence[Tensor]) -> FrameFeatures:
+        """Features of frames (B,3,S,S), given the :meth:`taps` of the T frames of their windows, oldest first."""
+        vision = self.trunk_video(self.trunk_image(frames), taps)
         return FrameFeatures(vision=vision, position=self.position.to(vision.dtype))

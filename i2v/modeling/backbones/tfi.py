@@ -11,6 +11,35 @@ from torch.nn import functional as F
 from i2v.modeling.layers import ChannelLayerNorm, LayerNorm2d
 
 
+class TemporalStem(nn.Conv3d):
+    """A convolution over the patches of T frames, (B,3,T,S,S) -> (B,C,T,h,w), that can be taken to pieces by frame.
+
+    A tap is what one frame adds to one time slice. The taps of a frame are the same in every window that it is part of,
+    so they are computed once; for any windows ``stem(windows)`` equals ``stem.join`` of the taps of their frames.
+    """
+
+    def __init__(self, dim: int, num_taps: int, patch: int) -> None:
+        super().__init__(3, dim, (num_taps, patch, patch), stride=(1, patch, patch), padding=(num_taps // 2, 0, 0))
+
+    def taps(self, frames: Tensor) -> Tensor:
+        """Frames (B,3,S,S) -> taps (B,K,C,h,w): what they add to the slices from K // 2 after to K // 2 before them."""
+        num_taps = self.kernel_size[0]
+        kernels = self.weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(frames, kernels, stride=self.stride[1:]).unflatten(1, (num_taps, self.out_channels))
+
+    def join(self, taps: Sequence[Tensor]) -> Tensor:
+        """The taps of T frames, oldest first, as time slices (T,B,C,h,w); beyond the window there is nothing."""
+        reach = self.kernel_size[0] // 2
+        assert self.bias is not None
+        slices = []
+        for t in range(len(taps)):
+            near = range(max(t - reach, 0), min(t + reach + 1, len(taps)))
+            slices.append(sum((taps[i][:, i - t + reach] for i in near), start=self.bias[:, None, None]))
+        # Unlike `stack`, `cat` keeps the channels last in memory.
+        return torch.cat(slices).unflatten(0, (len(taps), -1))
+
+
 class TemporalConv(nn.Module):
     """One spatial and one temporal convolution; their names carry the index that the checkpoint gives them."""
 
@@ -22,13 +51,35 @@ class TemporalConv(nn.Module):
         self.add_module(self._names[0], spatial)
         self.add_module(self._names[1], temporal)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, slices: Tensor, num: int) -> Tensor:
+        """The last ``num`` time slices of ``temporal(quick_gelu(spatial(x)))``, from slices (T,B,C,h,w).
+
+        As 3-D convolutions the two would be several times slower.
+        """
         spatial, temporal = (self.get_submodule(name) for name in self._names)
-        return temporal(quick_gelu(spatial(x)))
+        assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d) and temporal.bias is not None
+        mixed = F.conv2d(slices.flatten(0, 1), spatial.weight[:, :, 0], spatial.bias, padding=1)
+        mixed = quick_gelu(mixed).unflatten(0, slices.shape[:2])
+        weight = temporal.weight[..., 0, 0].to(mixed.dtype)
+        return mix_slices(mixed.movedim(2, -1), weight, temporal.bias, num).movedim(-1, 2)
+
+
+def mix_slices(slices: Tensor, weight: Tensor, bias: Tensor, num: int) -> Tensor:
+    """Convolve time slices (T,...,C) with a kernel (C',C,K) along time and return the last ``num`` slices (num,...,C').
+
+    What lies before the first slice and after the last one counts as zero. One matrix product for every tap.
+    """
+    reach, first = weight.shape[-1] // 2, len(slices) - num
+    out = F.linear(slices[first:], weight[..., reach], bias)
+    for offset in (o for o in range(-reach, reach + 1) if o != 0):
+        start, stop = max(first + offset, 0), min(len(slices) + offset, len(slices))
+        target = out[start - offset - first : stop - offset - first]
+        target.flatten(0, -2).addmm_(slices[start:stop].flatten(0, -2), weight[..., reach + offset].t())
+    return out
 
 
 class TemporalNet(nn.Module):
-    """Residual blocks that mix space, then time. (B,C,T,h,w) -> the same."""
+    """Residual blocks that mix space, then time."""
 
     def __init__(self, dim: int, num_blocks: int, mlp_ratio: float, temporal_kernel: int) -> None:
         super().__init__()
@@ -36,11 +87,26 @@ class TemporalNet(nn.Module):
         self.temporal_net = nn.ModuleList(
             TemporalConv(dim, int(dim * mlp_ratio), temporal_kernel, i) for i in range(num_blocks)
         )
+        self._reach = temporal_kernel // 2
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def reach(self) -> int:
+        """How many slices before and after one have a say in what becomes of it."""
+        return self._reach * len(self.lns)
+
+    def forward(self, slices: Tensor, num: int) -> Tensor:
+        """Time slices (T,B,C,h,w) -> the last ``num`` of those that the blocks make of them.
+
+        ``quick_gelu(x + block(norm(x)))``, block after block, for just the slices that reach the result.
+        """
+        reach = self.reach
         for norm, block in zip(self.lns, self.temporal_net, strict=True):
-            x = quick_gelu(x + block(norm(x)))
-        return x
+            slices = slices[-(num + reach) :]
+            reach -= self._reach
+            wanted = min(num + reach, len(slices))
+            normed = norm(slices.flatten(0, 1)).unflatten(0, slices.shape[:2])
+            slices = quick_gelu(slices[-wanted:] + block(normed, wanted))
+        return slices
 
 
 class Fuse(nn.Module):
@@ -90,13 +156,7 @@ class TFI(nn.Module):
         self.selected_layers = tuple(selected_layers)
         joined = integration_dim + temporal_dim
         stages = range(len(d_model_list))
-        self.temporal_stem = nn.Conv3d(
-            3,
-            temporal_dim,
-            (t_patch_size, s_patch_size, s_patch_size),
-            stride=(1, s_patch_size, s_patch_size),
-            padding=(t_patch_size // 2, 0, 0),
-        )
+        self.temporal_stem = TemporalStem(temporal_dim, t_patch_size, s_patch_size)
         self.input_linears = nn.ModuleList(nn.Conv2d(dim, integration_dim, 1) for dim in d_model_list)
         # The last of these is in the checkpoint and has no effect: no stage follows that would read it.
         self.integration2temporal_nets = nn.ModuleList(Fuse(joined, temporal_dim) for _ in stages)
@@ -108,29 +168,37 @@ class TFI(nn.Module):
         self.integration_nets = nn.ModuleList(IntegrationNet(integration_dim) for _ in stages)
         self.apply(_init_conv)
 
-    def forward(self, maps: Sequence[Tensor], windows: Tensor) -> Tensor:
-        """Trunk maps of the frames (B,.,.,.) and their windows (B,3,T,S,S) -> features (B,C,h,w)."""
-        temporal = self.temporal_stem(windows)
+    def forward(self, maps: Sequence[Tensor], taps: Sequence[Tensor]) -> Tensor:
+        """Trunk maps of the frames (B,.,.,.), stem taps of the T frames of their windows -> features (B,C,h,w)."""
+        temporal = self.temporal_stem.join(taps)
         grid = temporal.shape[-2:]
-        num_stages = len(self.selected_layers)
         carry: Tensor | None = None
-        for i, level in enumerate(self.selected_layers):
-            temporal = self.temporal_nets[i](temporal)
+        for i, (level, num) in enumerate(zip(self.selected_layers, self._slices_needed(), strict=True)):
+            temporal = self.temporal_nets[i](temporal, num)
             image = self.input_linears[i](_resize_to(maps[level], grid))
             image = image if carry is None else image + carry
-            joined = torch.cat((image, temporal[:, :, -1]), dim=1)
+            joined = torch.cat((image, temporal[-1]), dim=1)
             integrated = self.temporal2integration_nets[i](joined)
             carry = self.integration_nets[i](integrated)
-            if i + 1 < num_stages:
+            if i + 1 < len(self.selected_layers):
                 last = self.integration2temporal_nets[i](joined)
-                temporal = torch.cat((temporal[:, :, :-1], last[:, :, None]), dim=2)
+                slices = torch.cat((temporal[:-1].flatten(0, 1), last))
+                temporal = slices.unflatten(0, temporal.shape[:2])
         assert carry is not None
         return carry + integrated
+
+    def _slices_needed(self) -> list[int]:
+        """How many of the last time slices of each stage reach the result: of the last stage, only the last one."""
+        needed = [1]
+        for net in reversed(self.temporal_nets[1:]):
+            assert isinstance(net, TemporalNet)
+            needed.append(min(needed[-1] + net.reach, self.t_window))
+        return needed[::-1]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
     """The cheap GELU of CLIP."""
-    return x * torch.sigmoid(1.702 * x)
+    return x * (1.702 * x).sigmoid_()
 
 
 def _resize_to(x: Tensor, grid: Sequence[int]) -> Tensor:

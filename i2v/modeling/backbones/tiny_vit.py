@@ -10,18 +10,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.layers import DropPath, LayerNorm2d
+from i2v.modeling.layers import DropPath, LayerNorm2d, gelu, in_strips
 
 HEAD_DIM = 32
 
 
 class ConvBN(nn.Sequential):
-    """A convolution without bias and its batch norm; 'same' padding for odd kernels."""
+    """A convolution without bias and its batch norm, ``bn(c(x))``; 'same' padding for odd kernels."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
         self.c = nn.Conv2d(in_dim, out_dim, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bn.training:
+            return self.bn(self.c(x))
+        kernel, bias = self.folded()
+        return F.conv2d(x, kernel, bias, self.c.stride, self.c.padding, groups=self.c.groups)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the one convolution that both are once the statistics stand still.
+
+        Made on every call, which takes a thousandth of the convolution's time: so it is never older than the weights.
+        """
+        norm = self.bn
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return self.c.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
 class PatchEmbed(nn.Module):
@@ -30,9 +46,10 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         self.seq = nn.Sequential(ConvBN(in_chans, dim // 2, 3, stride=2), nn.GELU(), ConvBN(dim // 2, dim, 3, stride=2))
+        self._width = dim // 8  # of what is between the two, which has a quarter of the pixels of the frame
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.seq(x)
+        return in_strips(self.seq, x, width=self._width, stride=4)
 
 
 class MBConv(nn.Module):
@@ -48,8 +65,11 @@ class MBConv(nn.Module):
         nn.init.zeros_(self.conv3.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
-        return F.gelu(x + self.drop_path(self.conv3(y)))
+        return in_strips(self._block, x, width=self.conv1.c.out_channels)
+
+    def _block(self, x: Tensor) -> Tensor:
+        y = gelu(self.conv2(gelu(self.conv1(x))))
+        return gelu(x + self.drop_path(self.conv3(y)))
 
 
 class Downsample(nn.Module):
@@ -62,7 +82,10 @@ class Downsample(nn.Module):
         self.conv3 = ConvBN(out_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return in_strips(self._block, x, width=self.conv1.c.out_channels, stride=self.conv2.c.stride[0])
+
+    def _block(self, x: Tensor) -> Tensor:
+        return self.conv3(gelu(self.conv2(gelu(self.conv1(x)))))
 
 
 class WindowAttention(nn.Module):
@@ -105,7 +128,7 @@ class FeedForward(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(self.norm(x))))))
+        return self.drop(self.fc2(self.drop(gelu(self.fc1(self.norm(x))))))
 
 
 class TransformerBlock(nn.Module):
@@ -124,21 +147,24 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.permute(0, 2, 3, 1)
         tokens = tokens + self.drop_path(self._attend(tokens))
-        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        tokens = tokens + self.drop_path(self.mlp(tokens))
-        return tokens.permute(0, 3, 1, 2)
+        x = self.local_conv(tokens.permute(0, 3, 1, 2))
+        return in_strips(self._feed_forward, x, width=self.mlp.fc1.out_features, halo=0)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         """Attention in windows over (B,H,W,C); zeros that complete the last windows take part as tokens."""
         batch, height, width, dim = tokens.shape
         size = self.window
         down, right = -height % size, -width % size
-        padded = F.pad(tokens, (0, 0, 0, right, 0, down))
+        padded = F.pad(tokens, (0, 0, 0, right, 0, down)) if right or down else tokens
         rows, columns = (height + down) // size, (width + right) // size
         windows = padded.view(batch, rows, size, columns, size, dim).transpose(2, 3)
         out = self.attn(windows.reshape(-1, size * size, dim))
         out = out.view(batch, rows, columns, size, size, dim).transpose(2, 3)
         return out.reshape(batch, height + down, width + right, dim)[:, :height, :width]
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        tokens = x.permute(0, 2, 3, 1)
+        return (tokens + self.drop_path(self.mlp(tokens))).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -207,8 +233,11 @@ class TinyViT(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """Frames (B,3,S,S) -> maps at strides 4, 8, 16, 16, 16: patches, each stage but the last, the neck."""
-        maps = [self.patch_embed(frames)]
+        """Frames (B,3,S,S) -> maps at strides 4, 8, 16, 16, 16: patches, each stage but the last, the neck.
+
+        Maps are in memory as windows need them, channels last, which convolutions like best on CPUs and GPUs alike.
+        """
+        maps = [self.patch_embed(frames.contiguous(memory_format=torch.channels_last))]
         for layer in self.layers:
             maps.append(layer(maps[-1]))
         maps[-1] = self.neck(maps[-1])

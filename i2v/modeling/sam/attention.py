@@ -72,8 +72,8 @@ class RoPEAttention(Attention):
     ) -> Tensor:
         """Queries (B,N,C), keys and values (B,K,D) -> (B,N,C).
 
-        ``num_unplaced_keys``: how many keys at the end are not rotated. ``mask`` (B,K), true where a key may be
-        attended.
+        ``num_unplaced_keys``: how many keys at the end are not rotated. ``mask`` (B,K): true where a key may be
+        attended, or numbers to add to its scores.
         """
         queries = self.rotate_queries(self._heads(self.q_proj(q)))
         keys = self._heads(self.k_proj(k))
@@ -84,4 +84,6 @@ class RoPEAttention(Attention):
             keys = torch.cat((keys, unplaced), dim=-2)
         values = self._heads(self.v_proj(v))
         attend = None if mask is None else mask[:, None, None, :].expand(-1, self.num_heads, q.shape[1], -1)
+        if attend is not None and attend.is_floating_point():
+            attend = attend.to(queries.dtype)
         return self._attend(queries, keys, values, attend)

@@ -1,0 +1,98 @@
+"""Seconds per frame for more and more objects, ours against the plain path, memory full."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2v.demo import render_demo_clip
+from i2v.inference_state import InferenceState, ObjectTrack
+from i2v.modeling.structures import Moment
+from tools.benchmarks import machine, plots, sides
+from tools.benchmarks.sides import Side
+
+FRAMES_UNTIL_FULL = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    sides.add_arguments(parser)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--plain-up-to", type=int, default=32, help="more objects than these are not run plainly")
+    parser.add_argument("--frames", type=int, default=3, help="frames that are timed for every number of objects")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures, too (needs matplotlib)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    ways = sides.make_sides(args)
+    with ExitStack() as stack:
+        sessions = [_fill_memory(stack, side, args.frames * len(args.objects)) for side in ways]
+        table = [_row(args, ways, sessions, number) for number in args.objects]
+    report = {
+        "rows": table,
+        "image_size": ways[0].predictor.model.image_size,
+        "frames": args.frames,
+        "plain dtype": args.plain_dtype,
+        "machine": machine.describe(ways[0].predictor.device),
+    }
+    if args.plot:
+        plots.objects(report, [side.name for side in ways], args.plot)
+    return report
+
+
+def _fill_memory(stack: ExitStack, side: Side, num_frames: int) -> InferenceState:
+    """A session with one object, as far as its memory is full and with frames left to measure."""
+    clip = render_demo_clip(num_frames=FRAMES_UNTIL_FULL + num_frames + 12)
+    state = stack.enter_context(side.predictor.init_state(clip.frames))
+    with side.path():
+        side.predictor.add_new_mask(state, 0, 0, clip.masks[0])
+        for _ in side.predictor.propagate_in_video(state, max_frame_num_to_track=FRAMES_UNTIL_FULL - 1):
+            pass
+    return state
+
+
+def _row(args: argparse.Namespace, ways: list[Side], sessions: list[InferenceState], number: int) -> dict[str, Any]:
+    running = [
+        (side, state)
+        for side, state in zip(ways, sessions, strict=True)
+        if not side.plain or number <= args.plain_up_to
+    ]
+    steps = [_step(side, state, number) for side, state in running]
+    laps, _ = sides.take_turns([side for side, _ in running], steps, args.frames)
+    row: dict[str, Any] = {"objects": number}
+    for (side, _), lap in zip(running, laps, strict=True):
+        row[f"{side.name} s"] = round(lap.median(), 4)
+        row[f"{side.name} s/object"] = round(lap.median() / number, 4)
+    for side in ways[1:]:
+        if "plain s" in row:
+            row[f"{side.name} ratio"] = round(row[f"{side.name} s"] / row["plain s"], 3)
+    return row
+
+
+def _step(side: Side, state: InferenceState, number: int) -> Callable[[], Tensor]:
+    """A step to the next frame, with copies of the session's first object for all."""
+    first = state.tracks[0]
+    state.tracks = {i: first if i == 0 else _copy(first) for i in range(number)}
+
+    def step() -> Tensor:
+        frame = max(first.visited) + 1
+        return side.predictor.advance(state, Moment(frame))[2]
+
+    return step
+
+
+def _copy(track: ObjectTrack) -> ObjectTrack:
+    return replace(
+        track,
+        generator=torch.Generator().manual_seed(1),
+        anchors=dict(track.anchors),
+        visited=dict(track.visited),
+        history=type(track.history)(),
+        forgotten=set(),
+    )

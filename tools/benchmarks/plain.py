@@ -1,0 +1,284 @@
+"""The model in the published order of operations, without any shortcut: what speed is compared with, and a test oracle.
+
+Only the weights' names are relied on, which the checkpoint fixes. :func:`plain_path` puts these functions in place of
+the modules' own ``forward`` for a while, so both sides run with the same weights in the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from i2v.modeling.i2v_model import I2VModel
+from i2v.modeling.position_encoding import AxialRotary
+from i2v.modeling.structures import FrameFeatures, MemoryReadout
+
+HEAD_DIM = 32  # of TinyViT's attention
+
+
+@contextmanager
+def plain_path(model: I2VModel) -> Iterator[None]:
+    """Run a model's parts in their published form inside the block.
+
+    A session must stay on one side: what it keeps of past frames differs.
+    """
+    encoder = model.image_encoder
+    parts: list[tuple[nn.Module, Callable[..., Any]]] = [
+        (encoder.trunk_image, tiny_vit),
+        (encoder.trunk_video, tfi),
+        (encoder, image_encoder),
+        (model.memory_attention, memory_attention),
+        (model.memory_prompt_generator, prompt_generator),
+        (model.memory_encoder, memory_encoder),
+        (model.sam_mask_decoder.transformer, two_way_transformer),
+        *((module, rotate) for module in model.modules() if isinstance(module, AxialRotary)),
+    ]
+    for module, forward in parts:
+        module.forward = partial(forward, module)
+    setattr(encoder, "taps", keep_frames)  # noqa: B010 - a method, for the type checker
+    try:
+        yield
+    finally:
+        delattr(encoder, "taps")
+        for module, _ in parts:
+            del module.forward
+
+
+# The image encoder
+
+
+def image_encoder(encoder: Any, frames: Tensor, window: Sequence[Tensor]) -> FrameFeatures:
+    """Frames (B,3,S,S) and the T frames of their windows -> features: image trunk, then video trunk on the window."""
+    vision = encoder.trunk_video(encoder.trunk_image(frames), torch.stack(list(window), dim=2))
+    return FrameFeatures(vision=vision, position=encoder.position.to(vision.dtype))
+
+
+def keep_frames(frames: Tensor) -> Tensor:
+    """What a frame contributes to windows is the frame itself."""
+    return frames
+
+
+def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:
+    """Frames (B,3,S,S) -> five maps."""
+    first, _, second = trunk.patch_embed.seq
+    maps = [conv_bn(second, F.gelu(conv_bn(first, frames)))]
+    for i, stage in enumerate(trunk.layers):
+        x = maps[-1]
+        for block in stage.blocks:
+            x = mb_conv(block, x) if i == 0 else window_block(block, x)
+        maps.append(x if stage.downsample is None else mb_chain(stage.downsample, x))
+    maps[-1] = trunk.neck(maps[-1])
+    return maps
+
+
+def conv_bn(unit: Any, x: Tensor) -> Tensor:
+    """A convolution, then its batch norm with running statistics."""
+    conv, norm = unit.c, unit.bn
+    x = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
+def mb_chain(block: Any, x: Tensor) -> Tensor:
+    """Expand, depthwise, project, with GELU between."""
+    return conv_bn(block.conv3, F.gelu(conv_bn(block.conv2, F.gelu(conv_bn(block.conv1, x)))))
+
+
+def mb_conv(block: Any, x: Tensor) -> Tensor:
+    """The same with a residual, and a GELU after it."""
+    return F.gelu(x + mb_chain(block, x))
+
+
+def window_block(block: Any, x: Tensor) -> Tensor:
+    """Window attention, depthwise convolution, MLP, on maps (B,C,H,W)."""
+    tokens = x.permute(0, 2, 3, 1)
+    tokens = tokens + attend_in_windows(block, tokens)
+    tokens = conv_bn(block.local_conv, tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    mlp = block.mlp
+    tokens = tokens + mlp.fc2(F.gelu(mlp.fc1(mlp.norm(tokens))))
+    return tokens.permute(0, 3, 1, 2)
+
+
+def attend_in_windows(block: Any, tokens: Tensor) -> Tensor:
+    """Tokens (B,H,W,C), padded with zeros to whole windows, each of which attends to itself."""
+    batch, height, width, dim = tokens.shape
+    size = block.window
+    down, right = -height % size, -width % size
+    padded = F.pad(tokens, (0, 0, 0, right, 0, down))
+    rows, columns = (height + down) // size, (width + right) // size
+    windows = padded.view(batch, rows, size, columns, size, dim).transpose(2, 3).reshape(-1, size * size, dim)
+    out = window_attention(block.attn, windows).view(batch, rows, columns, size, size, dim).transpose(2, 3)
+    return out.reshape(batch, height + down, width + right, dim)[:, :height, :width]
+
+
+def window_attention(attention: Any, x: Tensor) -> Tensor:
+    """Softmax of scaled scores and a bias looked up by distance, on windows (W,n,C)."""
+    qkv = attention.qkv(attention.norm(x)).unflatten(-1, (attention.num_heads, 3 * HEAD_DIM))
+    q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
+    bias = attention.attention_biases[:, attention.attention_bias_idxs]
+    weights = (q @ k.transpose(-1, -2) * HEAD_DIM**-0.5 + bias).softmax(dim=-1)
+    return attention.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def tfi(trunk: Any, maps: Sequence[Tensor], windows: Tensor) -> Tensor:
+    """All time slices of all stages."""
+    temporal = trunk.temporal_stem(windows)
+    carry: Tensor | None = None
+    for i, level in enumerate(trunk.selected_layers):
+        temporal = temporal_net(trunk.temporal_nets[i], temporal)
+        image = maps[level]
+        if image.shape[-2:] != temporal.shape[-2:]:
+            image = F.interpolate(image, size=temporal.shape[-2:], mode="bilinear", align_corners=False)
+        image = trunk.input_linears[i](image)
+        image = image if carry is None else image + carry
+        joined = torch.cat((image, temporal[:, :, -1]), dim=1)
+        last = trunk.integration2temporal_nets[i].fuse(joined)
+        integrated = trunk.temporal2integration_nets[i].fuse(joined)
+        carry = trunk.integration_nets[i].layer(integrated)
+        temporal = torch.cat((temporal[:, :, :-1], last[:, :, None]), dim=2)
+    assert carry is not None
+    return carry + integrated
+
+
+def temporal_net(net: Any, x: Tensor) -> Tensor:
+    """Residual blocks of a spatial and a temporal convolution over all slices (B,C,T,h,w)."""
+    for j, (norm, block) in enumerate(zip(net.lns, net.temporal_net, strict=True)):
+        spatial, temporal = block.get_submodule(f"c_fc1_{j}"), block.get_submodule(f"c_fc2_{j}")
+        normed = F.layer_norm(x.movedim(1, -1), norm.weight.shape, norm.weight, norm.bias, norm.eps).movedim(-1, 1)
+        x = quick_gelu(x + temporal(quick_gelu(spatial(normed))))
+    return x
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+# Memory
+
+
+def memory_attention(attention: Any, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[Tensor]:
+    """Every layer for every object, keys and values projected to full width."""
+    placed = (features.vision + 0.1 * features.position).flatten(2).transpose(1, 2)
+    return [_attend_memory(attention, placed, r, features.vision.shape[-2:]) for r in readouts]
+
+
+def _attend_memory(attention: Any, placed: Tensor, readout: MemoryReadout, grid: torch.Size) -> Tensor:
+    readout = written_out(readout, placed.shape[1])
+    x = placed.expand(len(readout.tokens), -1, -1)
+    keys = readout.tokens + readout.position
+    for layer in attention.layers:
+        y = layer.norm1(x)
+        x = x + rope_attention(layer.self_attn, y, y, y)
+        y = layer.norm2(x)
+        x = x + rope_attention(layer.cross_attn_image, y, keys, readout.tokens, readout.num_pointer_tokens)
+        x = x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
+    return attention.norm(x).transpose(1, 2).unflatten(-1, grid)
+
+
+def written_out(readout: MemoryReadout, num_positions: int) -> MemoryReadout:
+    """The same with tokens that count several times in as many copies: the first grid as a whole, and pointers."""
+    if readout.counts is None:
+        return readout
+    copies = readout.counts.long()
+    num_placed = len(copies) - readout.num_pointer_tokens
+    index = torch.arange(len(copies), device=copies.device)
+    first, grids, pointers = index.split((num_positions, num_placed - num_positions, readout.num_pointer_tokens))
+    index = torch.cat((first.repeat(int(copies[0])), grids, pointers.repeat_interleave(copies[num_placed:])))
+    return replace(
+        readout,
+        tokens=readout.tokens[:, index],
+        position=readout.position[:, index],
+        foreground=readout.foreground[:, index],
+        num_pointer_tokens=int(copies[num_placed:].sum()),
+        counts=None,
+    )
+
+
+def rope_attention(
+    attention: Any, q: Tensor, k: Tensor, v: Tensor, num_unplaced_keys: int = 0, mask: Tensor | None = None
+) -> Tensor:
+    """Project, rotate what has a place, attend, project."""
+    q, k, v = (
+        project(x).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for project, x in ((attention.q_proj, q), (attention.k_proj, k), (attention.v_proj, v))
+    )
+    placed, unplaced = k.split((k.shape[-2] - num_unplaced_keys, num_unplaced_keys), dim=-2)
+    keys = torch.cat((attention.rotate_keys(placed), unplaced), dim=-2)
+    attend = None if mask is None else mask[:, None, None, :].expand(-1, attention.num_heads, q.shape[-2], -1)
+    out = F.scaled_dot_product_attention(attention.rotate_queries(q), keys, v, attn_mask=attend)
+    return attention.out_proj(out.transpose(1, 2).flatten(2))
+
+
+def rotate(rotary: Any, tokens: Tensor) -> Tensor:
+    """Each channel pair of tokens (...,k*n,C) turned by its place."""
+    pairs = tokens.float().unflatten(-2, (-1, rotary.num_positions)).unflatten(-1, (-1, 2))
+    real, imaginary = pairs.unbind(-1)
+    cos, sin = rotary.turns.unbind(-1)
+    rotated = (real * cos - imaginary * sin, real * sin + imaginary * cos)
+    return torch.stack(rotated, dim=-1).flatten(-2).flatten(-3, -2).to(tokens.dtype)
+
+
+def prompt_generator(generator: Any, readout: MemoryReadout) -> Tensor:
+    """Queries read the foreground tokens, then talk to each other."""
+    readout = written_out(readout, generator.cross_attn.rotate_keys.num_positions)
+    queries = generator.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
+    x = queries + rope_attention(
+        generator.cross_attn,
+        generator.norm_fg_ca(queries),
+        readout.tokens + readout.position,
+        readout.tokens,
+        readout.num_pointer_tokens,
+        readout.foreground,
+    )
+    y = generator.norm_fg_sa(x)
+    x = x + rope_attention(generator.self_attn, y, y, y)
+    return x + generator.linear2(F.relu(generator.linear1(generator.norm1(x))))
+
+
+def memory_encoder(encoder: Any, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
+    """Features and scaled masks (B,1,S,S) -> memory features (B,M,h,w), mask by mask."""
+    return [_encode_memory(encoder, vision, mask) for mask in masks]
+
+
+def _encode_memory(encoder: Any, vision: Tensor, mask: Tensor) -> Tensor:
+    x = encoder.pix_feat_proj(vision) + encoder.mask_downsampler.encoder(mask)
+    for block in encoder.fuser.layers:
+        branch = block.norm(block.dwconv(x)).permute(0, 2, 3, 1)
+        branch = block.gamma * block.pwconv2(F.gelu(block.pwconv1(branch)))
+        x = x + branch.permute(0, 3, 1, 2)
+    return encoder.out_proj(x)
+
+
+# The mask decoder
+
+
+def two_way_transformer(transformer: Any, image: Tensor, image_pos: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompt tokens and image tokens attend to each other, block after block."""
+    token_pos = tokens
+    for layer in transformer.layers:
+        placed = tokens if layer.first else tokens + token_pos
+        attended = attention(layer.self_attn, placed, placed, tokens)
+        tokens = layer.norm1(attended if layer.first else tokens + attended)
+        read = attention(layer.cross_attn_token_to_image, tokens + token_pos, image + image_pos, image)
+        tokens = layer.norm2(tokens + read)
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        written = attention(layer.cross_attn_image_to_token, image + image_pos, tokens + token_pos, tokens)
+        image = layer.norm4(image + written)
+    read = attention(transformer.final_attn_token_to_image, tokens + token_pos, image + image_pos, image)
+    return transformer.norm_final_attn(tokens + read), image
+
+
+def attention(part: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention with projections."""
+    q, k, v = (
+        project(x).unflatten(-1, (part.num_heads, -1)).transpose(1, 2)
+        for project, x in ((part.q_proj, q), (part.k_proj, k), (part.v_proj, v))
+    )
+    return part.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

@@ -1,0 +1,162 @@
+"""Ways of running one model, measured turn by turn so that what else a machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2v.build_i2v import build_i2v_video_predictor, resolve_dtype
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from tools.benchmarks import machine
+from tools.benchmarks.flops import FlopCounter
+from tools.benchmarks.plain import plain_path
+
+# Stages that are modules, by what the paper calls them.
+STAGES = {
+    "TinyViT": "image_encoder.trunk_image",
+    "TFI": "image_encoder.trunk_video",
+    "memory attention": "memory_attention",
+    "prompt generator": "memory_prompt_generator",
+    "mask decoder": "sam_mask_decoder",
+    "memory encoder": "memory_encoder",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way: a predictor, in the published order of operations or in our own."""
+
+    name: str
+    predictor: I2VVideoPredictor
+    plain: bool
+
+    def path(self) -> AbstractContextManager[None]:
+        """Inside of it the model runs this way."""
+        return plain_path(self.predictor.model) if self.plain else nullcontext()
+
+
+@dataclass
+class Laps:
+    """What the frames of one side took: wall and process CPU seconds, and seconds by stage."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    gflop: dict[str, float] = field(default_factory=dict)  # of one frame, by stage
+
+    def add(self, wall: float, cpu: float, stages: dict[str, float]) -> None:
+        self.wall.append(wall)
+        self.cpu.append(cpu)
+        for name in STAGES:
+            self.stages.setdefault(name, []).append(stages.get(name, 0.0))
+        self.stages.setdefault("rest", []).append(wall - sum(stages.values()))
+
+    def median(self, stage: str = "frame") -> float:
+        return statistics.median(self.wall if stage == "frame" else self.stages[stage])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that make sides."""
+    parser.add_argument("--config", default="i2v-infer")
+    parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", nargs="+", help="float32, bfloat16 or float16, one or more; default: the device's")
+    parser.add_argument("--plain-dtype", default="float32", help="of the plain path that all others are compared with")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override")
+
+
+def make_sides(args: argparse.Namespace) -> list[Side]:
+    """The plain path first, then ours in every dtype asked for; all have the same weights."""
+    predictor = build_i2v_video_predictor(
+        args.config, args.checkpoint, device=args.device, hydra_overrides_extra=args.set
+    )
+    if args.checkpoint is None:
+        keep_in_view(predictor.model)
+    model, settings = predictor.model, predictor.settings
+    sides = [Side("plain", I2VVideoPredictor(model, settings, resolve_dtype(args.plain_dtype, model.device)), True)]
+    for name in args.dtype or [str(predictor.dtype).removeprefix("torch.")]:
+        sides.append(Side(name, I2VVideoPredictor(model, settings, resolve_dtype(name, model.device)), False))
+    return sides
+
+
+def keep_in_view(model: nn.Module) -> None:
+    """Make random weights see the object, so that masks are not all absent."""
+    head = model.get_submodule("sam_mask_decoder.pred_obj_score_head")
+    with torch.no_grad():
+        list(head.parameters())[-1].fill_(5.0)
+
+
+def take_turns(
+    sides: Sequence[Side], steps: Sequence[Callable[[], Tensor]], num_laps: int, num_warm_up: int = 0
+) -> tuple[list[Laps], list[list[Tensor]]]:
+    """Run each side's step lap by lap. Returns times and masks by side, without those of the warm-up.
+
+    A step is a frame: it gives out masks. The lap after the last counts operations and is not timed.
+    """
+    laps: list[Laps] = [Laps() for _ in sides]
+    masks: list[list[Tensor]] = [[] for _ in sides]
+    device = sides[0].predictor.device
+    with stopwatch(sides[0].predictor.model, lambda: _now(device)) as times:
+        for lap in range(num_warm_up + num_laps):
+            for side, step, record, found in zip(sides, steps, laps, masks, strict=True):
+                times.clear()
+                with side.path():
+                    wall, cpu = _now(device), time.process_time()
+                    found.append((step() > 0).cpu())  # a user reads the masks
+                    wall, cpu = _now(device) - wall, time.process_time() - cpu
+                if lap >= num_warm_up:
+                    record.add(wall, cpu, times)
+    for side, step, record in zip(sides, steps, laps, strict=True):
+        record.gflop.update(_count(side, step))
+    return laps, [found[num_warm_up:] for found in masks]
+
+
+def _count(side: Side, step: Callable[[], Tensor]) -> dict[str, float]:
+    counter = FlopCounter()
+    with side.path(), counter, stopwatch(side.predictor.model, lambda: counter.gflop) as counts:
+        step()
+    return {name: counts.get(name, 0.0) for name in STAGES} | {"frame": counter.gflop}
+
+
+def _now(device: torch.device) -> float:
+    machine.synchronize(device)
+    return time.perf_counter()
+
+
+@contextmanager
+def stopwatch(model: nn.Module, clock: Callable[[], float]) -> Iterator[dict[str, float]]:
+    """By how much a clock moved in every stage since the dict was last cleared."""
+    times: dict[str, float] = {}
+    handles = []
+
+    def move(name: str, sign: int) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            times[name] = times.get(name, 0.0) + sign * clock()
+
+        return hook
+
+    for name, path in STAGES.items():
+        module = model.get_submodule(path)
+        handles += [module.register_forward_pre_hook(move(name, -1)), module.register_forward_hook(move(name, +1))]
+    try:
+        yield times
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def lowest_iou(masks: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """The smallest IoU of any object on any frame; masks (N,1,H,W) bool. Two empty masks agree."""
+    lowest = 1.0
+    for found, wanted in zip(masks, reference, strict=True):
+        both, any_ = (found & wanted).flatten(1).sum(1), (found | wanted).flatten(1).sum(1)
+        lowest = min(lowest, float(torch.where(any_ > 0, both / any_, 1.0).min()))
+    return lowest
