@@ -33,7 +33,7 @@ class GridMemory:
     """One object's readout, laid out for :meth:`average`: T grids of Y rows and X columns, and n loose tokens.
 
     ``by_row`` (Y,T*X,M+1), ``by_column`` (X,Y*T,M+1) and ``loose`` (n,M+1) are tokens with their positions, to be found
-    by. ``values`` (Y*T*X+n,M+1) are tokens to be read, rows first, times their counts. A 1 follows the channels of each.
+    by. ``values`` (Y*T*X+n,M+1) are tokens to be read, by row, times their counts. A 1 follows the channels of each.
     A count is 0 for what must not be read, 2 for a token that stands for two.
     """
 
