@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from i2v.modeling.structures import MemoryReadout
 
@@ -32,37 +33,36 @@ class GridMemory:
     """One object's readout, laid out for :meth:`average`: T grids of Y rows and X columns, and n loose tokens.
 
     ``by_row`` (Y,T*X,M+1), ``by_column`` (X,Y*T,M+1) and ``loose`` (n,M+1) are tokens with their positions, to be found
-    by; ``values`` (Y,T*X,M+1) and ``loose_values`` (n,M+1) are tokens to be read, times their counts (Y,T*X) and (n,).
-    A 1 follows the channels of each. A count is 0 for what must not be read, 2 for a token that stands for two.
+    by. ``values`` (Y*T*X+n,M+1) are tokens to be read, by row, times their counts. A 1 follows the channels of each.
+    A count is 0 for what must not be read, 2 for a token that stands for two.
     """
 
     by_row: Tensor
     by_column: Tensor
     loose: Tensor
     values: Tensor
-    loose_values: Tensor
 
     @classmethod
     def lay_out(cls, readout: MemoryReadout, grid: tuple[int, int], counts: Tensor | None) -> GridMemory:
         """A readout of one object on a grid of (columns, rows). ``counts`` (N,); ``None``: each token counts once."""
         columns, rows = grid
         num_placed = readout.tokens.shape[1] - readout.num_pointer_tokens
-        tokens = torch.nn.functional.pad(readout.tokens[0], (0, 1), value=1.0)
+        tokens = F.pad(readout.tokens[0], (0, 1), value=1.0)
         keys = tokens.clone()
         keys[:, :-1] += readout.position[0]
         values = tokens if counts is None else tokens * counts[:, None]
-        placed = keys[:num_placed].view(-1, rows, columns, keys.shape[1])
+        placed_keys, placed_values = (x[:num_placed].view(-1, rows, columns, x.shape[1]) for x in (keys, values))
         return cls(
-            by_row=placed.transpose(0, 1).flatten(1, 2),
-            by_column=placed.permute(2, 1, 0, 3).flatten(1, 2),
+            by_row=placed_keys.transpose(0, 1).flatten(1, 2),
+            by_column=placed_keys.permute(2, 1, 0, 3).flatten(1, 2),
             loose=keys[num_placed:],
-            values=values[:num_placed].view(placed.shape).transpose(0, 1).flatten(1, 2),
-            loose_values=values[num_placed:],
+            values=torch.cat((placed_values.transpose(0, 1).flatten(0, 2), values[num_placed:])),
         )
 
     def to(self, dtype: torch.dtype) -> GridMemory:
         """The same in another precision."""
-        return GridMemory(*(t.to(dtype) for t in self._tensors()))
+        tensors = (self.by_row, self.by_column, self.loose, self.values)
+        return GridMemory(*(t.to(dtype) for t in tensors))
 
     def average(self, queries: Tensor, maps: AxisMaps) -> Tensor:
         """Tokens averaged by the softmax of their scores with queries (N,C), rotated and scaled -> (N,M) float32.
@@ -70,53 +70,58 @@ class GridMemory:
         Queries are the last axis of all that follows, so that scores by column can be added to those by row where they
         are. Needs no gradient.
         """
-        num_keys = self.by_row.shape[0] * self.by_row.shape[1] + len(self.loose)
-        tile_size = min(max(MAX_SCORES // num_keys // TILE_STEP, 1) * TILE_STEP, len(queries))
-        scratch = queries.new_empty(num_keys * tile_size)
+        scratch = _Scratch.of(self, queries, maps)
         averages, shifted = [], False
-        for tile in queries.split(tile_size):
-            scores = scratch[: num_keys * len(tile)].view(num_keys, len(tile))
-            sums = self._sums(tile, maps, scores, shifted)
+        for tile in queries.split(scratch.scores.shape[1]):
+            sums = self._sums(tile, maps, scratch, shifted)
             if not shifted and not _safe(sums[-1]):
                 # Scores are too far from 0 for exp to take them as they are; those that follow will hardly be milder.
                 shifted = True
-                sums = self._sums(tile, maps, scores, shifted)
+                sums = self._sums(tile, maps, scratch, shifted)
             averages.append((sums[:-1] / sums[-1]).t())
         return torch.cat(averages)
 
-    def _sums(self, queries: Tensor, maps: AxisMaps, scores: Tensor, shifted: bool) -> Tensor:
+    def _sums(self, queries: Tensor, maps: AxisMaps, scratch: _Scratch, shifted: bool) -> Tensor:
         """Sums of exp(score) times a token (M,n), and of exp(score) alone in the last row; (M+1,n) float32.
 
-        ``scores`` (keys,n) is overwritten. ``shifted``: of every query, exp is taken of scores less their maximum.
+        ``shifted``: of every query, exp is taken of scores less their maximum.
         """
-        placed, loose = scores.split((len(scores) - len(self.loose), len(self.loose)))
-        placed = placed.view(len(self.by_row), -1, len(queries))
-        self._score(queries, maps, placed, loose)
+        scores = self._score(queries, maps, scratch)
         if shifted:
-            self._shift(scores)
-        scores.exp_()
-        sums = torch.bmm(self.values.transpose(1, 2), placed).sum(dim=0, dtype=torch.float32)
-        return sums + (self.loose_values.t() @ loose).float()
+            unread = (self.values[:, -1] == 0)[:, None]
+            scores.sub_(scores.masked_fill(unread, -torch.inf).amax(dim=0)).clamp_(max=0)
+        return (self.values.t() @ scores.exp_()).float()
 
-    def _score(self, queries: Tensor, maps: AxisMaps, placed: Tensor, loose: Tensor) -> None:
-        """Fill in the scores of queries (n,C) with placed keys (Y,T*X,n) and with loose ones (keys,n)."""
+    def _score(self, queries: Tensor, maps: AxisMaps, scratch: _Scratch) -> Tensor:
+        """Scores (keys,n) of all keys with a tile of queries (n,C), in the order of ``values``."""
         by_column, by_row = queries.t().chunk(2)
-        columns = (maps.columns.flatten(0, 1) @ by_column).unflatten(0, maps.columns.shape[:2])
-        rows = (maps.rows.flatten(0, 1) @ by_row).unflatten(0, maps.rows.shape[:2])
-        torch.bmm(self.by_row, rows, out=placed)
-        placed.view(-1, len(columns), len(queries)).transpose(0, 1).baddbmm_(self.by_column, columns)
+        num_queries = len(queries)
+        scores = scratch.scores[:, :num_queries]
+        columns = torch.mm(maps.columns.flatten(0, 1), by_column, out=scratch.columns[:, :num_queries])
+        rows = torch.mm(maps.rows.flatten(0, 1), by_row, out=scratch.rows[:, :num_queries])
+        columns, rows = (x.unflatten(0, (-1, self.values.shape[1])) for x in (columns, rows))
+        placed, loose = scores.split((len(scores) - len(self.loose), len(self.loose)))
+        torch.bmm(self.by_row, rows, out=placed.unflatten(0, (len(rows), -1)))
+        placed.unflatten(0, (-1, len(columns))).transpose(0, 1).baddbmm_(self.by_column, columns)
         # A token without a place is not turned, which is what column 0 and row 0 do.
         loose.copy_(self.loose @ (columns[0] + rows[0]))
+        return scores
 
-    def _shift(self, scores: Tensor) -> None:
-        """Make the highest score of every query 0, which changes no average."""
-        counts = torch.cat((self.values[..., -1].flatten(), self.loose_values[:, -1]))
-        unread = (counts == 0)[:, None]
-        highest = scores.masked_fill(unread, -torch.inf).amax(dim=0)
-        scores.sub_(highest).clamp_(max=0)
 
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return (self.by_row, self.by_column, self.loose, self.values, self.loose_values)
+@dataclass(frozen=True)
+class _Scratch:
+    """Room that one tile of queries after the other computes in: new room would cost as much as computing."""
+
+    scores: Tensor
+    columns: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, memory: GridMemory, queries: Tensor, maps: AxisMaps) -> _Scratch:
+        num_keys = len(memory.values)
+        size = min(max(MAX_SCORES // num_keys // TILE_STEP, 1) * TILE_STEP, len(queries))
+        lengths = (num_keys, maps.columns[..., 0].numel(), maps.rows[..., 0].numel())
+        return cls(*(queries.new_empty(length, size) for length in lengths))
 
 
 def _safe(sums: Tensor) -> bool:

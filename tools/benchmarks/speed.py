@@ -74,7 +74,7 @@ def rows(ways: Sequence[Side], laps: Sequence[Laps]) -> list[dict[str, Any]]:
             if side is not ways[0]:
                 row[f"{side.name} ratio"] = round(seconds / plain, 3) if plain > 0 else ""
             if stage in lap.gflop:
-                row[f"{side.name} GFLOP"] = round(lap.gflop[stage], 1)
+                row[f"{side.name} GFLOP"] = float(f"{lap.gflop[stage]:.4g}")
         table.append(row)
     return table
 
