@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from i2v.cli_args import UsageError, collect_prompts, make_parser
 from i2v.demo import centre_of, render_demo_clip
-from i2v.export import ResultFolder, read_label_png
+from i2v.export import FrameReader, ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
 from i2v.pretrained import PUBLISHED, ModelChoice, choose_model
+from i2v.utils.background import Background
 from i2v.utils.files import interrupts_deferred
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from i2v.i2v_video_predictor import I2VVideoPredictor
     from i2v.inference_state import InferenceState
+    from i2v.utils.frame_source import FrameSource
 
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C: 128 + SIGINT
 # Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
@@ -71,6 +73,13 @@ def build_i2v_video_predictor(*args: Any, **kwargs: Any) -> I2VVideoPredictor:
     from i2v.build_i2v import build_i2v_video_predictor as build
 
     return build(*args, **kwargs)
+
+
+def open_source(video: Path | NDArray[np.uint8]) -> FrameSource:
+    """`i2v.utils.video.open_source`, imported when called, for the same reason."""
+    from i2v.utils.video import open_source as open_video
+
+    return open_video(video)
 
 
 def _configure_logging(verbose: bool) -> None:
@@ -149,17 +158,21 @@ def _default_out(video: Path) -> Path:
 
 def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
-    results = ResultFolder(run.out, [prompt.obj_id for prompt in run.prompts], run.overwrite)
+    obj_ids = [prompt.obj_id for prompt in run.prompts]
+    ResultFolder(run.out, obj_ids, run.overwrite)  # refuses a bad folder before the model is loaded
     _say_which(run.model)
     predictor = build_i2v_video_predictor(
         run.model.config, ckpt_path=run.model.checkpoint, device=run.device, hydra_overrides_extra=list(run.overrides)
     )
     state = predictor.init_state(run.video)
-    with contextlib.closing(state):
+    # The overlay lags behind the model: with a reader of its own, none of the two makes the other seek.
+    with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
+        ordered = reader if run.direction == "forward" else None
+        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered)
         prompts = [_checked(prompt, state) for prompt in run.prompts]
         for prompt in prompts:
             _add_prompt(predictor, state, prompt)
-        _follow(predictor, state, replace(run, prompts=tuple(prompts)), results)
+        _follow(predictor, state, replace(run, prompts=tuple(prompts)), results, reader)
     return results
 
 
@@ -232,12 +245,16 @@ def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]
     return own if own.any() else nonzero
 
 
-def _follow(predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder) -> None:
+def _follow(
+    predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder, reader: FrameReader
+) -> None:
     stop: BaseException | None = None
     started = time.perf_counter()
     try:
-        for frame, obj_ids, logits in _propagate(predictor, state, run):
-            results.add(frame, obj_ids, logits, predictor.frame_scores(state, frame))
+        with Background() as writer:
+            for frame, obj_ids, logits in _propagate(predictor, state, run):
+                labels, scores = results.label_map(obj_ids, logits), predictor.frame_scores(state, frame)
+                writer.put(functools.partial(results.add_labels, frame, obj_ids, labels, scores))
     except (KeyboardInterrupt, *FAILURES) as error:
         # The finished frames may be hours of work: complete their files before saying what went wrong.
         stop = error
@@ -245,7 +262,7 @@ def _follow(predictor: I2VVideoPredictor, state: InferenceState, run: _Run, resu
     # The first Ctrl-C stops tracking only; another one, while the files are completed, cuts these short.
     with contextlib.nullcontext() if stop else interrupts_deferred():
         bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
-        results.finish(state.source, run.prompts, progress=bar)
+        results.finish(reader, run.prompts, progress=bar)
         _report(results, seconds, stopped=stop is not None)
     if stop:
         raise stop

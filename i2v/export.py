@@ -67,6 +67,8 @@ def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
         raise ValueError(f"labels: expected {len(logits)}, one per object, got {len(labels)}")
     if not labels:
         return np.zeros(tuple(logits.shape[-2:]), np.uint8)
+    if len(labels) == 1:
+        return (logits[0, 0] > 0).cpu().numpy() * np.uint8(labels[0])
     best, winner = logits[:, 0].max(dim=0)
     # Two bytes per pixel leave the device, whatever the number of objects.
     foreground, position = (best > 0).cpu().numpy(), winner.byte().cpu().numpy()
@@ -78,7 +80,8 @@ def write_label_png(path: str | Path, labels: Pixels) -> None:
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG")
+        # Label maps are flat: more effort makes them hardly smaller, and takes three times as long.
+        image.save(temporary, format="PNG", compress_level=1)
 
 
 def read_label_png(path: str | Path) -> Pixels:
@@ -140,19 +143,54 @@ def _rounded(score: float) -> float | None:
     return round(float(score), 4) if math.isfinite(score) else None
 
 
+class Film:
+    """Results that need the frames in the order of the video: masks.json and overlay.mp4 in a folder."""
+
+    def __init__(self, folder: Path, labels: Mapping[Hashable, int], source: FrameReader) -> None:
+        """Make nothing yet. `source` is read in order by this alone."""
+        self._source = source
+        self._masks = RleJson(folder / JSON_NAME, labels, source.frame_rate)
+        self._video = VideoWriter(folder / VIDEO_NAME, source.frame_rate)
+
+    def add(self, frame: int, labels: Pixels, scores: Mapping[Hashable, Scores | None]) -> None:
+        """Append a frame's label map (H,W) and scores."""
+        picture = blend_overlay(self._source.read(frame), labels)
+        with interrupts_deferred():
+            self._masks.write(frame, labels, scores)
+            self._video.write(picture)
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Complete the files with the frames that they have."""
+        with self._masks, self._video:
+            pass
+
+
 class ResultFolder:
     """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4, contact_sheet.png.
 
-    Masks are written as the frames come, in any order. The rest needs the order of the video, while a
-    backward run gives its frames reversed: `finish` makes it afterwards, from the masks on disk and the frames,
-    read again.
+    Masks are written as the frames come, in any order. JSON and video need the order of the video. They grow along
+    where that is how the frames come; a backward run gives them reversed, so `finish` makes both afterwards, from the
+    masks on disk and the frames, read again.
     """
 
-    def __init__(self, folder: str | Path, obj_ids: Iterable[Hashable], overwrite: bool = False) -> None:
-        """Make nothing yet. Raises FileExistsError if the folder holds anything, unless `overwrite`."""
+    def __init__(
+        self,
+        folder: str | Path,
+        obj_ids: Iterable[Hashable],
+        overwrite: bool = False,
+        ordered: FrameReader | None = None,
+    ) -> None:
+        """Make nothing yet. Raises FileExistsError if the folder holds anything, unless `overwrite`.
+
+        `ordered`: the video, which nobody else reads, given if frames will be added in its order.
+        """
         self.folder = Path(folder)
         self.labels = assign_labels(obj_ids)
         self._scores: dict[int, dict[Hashable, Scores | None]] = {}
+        self._film = None if ordered is None else Film(self.folder, self.labels, ordered)
         if self.folder.exists() and not self.folder.is_dir():
             raise FileExistsError(f"{self.folder} is a file, wanted a folder for the results")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
@@ -175,13 +213,23 @@ class ResultFolder:
         scores: Mapping[Any, Scores],
     ) -> None:
         """Write the masks of a frame from its logits (N,1,H,W), and remember its scores for `finish`."""
-        labels = label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
+        self.add_labels(frame, obj_ids, self.label_map(obj_ids, logits), scores)
+
+    def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor) -> Pixels:
+        """Merge logits (N,1,H,W) into one label map (H,W) with the labels of these results."""
+        return label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
+
+    def add_labels(self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, Scores]) -> None:
+        """As `add`, from a label map; may run in another thread, for one frame at a time."""
         # A frame is finished or it is not: an interrupt must not leave its PNG without its scores.
         with interrupts_deferred():
             if not self._scores:
                 self._clear()
             write_label_png(self.mask_path(frame), labels)
-            self._scores[frame] = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
+            given = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
+            if self._film is not None:
+                self._film.add(frame, labels, given)
+            self._scores[frame] = given
 
     def _clear(self) -> None:
         # Only our own file names go: the folder is the user's.
@@ -198,18 +246,19 @@ class ResultFolder:
         prompts: Sequence[UserPrompt],
         progress: Callable[[list[int]], Iterable[int]] = iter,
     ) -> None:
-        """Write JSON, video and contact sheet of the finished frames; `progress` may wrap their loop."""
+        """Complete JSON and video, or make them of the finished frames, and write the contact sheet.
+
+        `progress` may wrap the loop over frames that are gone through once more.
+        """
         chosen = spread_frames(self.frames, keep=[prompt.frame for prompt in prompts])
+        if self._film is not None:
+            with self._film:
+                pass
+        else:
+            with Film(self.folder, self.labels, source) as film:
+                for frame in progress(self.frames):
+                    film.add(frame, read_label_png(self.mask_path(frame)), self._scores[frame])
         sheet = ContactSheet(chosen, prompts, self.labels)
-        with (
-            RleJson(self.folder / JSON_NAME, self.labels, source.frame_rate) as masks,
-            VideoWriter(self.folder / VIDEO_NAME, source.frame_rate) as video,
-        ):
-            for frame in progress(self.frames):
-                labels = read_label_png(self.mask_path(frame))
-                picture = blend_overlay(source.read(frame), labels)
-                with interrupts_deferred():
-                    masks.write(frame, labels, self._scores[frame])
-                    video.write(picture)
-                sheet.add(frame, picture)
+        for frame in chosen:
+            sheet.add(frame, blend_overlay(source.read(frame), read_label_png(self.mask_path(frame))))
         sheet.save(self.folder / SHEET_NAME)

@@ -39,6 +39,9 @@ class Source:
         item = self.frames[frame]
         return np.asarray(Image.open(item)) if isinstance(item, Path) else item
 
+    def close(self) -> None:
+        self.frames = []
+
 
 class State:
     def __init__(self, video: Path | Array) -> None:

@@ -22,6 +22,7 @@ from export_support import (
     WIDTH,
     Array,
     FakePredictor,
+    Source,
     check_results,
     decode,
     labels_of,
@@ -49,6 +50,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     predictor = FakePredictor()
     monkeypatch.setattr(cli, "build_i2v_video_predictor", predictor.build)
+    monkeypatch.setattr(cli, "open_source", Source)
     return predictor
 
 
@@ -264,6 +266,7 @@ import export_support
 from i2v import cli
 hangs_after, limit = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 cli.build_i2v_video_predictor = export_support.FakePredictor(hangs_after=hangs_after).build
+cli.open_source = export_support.Source
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 sys.exit(cli.main(sys.argv[1:]))
 """

@@ -35,7 +35,8 @@ class TemporalStem(nn.Conv3d):
         slices = []
         for t in range(len(taps)):
             near = range(max(t - reach, 0), min(t + reach + 1, len(taps)))
-            slices.append(sum((taps[i][:, i - t + reach] for i in near), start=self.bias[:, None, None]))
+            first, *others = (taps[i][:, i - t + reach] for i in near)
+            slices.append(sum(others, start=first.to(self.bias.dtype)) + self.bias[:, None, None])
         # Unlike `stack`, `cat` keeps the channels last in memory.
         return torch.cat(slices).unflatten(0, (len(taps), -1))
 

@@ -32,12 +32,15 @@ class ConvBN(nn.Sequential):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias of the one convolution that both are once the statistics stand still.
 
-        Made on every call, which takes a thousandth of the convolution's time: so it is never older than the weights.
+        Made on every call, which takes little of the convolution's time: so it is never older than the weights. Where
+        there is double precision it is used, so that each number is rounded once.
         """
-        norm = self.bn
+        norm, dtype = self.bn, self.c.weight.dtype
         assert norm.running_mean is not None and norm.running_var is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return self.c.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        precise = torch.float32 if norm.running_var.device.type == "mps" else torch.float64
+        scale = norm.weight * torch.rsqrt(norm.running_var.to(precise) + norm.eps)
+        kernel, bias = self.c.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        return kernel.to(dtype), bias.to(dtype)
 
 
 class PatchEmbed(nn.Module):
