@@ -49,9 +49,6 @@ def _check(args: Namespace, out: Path) -> None:
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file, wanted a folder for the results")
-    if args.video is not None and out.resolve() in (args.video.resolve(), *args.video.resolve().parents):
-        if args.out is None or args.video.is_dir():
-            raise ValueError(f"{args.video} lies in the folder of the results, {out}: give another --out")
 
 
 def _open(args: Namespace, out: Path) -> Footage:

@@ -48,13 +48,13 @@ class Export:
 
     def steps(self) -> Generator[int, None, None]:
         """Write the files, yielding the number of frames done after each; closing it early keeps what is done."""
-        labels = {number: number for number in self._document.numbers}
+        labels: dict[Any, int] = {number: number for number in self._document.numbers}
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
             pngs = self._png_folder() if "png" in self._formats else None
             rle, video, source = None, None, None
             if "coco" in self._formats:
-                rle = files.enter_context(RleJson(self.folder / JSON_NAME, dict(labels), self._footage.frame_rate))
+                rle = files.enter_context(RleJson(self.folder / JSON_NAME, labels, self._footage.frame_rate))
             if "overlay" in self._formats:
                 source = files.enter_context(self._footage.open())
                 video = files.enter_context(VideoWriter(self.folder / VIDEO_NAME, self._footage.frame_rate))

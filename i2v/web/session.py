@@ -245,7 +245,7 @@ class Session:
         for leg in legs:
             steps, frame = self._engine.track(leg), leg.start
             while await self._arrival(frame):
-                answer = await self._turns.run(Urgency.TRACK, next, steps, None)
+                answer: FrameAnswer | None = await self._turns.run(Urgency.TRACK, next, steps, None)
                 if answer is None:
                     break
                 self._keep_tracked(answer)

@@ -132,9 +132,8 @@ def _pieces(
     yield _compact({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
     frames = sorted(set().union(*(store.frames_of(number) for number in document.numbers)))
     for i, frame in enumerate(frames):
-        yield (
-            ("," if i else "") + "\n" + _compact({"frame": frame, "objects": _masks_json(document, frame, store, size)})
-        )
+        entry = {"frame": frame, "objects": _masks_json(document, frame, store, size)}
+        yield ("," if i else "") + "\n" + _compact(entry)
     yield "\n]}\n"
 
 
