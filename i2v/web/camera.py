@@ -48,7 +48,7 @@ def _pictures(container: Any) -> Iterator[Frame]:
 class Recording(Footage):
     """Frames of a camera, at most `frame_rate` of them a second and `max_frames` in all, kept as JPEG files.
 
-    A thread of its own takes them, from the first `start` on; what the camera raises ends the recording, and `error`
+    A thread of its own takes them, from the first `start` on; what the camera raises ends the recording, and `trouble`
     says so. The model sees the pictures as they were written, so results can be made again from the folder.
     """
 
@@ -64,7 +64,7 @@ class Recording(Footage):
         self.name = folder.name
         self.folder = folder
         self.frame_rate = frame_rate
-        self.error: str | None = None
+        self.trouble = None
         self._frames, self._max_frames, self._clock = frames, max_frames, clock
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} holds an earlier recording: give another --out")
@@ -119,8 +119,8 @@ class Recording(Footage):
                     self._keep(picture)
                     due = max(due + 1 / (self.frame_rate or FRAME_RATE), self._clock() - 1)
         except (FFmpegError, OSError, ValueError, TypeError) as error:
-            self.error = f"the camera stopped: {error}"
-            log.warning("%s: %s", self.name, self.error)
+            self.trouble = f"the camera stopped: {error}"
+            log.warning("%s: %s", self.name, self.trouble)
         finally:
             self._finished = True
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.web.camera import Recording, open_camera
 from i2v.web.footage import Footage, VideoFootage
-from i2v.web.server import Door, serve
+from i2v.web.server import Door, make_server, serve
 from i2v.web.session_file import read_session
 from i2v.web.sessions import SessionBook
 
@@ -32,7 +32,8 @@ def annotate(args: Namespace, build: Callable[..., I2VVideoPredictor], say: Call
                 hydra_overrides_extra=list(args.overrides),
             )
             book = SessionBook(predictor, footage, out)
-            return 0 if serve(book, door, lambda: _greet(args, book, door, footage, say), resume) else 1
+            server = make_server(book, door, lambda: _greet(args, book, door, footage, say), resume)
+            return 0 if serve(server, door) else 1
         finally:
             footage.close()
 

@@ -24,6 +24,7 @@ class Footage(ABC):
     height: int
     width: int
     frame_rate: float | None
+    trouble: str | None = None  # why no more frames come, where that is no ordinary end
 
     @property
     @abstractmethod

@@ -22,7 +22,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses what does not come from the page itself; all else goes on to the app, without the token in its path.
+    """Refuses what does not come from the page itself; all else goes on to the app, the token as its root.
 
     Every address begins with the token. Refused are a Host that is not this server's (which stops other names that
     lead here), an Origin that is not this server's, a wrong token, and bodies that are too large or of unsaid length.
@@ -45,8 +45,7 @@ class Guard:
             return
         refusal = self._refusal(scope)
         if refusal is None:
-            prefix, path = self._split(scope["path"])
-            inner = {**scope, "path": path, "root_path": f"/{prefix}", "raw_path": path.encode()}
+            inner = {**scope, "root_path": f"/{_token_of(scope)}"}
             await self._app(inner, receive, self._with_headers(send))
         elif scope["type"] == "websocket":
             await receive()
@@ -68,8 +67,7 @@ class Guard:
             return 403, "only the page of this server may ask for this"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return 403, "only the page of this server may ask for this"
-        token, _ = self._split(scope["path"])
-        if not hmac.compare_digest(token.encode(errors="replace"), self._token):
+        if not hmac.compare_digest(_token_of(scope).encode(errors="replace"), self._token):
             return 403, "wrong token: use the address that the command printed"
         return self._body_refusal(scope, headers) if needs_origin and scope["type"] == "http" else None
 
@@ -82,11 +80,6 @@ class Guard:
             return 413, f"the request is larger than {limit >> 20} MiB"
         return None
 
-    @staticmethod
-    def _split(path: str) -> tuple[str, str]:
-        token, _, rest = path.removeprefix("/").partition("/")
-        return token, f"/{rest}"
-
     def _with_headers(self, send: Send) -> Send:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -97,3 +90,8 @@ class Guard:
             await send(message)
 
         return guarded
+
+
+def _token_of(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix("/").partition("/")[0]

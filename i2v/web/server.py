@@ -61,11 +61,8 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def serve(book: SessionBook, door: Door, ready: Callable[[], None], resume: Path | None = None) -> bool:
-    """Serve until interrupted; `ready` is called once pages can be opened. Returns whether it ever got that far.
-
-    Ctrl-C ends it: sessions are saved, pages told.
-    """
+def make_server(book: SessionBook, door: Door, ready: Callable[[], None], resume: Path | None = None) -> uvicorn.Server:
+    """A server of a book's sessions; `ready` is called once pages can be opened."""
     config = uvicorn.Config(
         make_app(book, door.token, door.port, resume),
         log_config=None,
@@ -74,7 +71,11 @@ def serve(book: SessionBook, door: Door, ready: Callable[[], None], resume: Path
         ws_max_size=_LARGEST_MESSAGE,
         timeout_graceful_shutdown=3,
     )
-    server = _Server(config, ready)
+    return _Server(config, ready)
+
+
+def serve(server: uvicorn.Server, door: Door) -> bool:
+    """Serve until interrupted: then sessions are saved and pages told. Returns whether pages could be opened at all."""
     with contextlib.suppress(KeyboardInterrupt), door.socket:
         server.run(sockets=[door.socket])
     return server.started

@@ -192,7 +192,7 @@ class Session:
         self.store.put_prompted(number, frame, answer.masks.get(number))
         self.store.cede(frame, answer.ceded)
         anchors = new.prompted_frames(number)
-        if not anchors and self.store.tracked.pop(number, None):
+        if not anchors and self.store.tracked.pop(number, {}):
             # Without a prompt, nothing that was tracked can stand.
             self.events.publish("refetch")
         first = max((f for f in anchors if f < frame), default=0)

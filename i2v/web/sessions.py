@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ MAX_SESSIONS = 8
 SAVE_SECONDS = 2.0  # between a change and its place on the disk, at least
 # Saving a long session takes a while; it may take this part of the time.
 _SAVE_SHARE = 0.1
+_NEWS_SECONDS = 0.2  # between news of a camera's frames
 
 
 @dataclass
@@ -58,7 +58,7 @@ class SessionBook:
         self._savings: dict[int, _Saving] = {}
         self._unclaimed: int | None = None
         self._opening = asyncio.Lock()
-        self._saver: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     def __iter__(self) -> Any:
         return iter(list(self._sessions.values()))
@@ -91,8 +91,8 @@ class SessionBook:
         session.work.start("restore", lambda: session.restore(saved.document, saved.hidden))
 
     def start(self) -> None:
-        """Begin to save what changes."""
-        self._saver = asyncio.create_task(self._save_always())
+        """Begin to save what changes, and to tell of frames that arrive."""
+        self._chores = [asyncio.create_task(self._save_always()), asyncio.create_task(self._tell_of_frames())]
 
     async def save(self, session: Session) -> Path:
         """Save a session now. Raises OSError."""
@@ -113,10 +113,9 @@ class SessionBook:
 
     async def close(self) -> None:
         """Save and close all sessions, and end the model's thread."""
-        if self._saver is not None:
-            self._saver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._saver
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
         for session in self:
             await self._close(session)
         await asyncio.to_thread(self._turns.close)
@@ -166,6 +165,16 @@ class SessionBook:
                 due = saving is not None and session.num_changes > saving.num_changes
                 if saving is not None and due and time.monotonic() >= saving.not_before:
                     await self._try_to_save(session)
+
+    async def _tell_of_frames(self) -> None:
+        known = self.footage.num_available
+        while self.footage.live or known != self.footage.num_available:
+            await asyncio.sleep(_NEWS_SECONDS)
+            known, live = self.footage.num_available, self.footage.live
+            for session in self:
+                session.events.publish("frames", count=known, live=live)
+                if not live and self.footage.trouble:
+                    session.events.publish("error", message=self.footage.trouble)
 
     async def _try_to_save(self, session: Session) -> None:
         try:
