@@ -31,7 +31,7 @@ class Progress:
 
 
 class Work:
-    """One job at a time; its progress and its errors become events, so an error ends nothing but the job."""
+    """One job at a time. Its progress and its errors become events, so an error ends nothing but the job."""
 
     def __init__(self, events: EventHub) -> None:
         self.progress: Progress | None = None
@@ -49,7 +49,8 @@ class Work:
             raise RuntimeError("something else is being done: wait for it, or cancel it")
         self.progress, self._started = Progress(task, total=total), time.perf_counter()
         self._announce()
-        self._task = asyncio.create_task(self._run(job))
+        self._task = asyncio.create_task(job())
+        self._task.add_done_callback(self._end)
 
     def advance(self, done: int) -> None:
         """Say how many frames are done."""
@@ -65,20 +66,16 @@ class Work:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _run(self, job: Job) -> None:
-        try:
-            await job()
-        except FAILURES as error:
-            log.info("a job failed: %s", error)
-            self._events.publish("error", message=" ".join(str(error).split()))
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            self._events.publish("error", message="this failed for a reason that the terminal tells")
-            raise
-        finally:
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
             self.progress = None
             self._announce()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, FAILURES):
+            self._events.publish("error", message=" ".join(str(error).split()))
+        elif error is not None:
+            log.error("a job failed", exc_info=error)
+            self._events.publish("error", message="this failed for a reason that the terminal tells")
 
     def _announce(self) -> None:
         self._events.publish("progress", progress=None if self.progress is None else asdict(self.progress))
