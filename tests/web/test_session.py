@@ -3,85 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import make_predictor
-from web.conftest import HEIGHT, NUM_FRAMES, WIDTH
+from web_support import (
+    FIRST,
+    NUM_FRAMES,
+    OFF,
+    SECOND,
+    SIZE,
+    WIDTH,
+    add,
+    assert_same,
+    expect,
+    finished,
+    in_session,
+    masks_of,
+    tracked,
+)
 
 from i2v.web.document import Box, Click, Paint
-from i2v.web.engine import Engine
-from i2v.web.footage import VideoFootage
-from i2v.web.masks import StoredMask, decode, encode
-from i2v.web.plan import Leg, plan_journey
+from i2v.web.masks import StoredMask, encode
+from i2v.web.plan import Leg
 from i2v.web.session import Session
-from i2v.web.turns import ModelTurns
-
-SIZE = (HEIGHT, WIDTH)
-FIRST, SECOND = Click(32, 38, True), Click(96, 62, True)
-OFF = Click(10, 90, False)
-
-
-def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any:
-    """Run a scenario in a session of its own."""
-
-    async def run() -> Any:
-        footage, turns = VideoFootage(clip), ModelTurns()
-        session = Session(1, footage, Engine(make_predictor(), footage.open()), turns)
-        try:
-            return await asyncio.wait_for(scenario(session), 60)
-        finally:
-            await session.close()
-            turns.close()
-            footage.close()
-
-    return asyncio.run(run())
-
-
-async def finished(session: Session) -> None:
-    while session.work.busy:
-        await asyncio.sleep(0.005)
-
-
-async def tracked(session: Session, direction: str = "both", shown: int = 0, **options: Any) -> None:
-    prompts = session.prompted_frames
-    session.track(plan_journey(shown, direction, options.pop("until", "end"), prompts, NUM_FRAMES, **options))  # type: ignore[arg-type]
-    await finished(session)
-
-
-def masks_of(session: Session, number: int) -> dict[int, np.ndarray]:
-    shown = {frame: session.store.shown(number, frame) for frame in sorted(session.store.frames_of(number))}
-    return {frame: decode(mask.counts, SIZE) for frame, mask in shown.items() if mask is not None}
-
-
-def expect(clip: Path, script: Callable[[Any, Any], None], *journeys: tuple[int, bool]) -> dict[int, dict[int, np.ndarray]]:
-    """What the predictor gives for a script of prompts and the journeys after it, by object and frame."""
-    predictor = make_predictor()
-    found: dict[int, dict[int, np.ndarray]] = {}
-    with predictor.init_state(clip) as state:
-        script(predictor, state)
-        for start, reverse in journeys:
-            for frame, numbers, logits in predictor.propagate_in_video(state, start, reverse=reverse):
-                for number, plane in zip(numbers, logits[:, 0].numpy(), strict=True):
-                    found.setdefault(number, {})[frame] = plane > 0
-    return found
-
-
-def assert_same(got: dict[int, np.ndarray], wanted: dict[int, np.ndarray]) -> None:
-    assert sorted(got) == sorted(wanted)
-    for frame, mask in wanted.items():
-        np.testing.assert_array_equal(got[frame], mask, err_msg=f"frame {frame}")
-    assert any(mask.any() for mask in wanted.values())
-
-
-def add(predictor: Any, state: Any, frame: int, number: int, *clicks: Click) -> None:
-    for click in clicks:
-        predictor.add_new_points_or_box(
-            state, frame, number, [[click.x, click.y]], [int(click.positive)], clear_old_points=False
-        )
 
 
 def test_clicks_boxes_and_tracking_equal_the_predictor(clip: Path) -> None:
