@@ -63,8 +63,7 @@ class Visitor:
         self.page.wait_for_selector(f'#stage[data-frame="{frame}"]')
 
     def has_objects(self, count: int) -> None:
-        self.page.wait_for_selector(f"#objects li:nth-child({count})")
-        assert self.page.locator("#objects li").count() == count
+        self.page.wait_for_selector(f"#objects li:nth-child({count}):last-child")
 
     def is_told(self, text: str) -> None:
         self.page.wait_for_selector(f"#message:has-text({text!r})")

@@ -80,12 +80,18 @@ def test_two_objects_are_clicked_corrected_tracked_and_exported(
     visitor.sees(0, 1, 2)
     export(visitor)
 
+    # The mouse is at whole pixels of the window.
+    prompts = server.book.get(1).document.prompts
+    meant = {1: (FIRST, OFF), 2: (SECOND,)}
+    assert set(prompts) == {(number, 4) for number in meant}
+    for number, clicks in meant.items():
+        for got_click, click in zip(prompts[number, 4], clicks, strict=True):
+            assert vars(got_click) == pytest.approx(vars(click), abs=0.2)
     predictor = make_predictor()
     wanted: dict[int, np.ndarray] = {}
     with predictor.init_state(clip) as state:
-        add(predictor, state, 4, 1, FIRST)
-        add(predictor, state, 4, 2, SECOND)
-        add(predictor, state, 4, 1, OFF)
+        for number in meant:
+            add(predictor, state, 4, number, *prompts[number, 4])
         for reverse in (False, True):
             for frame, numbers, logits in predictor.propagate_in_video(state, 4, reverse=reverse):
                 wanted[frame] = label_map(logits, numbers)
