@@ -120,9 +120,16 @@ def _annotate(args: Namespace) -> int:
         if error.name not in ("starlette", "pydantic", "uvicorn"):
             raise
         raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
-    if args.checkpoint is None:
-        print("i2v: warning: no --checkpoint given: the model is untrained, its masks mean nothing", file=sys.stderr)
-    return annotate(args, build_i2v_video_predictor, functools.partial(print, flush=True))
+
+    def build() -> I2VVideoPredictor:
+        if args.checkpoint is None:
+            print("i2v: warning: the model is untrained, its masks mean nothing: give --checkpoint", file=sys.stderr)
+        overrides = list(args.overrides)
+        return build_i2v_video_predictor(
+            args.config, ckpt_path=args.checkpoint, device=args.device, hydra_overrides_extra=overrides
+        )
+
+    return annotate(args, build, functools.partial(print, flush=True))
 
 
 def _demo(args: Namespace) -> int:

@@ -16,7 +16,7 @@ from i2v.web.session_file import read_session
 from i2v.web.sessions import SessionBook
 
 
-def annotate(args: Namespace, build: Callable[..., I2VVideoPredictor], say: Callable[[str], None]) -> int:
+def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Callable[[str], None]) -> int:
     """Run the annotator until Ctrl-C. `build` makes the predictor, `say` tells the user. Returns the exit status."""
     out = args.out or _default_out(args)
     _check(args, out)
@@ -25,13 +25,7 @@ def annotate(args: Namespace, build: Callable[..., I2VVideoPredictor], say: Call
         footage = _open(args, out)
         try:
             resume = _resumed(args, out, footage)
-            predictor = build(
-                args.config,
-                ckpt_path=args.checkpoint,
-                device=args.device,
-                hydra_overrides_extra=list(args.overrides),
-            )
-            book = SessionBook(predictor, footage, out)
+            book = SessionBook(build(), footage, out)
             server = make_server(book, door, lambda: _greet(args, book, door, footage, say), resume)
             return 0 if serve(server, door) else 1
         finally:
