@@ -29,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Command:
-    """The command, running."""
+    """The command, running until the block ends."""
 
     def __init__(self, *arguments: str | Path) -> None:
         line = [sys.executable, "-m", "i2v", "annotate", "--config", str(TINY), "--device", "cpu", "--no-browser"]
@@ -37,6 +37,13 @@ class Command:
             [*line, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.said: list[str] = []
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
 
     def address(self) -> str:
         assert self.process.stdout is not None
@@ -48,37 +55,42 @@ class Command:
 
     def interrupt(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGINT)
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, errors
+        status = self.process.wait(60)
+        assert self.process.stderr is not None
+        return status, self.process.stderr.read()
 
 
 def test_it_prints_an_address_serves_it_and_ends_cleanly_with_the_work_saved(
     clip: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = Command(clip, "--checkpoint", weights, "--out", out, "--port", _free_port())
-    address = command.address()
-    headers = {"origin": address.rpartition("/")[0].rpartition("/")[0]}
-    assert "i2v" in httpx.get(address).text
-    session = httpx.post(f"{address}sessions", headers=headers).json()["session"]
     click = {"do": "click", "object": None, "frame": 0, "x": 32, "y": 38, "positive": True}
-    answer = httpx.post(f"{address}sessions/{session}/commands", headers=headers, json=click, timeout=30)
-    assert answer.json() == {"object": 1}
-    assert command.interrupt() == (0, "")
+    with Command(clip, "--checkpoint", weights, "--out", out, "--port", _free_port()) as command:
+        address = command.address()
+        assert "i2v" in httpx.get(address).text
+        number = _session(address)
+        url = f"{address}sessions/{number}/commands"
+        answer = httpx.post(url, headers=_origin(address), json=click, timeout=30)
+        assert answer.json() == {"object": 1}
+        assert command.interrupt() == (0, "")
     assert len(json.loads((out / "session.json").read_text())["prompts"]) == 1
 
-    again = Command(clip, "--checkpoint", weights, "--out", out, "--resume")
-    address = again.address()
-    headers = {"origin": address.rpartition("/")[0].rpartition("/")[0]}
-    session = httpx.post(f"{address}sessions", headers=headers).json()["session"]
-    assert session == 1
-    assert len(httpx.get(f"{address}sessions/1").json()["video"]) == 6
-    assert again.interrupt()[0] == 0
+    with Command(clip, "--checkpoint", weights, "--out", out, "--resume") as again:
+        assert _session(again.address()) == 1
+        assert again.interrupt()[0] == 0
+    with Command(clip, "--checkpoint", weights, "--out", out) as fresh:
+        assert _session(fresh.address()) == 2
+        assert "--resume goes on with it" in "".join(fresh.said)
+        assert fresh.interrupt()[0] == 0
 
-    fresh = Command(clip, "--checkpoint", weights, "--out", out)
-    fresh.address()
-    assert "--resume goes on with it" in "".join(fresh.said)
-    assert fresh.interrupt()[0] == 0
+
+def _origin(address: str) -> dict[str, str]:
+    return {"origin": "/".join(address.split("/")[:3])}
+
+
+def _session(address: str) -> int:
+    number: int = httpx.post(f"{address}sessions", headers=_origin(address)).json()["session"]
+    return number
 
 
 def _free_port() -> str:

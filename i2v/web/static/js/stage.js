@@ -52,9 +52,10 @@ export class Stage {
     const visible = (masks ?? []).filter((mask) => store.objectOf(mask.object)?.visible);
     this.painter.draw(visible, (number) => store.palette[number], store.opacity, store.selected);
     this.drawMarks();
-    // What a test or a benchmark waits for: which objects' masks are on the picture, of which frame.
+    // What tests and benchmarks wait for: which objects' masks are on the picture, of which frame, and how new they are.
     this.box.dataset.masks = masks === undefined ? "" : `${store.frame}:${visible.map((mask) => mask.object).join(",")}`;
     this.box.dataset.drawn = ++this.drawn;
+    if (this.box.dataset.news !== String(store.news)) this.box.dataset.news = store.news;
   }
 
   // View

@@ -19,6 +19,7 @@ export class Store extends EventTarget {
     this.pending = []; // prompts that have not been answered: { frame, step }
     this.masks = new LatestFew(MAX_FRAMES);
     this.asked = new Set();
+    this.news = 0; // answers that have come, for who measures
     this.generation = 0;
     this.take(snapshot);
   }
@@ -69,6 +70,7 @@ export class Store extends EventTarget {
   }
 
   takeMasks({ frame, masks }) {
+    this.news++;
     this.masks.set(frame, masks);
     for (const number of this.numbers) {
       const entry = masks.find((mask) => mask.object === number);
