@@ -42,8 +42,8 @@ class Running:
 
 @contextmanager
 def running(footage: Footage, out: Path, resume: Path | None = None, **settings: Any) -> Iterator[Running]:
-    """Serve in a thread, with a tiny model, until the block ends."""
-    book = SessionBook(make_predictor(), footage, out, save_seconds=0.2, **settings)
+    """Serve in a thread, with a tiny model unless another is given, until the block ends."""
+    book = SessionBook(settings.pop("predictor", None) or make_predictor(), footage, out, save_seconds=0.2, **settings)
     door = Door.open(0)
     ready = threading.Event()
     server = make_server(book, door, ready.set, resume)

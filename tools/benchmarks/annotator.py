@@ -198,7 +198,12 @@ def _use(page: Any, process: subprocess.Popen[str], minutes: float, pause: float
             heap = session.send("Runtime.getHeapUsage")["usedSize"] / 2**20
             what = f"memory after {elapsed:.1f} minutes, {cycle} rounds"
             rows.append(
-                {"what": what, "median": round(_resident(process.pid)), "worst": round(heap, 1), "unit": "MB, JS"}
+                {
+                    "what": what,
+                    "median": round(machine.resident_megabytes(process.pid)),
+                    "worst": round(heap, 1),
+                    "unit": "MB, JS",
+                }
             )
     return rows
 
@@ -218,8 +223,3 @@ def _cycle(page: Any, i: int, pause: float) -> None:
     for _ in range(3):
         page.keyboard.press("z")
         time.sleep(pause)
-
-
-def _resident(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
