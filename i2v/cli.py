@@ -1,4 +1,4 @@
-"""The `i2v` command: track objects through a video, try it on a rendered clip, look into a checkpoint.
+"""The `i2v` command: track objects, label a video in the browser, try a rendered clip, look into a checkpoint.
 
 Only what parsing and writing need is imported here; torch and the model load inside the commands.
 """
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
-    commands = {"track": _track, "demo": _demo, "info": _info}
+    commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
     try:
         args = make_parser().parse_args(arguments)
         _configure_logging(verbose)
@@ -119,6 +119,25 @@ def _track(args: Namespace) -> int:
     )
     _perform(run)
     return 0
+
+
+def _annotate(args: Namespace) -> int:
+    try:
+        from i2v.web.command import annotate
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "pydantic", "uvicorn"):
+            raise
+        raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
+
+    def build() -> I2VVideoPredictor:
+        if args.checkpoint is None:
+            print("i2v: warning: the model is untrained, its masks mean nothing: give --checkpoint", file=sys.stderr)
+        overrides = list(args.overrides)
+        return build_i2v_video_predictor(
+            args.config, ckpt_path=args.checkpoint, device=args.device, hydra_overrides_extra=overrides
+        )
+
+    return annotate(args, build, functools.partial(print, flush=True))
 
 
 def _demo(args: Namespace) -> int:

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"i2v {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_track(commands.add_parser("track", help="follow marked objects through a video", allow_abbrev=False))
+    _add_annotate(commands.add_parser("annotate", help="label a video in the browser", allow_abbrev=False))
     _add_demo(commands.add_parser("demo", help="track an object in a rendered clip", allow_abbrev=False))
     _add_info(commands.add_parser("info", help="say what a checkpoint holds", allow_abbrev=False))
     return parser
@@ -70,6 +71,21 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def _add_annotate(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Label a video in the browser: a server on this machine, for this machine only."
+    add = parser.add_argument
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("video", metavar="VIDEO", type=Path, nargs="?", help="a video file or a folder of frames")
+    given.add_argument("--camera", metavar="N", help="a live camera, by number or name, instead")
+    add("--port", type=_port, metavar="N", help="default: 8765, or a free one")
+    resumed = "go on with a session file; default: session.json in the folder of the results"
+    add("--resume", nargs="?", const="", metavar="FILE", help=resumed)
+    add("--no-browser", action="store_true", help="print the address, do not open it")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    _add_model(parser)
+    add("--out", type=Path, metavar="DIR", help="folder of sessions and exports; default: <video>_i2v")
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.description = "Track an object in a rendered clip, or what is clicked on the first frame of VIDEO."
     parser.add_argument("video", metavar="VIDEO", type=Path, nargs="?")
@@ -85,11 +101,15 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <video>_i2v")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in the folder")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="NAME", help="default: i2v-nano-infer, with a checkpoint the one it is for")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights; default: those of i2v-nano, the small model")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best there is")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <video>_i2v")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results in the folder")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
 
 
@@ -140,6 +160,13 @@ def _object(text: str) -> _Switch:
 
 def _frame(text: str) -> _Switch:
     return _Switch("frame", _integer(text, minimum=0))
+
+
+def _port(text: str) -> int:
+    port = _integer(text, minimum=1)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a port from 1 to 65535")
+    return port
 
 
 def _count(text: str) -> int:

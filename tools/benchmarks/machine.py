@@ -45,9 +45,9 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def resident_megabytes() -> float:
-    """Memory of this process that is in RAM; Linux only (RuntimeError elsewhere)."""
-    status = Path("/proc/self/status")
+def resident_megabytes(process: int | str = "self") -> float:
+    """Memory of a process that is in RAM; Linux only (RuntimeError elsewhere)."""
+    status = Path(f"/proc/{process}/status")
     if not status.exists():
         raise RuntimeError("resident memory is read from /proc/self/status, which this system does not have")
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))

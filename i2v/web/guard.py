@@ -1,0 +1,97 @@
+"""The gate before every request: only this page, on this machine, with the token of its address, gets through."""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COMMAND_BYTES = 2 << 20
+UPLOAD_BYTES = 64 << 20
+POLICY_VIOLATION = 1008  # WebSocket's code for it
+
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
+}
+
+
+class Guard:
+    """Refuses what does not come from the page itself; all else goes on to the app, the token as its root.
+
+    Every address begins with the token. Refused are a Host that is not this server's (which stops other names that
+    lead here), an Origin that is not this server's, a wrong token, and bodies that are too large or of unsaid length.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        self._origins = {f"http://{host}" for host in self._hosts}
+        sockets = " ".join(f"ws://{host}" for host in sorted(self._hosts))
+        self._policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+            f"connect-src 'self' {sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            inner = {**scope, "root_path": f"/{_token_of(scope)}"}
+            await self._app(inner, receive, self._with_headers(send))
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal[1]})
+        else:
+            status, reason = refusal
+            # The body that was not read must not be taken for the next request.
+            headers = {"connection": "close"}
+            response = JSONResponse({"error": reason}, status, headers)
+            await response(scope, receive, self._with_headers(send))
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        if headers.get("host", "") not in self._hosts:
+            return 421, "this server answers to 127.0.0.1 and localhost only"
+        origin = headers.get("origin")
+        needs_origin = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
+        if (origin is None and needs_origin) or (origin is not None and origin not in self._origins):
+            return 403, "only the page of this server may ask for this"
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return 403, "only the page of this server may ask for this"
+        if not hmac.compare_digest(_token_of(scope).encode(errors="replace"), self._token):
+            return 403, "wrong token: use the address that the command printed"
+        return self._body_refusal(scope, headers) if needs_origin and scope["type"] == "http" else None
+
+    def _body_refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        length = headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
+            return 411, "the length of the request is missing"
+        limit = UPLOAD_BYTES if scope["path"].endswith("/import") else COMMAND_BYTES
+        if int(length) > limit:
+            return 413, f"the request is larger than {limit >> 20} MiB"
+        return None
+
+    def _with_headers(self, send: Send) -> Send:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in {**_HEADERS, "content-security-policy": self._policy}.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        return guarded
+
+
+def _token_of(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix("/").partition("/")[0]

@@ -1,0 +1,211 @@
+"""The session file: objects, prompts and masks as JSON, with masks in COCO's run-length encoding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from i2v.utils.files import replacing
+from i2v.web.document import Box, Click, Document, ObjectInfo, Paint, Place, Step
+from i2v.web.footage import Footage
+from i2v.web.masks import MaskStore, Size, StoredMask, checked_counts
+from i2v.web.session import Session
+
+FORMAT, VERSION = "i2v-session", 1
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Segmentation(_Entry):
+    """A mask in COCO's run-length encoding."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class MaskEntry(_Entry):
+    """One object's mask on a frame, as `i2v track` and the session file write it."""
+
+    id: int = Field(ge=1, le=255)
+    segmentation: Segmentation
+    presence: float | None = None
+    iou: float | None = None
+    ceded: str | None = None
+
+    def stored(self, size: Size) -> StoredMask:
+        """The mask, checked against the size of the video; ValueError if it does not fit."""
+        if tuple(self.segmentation.size) != size:
+            got, wanted = self.segmentation.size, size
+            raise ValueError(f"a mask is {got[1]}x{got[0]}, wanted {wanted[1]}x{wanted[0]} like the video")
+        return StoredMask(checked_counts(self.segmentation.counts, size), self.presence, self.iou)
+
+
+class FrameEntry(_Entry):
+    """The masks of one frame."""
+
+    frame: int = Field(ge=0)
+    objects: list[MaskEntry]
+
+
+class _StepEntry(_Entry):
+    click: tuple[float, float, Literal[0, 1]] | None = None
+    box: tuple[float, float, float, float] | None = None
+    mask: str | None = None
+
+    def step(self, size: Size) -> Step:
+        if self.click is not None:
+            return Click(self.click[0], self.click[1], bool(self.click[2]))
+        if self.box is not None:
+            return Box(*self.box)
+        if self.mask is not None:
+            return Paint(checked_counts(self.mask, size))
+        raise ValueError("a prompt: expected a click, a box or a mask")
+
+
+class _PromptEntry(_Entry):
+    object: int
+    frame: int = Field(ge=0)
+    steps: list[_StepEntry] = Field(min_length=1)
+
+
+class _ObjectEntry(_Entry):
+    number: int = Field(ge=1, le=255)
+    name: str = Field(max_length=80)
+    visible: bool = True
+
+
+class _VideoEntry(_Entry):
+    name: str
+    width: int
+    height: int
+    frames: int
+
+
+class _File(_Entry):
+    format: Literal["i2v-session"]
+    version: Literal[1]
+    video: _VideoEntry
+    next_number: int = Field(ge=1)
+    objects: list[_ObjectEntry]
+    prompts: list[_PromptEntry]
+    masks: list[FrameEntry]
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """What a session file holds: the document, whose imported masks are those of the file, and hidden objects."""
+
+    document: Document
+    hidden: frozenset[int]
+
+
+def save_session(path: Path, pieces: Iterator[str]) -> None:
+    """Write the pieces of `session_pieces` to a file, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
+
+
+def session_pieces(session: Session) -> Iterator[str]:
+    """The text of a session file, in pieces; later changes of the session do not show in them."""
+    footage = session.footage
+    video = {"name": footage.name, "width": footage.width, "height": footage.height, "frames": footage.num_available}
+    return _pieces(session.document, session.hidden, session.store.copy(), video, session.size)
+
+
+def _pieces(
+    document: Document, hidden: frozenset[int], store: MaskStore, video: dict[str, Any], size: Size
+) -> Iterator[str]:
+    objects = [{"number": o.number, "name": o.name, "visible": o.number not in hidden} for o in document.objects]
+    prompts = [
+        {"object": place[0], "frame": place[1], "steps": [_step_json(step) for step in _lasting(place, steps, store)]}
+        for place, steps in document.prompts.items()
+    ]
+    head = {"format": FORMAT, "version": VERSION, "video": video, "next_number": document.next_number}
+    yield _compact({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
+    frames = sorted(set().union(*(store.frames_of(number) for number in document.numbers)))
+    for i, frame in enumerate(frames):
+        entry = {"frame": frame, "objects": _masks_json(document, frame, store, size)}
+        yield ("," if i else "") + "\n" + _compact(entry)
+    yield "\n]}\n"
+
+
+def _lasting(place: Place, steps: tuple[Step, ...], store: MaskStore) -> tuple[Step, ...]:
+    # Corrections of a tracked mask mean nothing to a model that has not tracked: what they led to is kept.
+    number, frame = place
+    answer = store.prompted.get(number, {}).get(frame)
+    corrects = frame in store.tracked.get(number, ())
+    return (Paint(answer.counts),) if corrects and answer is not None else steps
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    if isinstance(step, Click):
+        return {"click": [step.x, step.y, int(step.positive)]}
+    if isinstance(step, Box):
+        return {"box": [step.x0, step.y0, step.x1, step.y1]}
+    return {"mask": step.counts.decode("ascii")}
+
+
+def _masks_json(document: Document, frame: int, store: MaskStore, size: Size) -> list[dict[str, Any]]:
+    entries = []
+    for number in document.numbers:
+        stored = store.shown(number, frame)
+        if stored is not None:
+            segmentation = {"size": list(size), "counts": stored.counts.decode("ascii")}
+            entry = {"id": number, "segmentation": segmentation, "presence": stored.presence, "iou": stored.iou}
+            lost = store.ceded(frame).get(number)
+            entries.append(entry if lost is None else {**entry, "ceded": lost.decode("ascii")})
+    return entries
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def read_session(path: Path, footage: Footage) -> SavedSession:
+    """Read a session of this video. ValueError, naming the file, for one that is damaged or of another video."""
+    try:
+        saved = _File.model_validate_json(path.read_bytes())
+        return _checked(saved, footage)
+    except ValidationError as error:
+        raise ValueError(f"{path}: not a session file: {first_problem(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in a sentence that says where."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+
+
+def _checked(saved: _File, footage: Footage) -> SavedSession:
+    size = (footage.height, footage.width)
+    got = (saved.video.height, saved.video.width, saved.video.frames)
+    if got[:2] != size or got[2] > footage.num_available:
+        wanted = f"{size[1]}x{size[0]} and {footage.num_available} frames"
+        raise ValueError(f"made for {saved.video.name}, {got[1]}x{got[0]} and {got[2]} frames; this video has {wanted}")
+    objects = tuple(ObjectInfo(entry.number, entry.name) for entry in saved.objects)
+    numbers = {info.number for info in objects}
+    if len(numbers) != len(objects):
+        raise ValueError("two objects have the same number")
+    prompts = {(p.object, p.frame): tuple(step.step(size) for step in p.steps) for p in saved.prompts}
+    given: dict[int, dict[int, StoredMask]] = {}
+    for entry in saved.masks:
+        for mask in entry.objects:
+            given.setdefault(mask.id, {})[entry.frame] = mask.stored(size)
+    named = [*prompts, *((number, frame) for number, masks in given.items() for frame in masks)]
+    for number, frame in named:
+        if number not in numbers or frame >= footage.num_available:
+            raise ValueError(f"object {number} on frame {frame} is not in the session or not in the video")
+    hidden = frozenset(entry.number for entry in saved.objects if not entry.visible)
+    next_number = max([saved.next_number, *(number + 1 for number in numbers)])
+    return SavedSession(Document(objects, prompts, given, next_number), hidden)

@@ -1,0 +1,230 @@
+// The tools: click, box, paint, erase; with the pointer, and with the cross that keys move.
+import { decodeCounts, encodePlane, fillRuns } from "./rle.js";
+import { strokeTwice } from "./stage.js";
+
+const HINTS = {
+  click: "Left click: on the object. Right click or Alt: off it.",
+  box: "Drag a box around the object.",
+  paint: "Paint what belongs to the object.",
+  erase: "Erase what does not belong to it.",
+};
+
+export class Tools {
+  constructor(store, stage) {
+    this.store = store;
+    this.stage = stage;
+    this.stroke = null; // points of the brush while it is down
+    this.corner = null; // of the box that is being drawn
+    const { box } = stage;
+    box.addEventListener("pointerdown", (event) => this.down(event));
+    box.addEventListener("pointermove", (event) => this.move(event));
+    box.addEventListener("pointerup", (event) => this.up(event));
+    box.addEventListener("pointercancel", () => this.drop());
+    box.addEventListener("pointerleave", () => this.hover(null));
+    box.addEventListener("contextmenu", (event) => event.preventDefault());
+    box.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    box.addEventListener("blur", () => this.showCross(false));
+    for (const button of document.querySelectorAll("[data-tool]")) {
+      button.addEventListener("click", () => this.choose(button.dataset.tool));
+    }
+    document.getElementById("brush-size").addEventListener("input", (event) => this.setBrush(Number(event.target.value)));
+    store.addEventListener("frame", () => this.drop());
+    store.addEventListener("view", () => this.render());
+    this.render();
+  }
+
+  choose(tool) {
+    this.drop();
+    this.store.setView({ tool });
+  }
+
+  setBrush(size) {
+    this.store.setView({ brush: Math.min(200, Math.max(2, size)) });
+  }
+
+  render() {
+    for (const button of document.querySelectorAll("[data-tool]")) {
+      const checked = button.dataset.tool === this.store.tool;
+      button.setAttribute("aria-checked", checked);
+      button.tabIndex = checked ? 0 : -1;
+    }
+    document.getElementById("brush-size").value = this.store.brush;
+    document.getElementById("brush-size-value").textContent = this.store.brush;
+    document.getElementById("hint").textContent = HINTS[this.store.tool];
+  }
+
+  get painting() {
+    return this.store.tool === "paint" || this.store.tool === "erase";
+  }
+
+  // Pointer
+
+  down(event) {
+    const point = this.stage.toVideo(event);
+    if (event.button === 1) {
+      this.panning = true;
+      event.preventDefault();
+    }
+    if (event.button === 1 || !point.inside) return;
+    this.stage.box.setPointerCapture(event.pointerId);
+    this.showCross(false);
+    if (this.store.tool === "click") this.click(point, event.button === 0 && !event.altKey);
+    if (this.store.tool === "box" && event.button === 0) this.corner = point;
+    if (this.painting && event.button === 0) this.stroke = [point];
+  }
+
+  move(event) {
+    if (this.panning) {
+      this.stage.panBy(event.movementX, event.movementY);
+      return;
+    }
+    const point = this.stage.toVideo(event);
+    if (this.stroke) {
+      for (const part of event.getCoalescedEvents?.() ?? [event]) this.stroke.push(this.stage.toVideo(part));
+    }
+    this.hover(point);
+  }
+
+  up(event) {
+    this.panning = false;
+    if (this.corner) this.finishBox(this.stage.toVideo(event));
+    if (this.stroke) this.finishStroke();
+  }
+
+  drop() {
+    this.stroke = this.corner = null;
+    this.hover(null);
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    if (event.ctrlKey || event.metaKey) this.stage.zoomBy(Math.exp(-event.deltaY / 300), this.stage.toVideo(event));
+    else if (this.stage.zoom > 1) this.stage.panBy(-event.deltaX, -event.deltaY);
+    else this.store.show(this.store.frame + Math.sign(event.deltaY || event.deltaX));
+  }
+
+  // Keys: the cross stands for the pointer.
+
+  moveCross(dx, dy) {
+    const { cross, scale } = this.stage;
+    const { width, height } = this.store.video;
+    cross.x = Math.min(width, Math.max(0, cross.x + dx / scale));
+    cross.y = Math.min(height, Math.max(0, cross.y + dy / scale));
+    if (this.stroke) this.stroke.push({ x: cross.x, y: cross.y });
+    this.showCross(true);
+    this.hover(this.corner || this.painting ? cross : null);
+  }
+
+  showCross(shown) {
+    if (this.stage.cross.shown !== shown) {
+      this.stage.cross.shown = shown;
+      this.stage.drawMarks();
+    }
+  }
+
+  act(positive) {
+    const { x, y } = this.stage.cross;
+    this.showCross(true);
+    if (this.store.tool === "click") this.click({ x, y }, positive);
+    else if (this.store.tool === "box" && !this.corner) this.corner = { x, y };
+    else if (this.store.tool === "box") this.finishBox({ x, y });
+    else if (!this.stroke) this.stroke = [{ x, y }];
+    else this.finishStroke();
+    this.hover(this.corner || this.stroke ? { x, y } : null);
+  }
+
+  // Whether there was something to give up.
+  giveUp() {
+    const busy = this.stroke !== null || this.corner !== null;
+    this.drop();
+    return busy;
+  }
+
+  // What they do
+
+  click({ x, y }, positive) {
+    const step = { click: [x, y, positive ? 1 : 0] };
+    return this.store.prompt(step, { do: "click", x, y, positive });
+  }
+
+  finishBox(point) {
+    const [x0, x1] = [this.corner.x, point.x].sort((a, b) => a - b);
+    const [y0, y1] = [this.corner.y, point.y].sort((a, b) => a - b);
+    this.drop();
+    if (x1 - x0 < 2 || y1 - y0 < 2) return;
+    this.store.prompt({ box: [x0, y0, x1, y1] }, { do: "box", x0, y0, x1, y1 });
+  }
+
+  finishStroke() {
+    const points = this.stroke;
+    const { store } = this;
+    const { width, height } = store.video;
+    this.drop();
+    const known = store.masksOn(store.frame);
+    if (known === undefined) {
+      store.tell("error", "wait for the mask of this frame, then paint");
+      return;
+    }
+    const plane = new Uint8Array(width * height);
+    const mask = known.find((entry) => entry.object === store.selected);
+    if (mask) fillRuns(plane, decodeCounts(mask.counts), width, height, 1);
+    const value = store.tool === "paint" ? 1 : 0;
+    points.forEach((point, i) => dabAlong(plane, width, height, points[Math.max(0, i - 1)], point, store.brush / 2, value));
+    store.prompt({ mask: true }, { do: "paint", runs: encodePlane(plane, width, height) });
+  }
+
+  // Show what the tool would do.
+  hover(point) {
+    const { stage, store } = this;
+    const colour = store.palette[store.selected ?? 1];
+    stage.draft = null;
+    if (point && this.corner) {
+      const corner = this.corner;
+      stage.draft = (context) => {
+        const [x0, y0] = stage.toView(corner.x, corner.y);
+        const [x1, y1] = stage.toView(point.x, point.y);
+        strokeTwice(context, colour, () => context.strokeRect(x0, y0, x1 - x0, y1 - y0));
+      };
+    } else if (point && this.painting) {
+      const points = this.stroke;
+      const shade = store.tool === "paint" ? colour : "#000000";
+      stage.draft = (context) => drawBrush(context, stage, points, point, store.brush, shade);
+    }
+    stage.drawMarks();
+  }
+}
+
+function drawBrush(context, stage, points, point, size, colour) {
+  const [x, y] = stage.toView(point.x, point.y);
+  if (points) {
+    context.globalAlpha = 0.6;
+    context.lineCap = context.lineJoin = "round";
+    context.strokeStyle = colour;
+    context.lineWidth = size * stage.scale;
+    context.beginPath();
+    points.forEach((p, i) => context[i ? "lineTo" : "moveTo"](...stage.toView(p.x, p.y)));
+    context.lineTo(x, y);
+    context.stroke();
+    context.globalAlpha = 1;
+  }
+  context.beginPath();
+  context.arc(x, y, (size / 2) * stage.scale, 0, 7);
+  strokeTwice(context, colour, () => context.stroke());
+}
+
+// Set the pixels whose centres are within `radius` of the line from `a` to `b`.
+function dabAlong(plane, width, height, a, b, radius, value) {
+  const [dx, dy] = [b.x - a.x, b.y - a.y];
+  const square = dx * dx + dy * dy;
+  const left = Math.max(0, Math.floor(Math.min(a.x, b.x) - radius));
+  const right = Math.min(width - 1, Math.ceil(Math.max(a.x, b.x) + radius));
+  const top = Math.max(0, Math.floor(Math.min(a.y, b.y) - radius));
+  const bottom = Math.min(height - 1, Math.ceil(Math.max(a.y, b.y) + radius));
+  for (let y = top; y <= bottom; y++) {
+    for (let x = left; x <= right; x++) {
+      const [px, py] = [x + 0.5 - a.x, y + 0.5 - a.y];
+      const along = square ? Math.min(1, Math.max(0, (px * dx + py * dy) / square)) : 0;
+      if (Math.hypot(px - along * dx, py - along * dy) <= radius) plane[y * width + x] = value;
+    }
+  }
+}

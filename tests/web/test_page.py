@@ -1,0 +1,429 @@
+"""The page in a real browser: what a person does, sees and gets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from page_support import Visitor, visiting
+from pycocotools import mask as coco_mask
+from support import make_predictor
+from web_support import FIRST, HEIGHT, NUM_FRAMES, OFF, SECOND, SIZE, WIDTH, Running, add
+
+from i2v.export import label_map, read_label_png, write_label_png
+from i2v.overlay import PALETTE
+from i2v.web.engine import Engine
+from i2v.web.masks import decode, encode
+from i2v.web.plan import Leg
+
+
+@pytest.fixture
+def visitor(browser: Any, server: Running) -> Iterator[Visitor]:
+    with visiting(browser, server.address) as guest:
+        yield guest
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracking takes long enough for something to happen in the middle."""
+    track = Engine.track
+
+    def slow(engine: Engine, leg: Leg) -> Iterator[Any]:
+        for answer in track(engine, leg):
+            time.sleep(0.15)
+            yield answer
+
+    monkeypatch.setattr(Engine, "track", slow)
+
+
+def exported(server: Running, session: int = 1) -> dict[int, np.ndarray]:
+    folder = server.out / ("export" if session == 1 else f"export-{session}") / "masks"
+    return {int(path.stem): read_label_png(path) for path in sorted(folder.iterdir())}
+
+
+def export(visitor: Visitor) -> None:
+    visitor.press("x")
+    visitor.page.click("#export-now")
+    visitor.is_told("exported to")
+
+
+def test_two_objects_are_clicked_corrected_tracked_and_exported(
+    visitor: Visitor, server: Running, clip: Path, slowly: None
+) -> None:
+    visitor.goes_to(4)
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(4, 1)
+    visitor.page.click("#add-object")
+    visitor.has_objects(2)
+    visitor.click(SECOND.x, SECOND.y)
+    visitor.sees(4, 1, 2)
+    # One click that was wrong, taken back; one that corrects.
+    visitor.click(5, 5)
+    visitor.page.wait_for_selector("#undo:not(:disabled)")
+    visitor.page.click("#undo")
+    visitor.press("1")
+    visitor.click(OFF.x, OFF.y, button="right")
+    # Forward, stopped in the middle, then both ways, with the page loaded anew while it runs.
+    visitor.press("f")
+    visitor.page.wait_for_selector("#progress-text:has-text('tracking: 2 of 6')")
+    visitor.press("Escape")
+    visitor.is_done()
+    visitor.press("g")
+    visitor.works()
+    visitor.reload()
+    visitor.works()
+    visitor.is_done()
+    visitor.sees(0, 1, 2)
+    export(visitor)
+
+    # The mouse is at whole pixels of the window.
+    prompts = server.book.get(1).document.prompts
+    meant = {1: (FIRST, OFF), 2: (SECOND,)}
+    assert set(prompts) == {(number, 4) for number in meant}
+    for number, clicks in meant.items():
+        for got_click, click in zip(prompts[number, 4], clicks, strict=True):
+            assert vars(got_click) == pytest.approx(vars(click), abs=0.2)
+    predictor = make_predictor()
+    wanted: dict[int, np.ndarray] = {}
+    with predictor.init_state(clip) as state:
+        for number in meant:
+            add(predictor, state, 4, number, *prompts[number, 4])
+        for reverse in (False, True):
+            for frame, numbers, logits in predictor.propagate_in_video(state, 4, reverse=reverse):
+                wanted[frame] = label_map(logits, numbers)
+    got = exported(server)
+    assert list(got) == list(range(NUM_FRAMES))
+    for frame, labels in got.items():
+        np.testing.assert_array_equal(labels, wanted[frame], err_msg=f"frame {frame}")
+    assert {path.name for path in (server.out / "export").iterdir()} == {
+        "masks",
+        "masks.json",
+        "youtube_vis.json",
+        "overlay.mp4",
+    }
+
+
+def test_masks_are_drawn_where_they_are_in_the_colour_of_their_object(visitor: Visitor, server: Running) -> None:
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    mask = shown_mask(server, 1, 0)
+    inner = mask & np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1)
+    inner &= np.roll(mask, 2, 0) & np.roll(mask, -2, 0) & np.roll(mask, 2, 1) & np.roll(mask, -2, 1)
+    y, x = (int(v[len(v) // 2]) for v in np.nonzero(inner))
+    colour = PALETTE[1].tolist()
+    assert np.abs(np.subtract(visitor.pixel("overlay", x, y), [*colour, 128])).max() <= 2
+    off_y, off_x = (int(v[0]) for v in np.nonzero(~mask))
+    assert visitor.pixel("overlay", off_x, off_y) == [0, 0, 0, 0]
+    visitor.press("o")
+    assert visitor.page.locator("#opacity-value").inner_text() == "100 %"
+    assert visitor.pixel("overlay", x, y) == [*colour, 255]
+    visitor.press("h")
+    visitor.sees(0)
+    assert visitor.pixel("overlay", x, y)[3] == 0
+
+
+def shown_mask(server: Running, number: int, frame: int) -> np.ndarray:
+    stored = server.book.get(1).store.shown(number, frame)
+    assert stored is not None
+    return decode(stored.counts, SIZE)
+
+
+def test_the_pages_run_lengths_equal_cocos(visitor: Visitor) -> None:
+    rng = np.random.default_rng(1)
+    script = """async ([text, width, height]) => {
+        const { decodeCounts, fillRuns, encodePlane } = await import("./static/js/rle.js");
+        const plane = new Uint8Array(width * height);
+        const box = fillRuns(plane, decodeCounts(text), width, height, 1);
+        return [[...plane], encodePlane(plane, width, height), box];
+    }"""
+    for density, shape in ((0, (4, 6)), (0.02, (300, 211)), (0.5, (37, 53)), (1, (9, 4))):
+        mask = rng.random(shape) < density
+        text = encode(mask).decode()
+        plane, runs, box = visitor.page.evaluate(script, [text, shape[1], shape[0]])
+        np.testing.assert_array_equal(np.reshape(plane, shape), mask)
+        again = coco_mask.frPyObjects({"size": list(shape), "counts": runs}, *shape)
+        assert again["counts"].decode() == text
+        if mask.any():
+            rows, columns = np.nonzero(mask)
+            wanted = {"left": columns.min(), "right": columns.max(), "top": rows.min(), "bottom": rows.max()}
+            # Where a run goes over the end of a column, all rows count.
+            assert box["left"] == wanted["left"] and box["right"] == wanted["right"]
+            assert box["top"] <= wanted["top"] and box["bottom"] >= wanted["bottom"]
+
+
+def test_a_box_and_a_brush_do_what_they_show(visitor: Visitor, server: Running) -> None:
+    visitor.press("b")
+    visitor.drag((20, 20), (60, 70))
+    visitor.sees(0, 1)
+    session = server.book.get(1)
+    (box,) = session.document.prompts[1, 0]
+    assert np.abs(np.subtract([*vars(box).values()], [20, 20, 60, 70])).max() < 1
+    # Erase all that is there, with the widest brush, then paint a stroke.
+    visitor.page.locator("#brush-size").fill("200")
+    visitor.press("e")
+    visitor.drag((10, 10), (118, 48), (64, 90))
+    visitor.page.wait_for_selector('#stage[data-masks="0:1"]')
+    wait_for(lambda: not shown_mask(server, 1, 0).any())
+    visitor.page.locator("#brush-size").fill("20")
+    visitor.press("p")
+    visitor.drag((30, 48), (90, 48))
+    wait_for(lambda: shown_mask(server, 1, 0).any())
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    stroke = np.hypot(np.clip(columns, 30, 90) - columns, 48 - rows) <= 10
+    painted = shown_mask(server, 1, 0)
+    # The mouse is at whole pixels of the window, which are a fraction of the video's.
+    assert np.count_nonzero(painted ^ stroke) < 0.03 * np.count_nonzero(stroke)
+    visitor.press("z", "z")
+    wait_for(lambda: session.document.prompts[1, 0] == (box,))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_everything_can_be_done_with_keys_alone(visitor: Visitor, server: Running) -> None:
+    page = visitor.page
+    # The picture has the focus from the start; the cross begins in its middle.
+    assert page.evaluate("document.activeElement.id") == "stage"
+    outline = page.evaluate("getComputedStyle(document.getElementById('stage')).outlineStyle")
+    assert outline == "solid"
+    visitor.press(*["Shift+ArrowLeft"] * 3, *["Control+Shift+ArrowUp"] * 2, "Enter")
+    visitor.sees(0, 1)
+    scale = page.locator("#picture").bounding_box()["width"] / WIDTH
+    (click,) = server.book.get(1).document.prompts[1, 0]
+    assert (click.x, click.y) == pytest.approx((WIDTH / 2 - 12 / scale, HEIGHT / 2 - 80 / scale), abs=0.01)
+    visitor.press(*["Shift+ArrowDown"] * 5, "Alt+Enter")
+    wait_for(lambda: len(server.book.get(1).document.prompts[1, 0]) == 2)
+    assert server.book.get(1).document.prompts[1, 0][1].positive is False
+    # A second object, in a box from one place of the cross to another.
+    visitor.press("n")
+    visitor.has_objects(2)
+    visitor.press("b", "Enter", *["Control+Shift+ArrowRight"] * 3, *["Control+Shift+ArrowDown"] * 3, "Enter")
+    visitor.sees(0, 1, 2)
+    visitor.press("r")
+    page.keyboard.type("blue disc")
+    visitor.press("Enter")
+    page.wait_for_selector("#objects li.selected:has-text('blue disc')")
+    visitor.press("f")
+    visitor.works()
+    visitor.is_done()
+    visitor.press("End")
+    visitor.sees(NUM_FRAMES - 1, 1, 2)
+    visitor.press("Home", "ArrowRight", "ArrowRight", "PageDown", "ArrowLeft")
+    visitor.sees(NUM_FRAMES - 2, 1, 2)
+    visitor.press(",")
+    visitor.sees(0, 1, 2)
+    visitor.press("1", "Delete")
+    visitor.has_objects(1)
+    visitor.press("z")
+    visitor.has_objects(2)
+    visitor.press("x", "Tab", "Tab", "Tab", "Tab", "Enter")
+    visitor.is_told("exported to")
+    assert len(exported(server)) == NUM_FRAMES
+
+
+def test_every_control_can_be_reached_by_tab_and_shows_it(visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    wanted = page.evaluate(
+        """() => [...document.querySelectorAll("button:not(:disabled), input, #stage")]
+            .filter((e) => e.checkVisibility() && !e.closest("dialog") && e.getAttribute("role") !== "radio")
+            .map((e) => e.id || e.title || e.dataset.track)"""
+    )
+    reached = set()
+    for _ in range(len(wanted) + 8):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            """() => { const e = document.activeElement;
+                return [e.id || e.title || e.dataset.track, getComputedStyle(e).outlineStyle]; }"""
+        )
+        reached.add(name)
+        assert outline != "none" or name in (None, ""), name
+    assert set(wanted) - reached == set()
+
+
+def test_a_lost_connection_comes_back_with_what_happened(browser: Any, server: Running) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    lines: list[Any] = []
+
+    def connect(line: Any) -> None:
+        line.connect_to_server()
+        lines.append(line)
+
+    page.route_web_socket(lambda url: url.endswith("/events"), connect)
+    visitor = Visitor(page, server.address)
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    lines[-1].close()
+    page.wait_for_selector("#connection.lost")
+    # Said while nobody listened: the page must fetch it.
+    visitor.click(SECOND.x, SECOND.y, button="right")
+    page.wait_for_selector("body[data-connected=true]")
+    assert len(lines) == 2
+    wait_for(lambda: len(server.book.get(1).document.prompts[1, 0]) == 2)
+    visitor.press("n")
+    visitor.has_objects(2)
+    visitor.click(SECOND.x, SECOND.y)
+    visitor.sees(0, 1, 2)
+    context.close()
+
+
+def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, server: Running) -> None:
+    with visiting(browser, server.address) as one, visiting(browser, server.address) as two:
+        one.click(FIRST.x, FIRST.y)
+        one.sees(0, 1)
+        two.press("n")
+        two.has_objects(1)
+        two.sees(0)
+        assert one.page.url.endswith("?session=1")
+        one.reload()
+        one.sees(0, 1)
+        two.page.click("#sessions")
+        listed = two.page.locator("#session-list li").all_inner_texts()
+        assert listed[0].startswith("session 1: 1 objects, 1 tabs")
+        assert listed[1].endswith("this one")
+
+
+def test_masks_are_imported_corrected_and_taken_back(visitor: Visitor, server: Running, tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint8)
+    labels[20:60, 20:60] = 5
+    files = [tmp_path / f"{frame:05d}.png" for frame in (0, 1)]
+    for path in files:
+        write_label_png(path, labels)
+    visitor.page.set_input_files("#import-files", files)
+    visitor.is_told("imported masks of 2 frames")
+    visitor.sees(0, 5)
+    visitor.goes_to(1)
+    visitor.sees(1, 5)
+    visitor.press("k")
+    wait_for(lambda: (5, 1) in server.book.get(1).document.prompts)
+    visitor.press("f")
+    visitor.works()
+    visitor.is_done()
+    export(visitor)
+    got = exported(server)
+    assert list(got) == list(range(NUM_FRAMES))
+    np.testing.assert_array_equal(got[0], labels)
+    np.testing.assert_array_equal(got[1], labels)
+
+
+def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(visitor: Visitor, server: Running) -> None:
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    visitor.press("f")
+    visitor.works()
+    visitor.is_done()
+    store = server.book.get(1).store
+    levels = [store.shown(1, frame).confidence for frame in range(NUM_FRAMES)]  # type: ignore[union-attr]
+    assert None not in levels
+    doubted = [frame for frame, level in enumerate(levels) if level < (128 - 2) / 253]
+    visitor.press("l")
+    if doubted:
+        first = doubted[0] if doubted[0] > 0 else doubted[-1]
+        assert visitor.page.locator("#scrub").input_value() == str(first)
+        assert "confidence" in visitor.page.locator("#score").inner_text()
+    else:
+        visitor.is_told("no frame where the model is unsure")
+
+
+def test_an_update_after_a_correction_leaves_the_other_object_alone(visitor: Visitor, server: Running) -> None:
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    visitor.press("n")
+    visitor.has_objects(2)
+    visitor.click(SECOND.x, SECOND.y)
+    visitor.sees(0, 1, 2)
+    visitor.press("f")
+    visitor.works()
+    visitor.is_done()
+    store = server.book.get(1).store
+    before = dict(store.tracked[2])
+    visitor.press("1")
+    visitor.goes_to(6)
+    visitor.page.keyboard.down("Alt")
+    visitor.click(OFF.x, OFF.y)
+    visitor.page.keyboard.up("Alt")
+    wait_for(lambda: (1, 6) in server.book.get(1).document.prompts)
+    assert server.book.get(1).document.prompts[1, 6][-1].positive is False
+    visitor.press("u")
+    visitor.works()
+    visitor.is_done()
+    assert store.tracked[2] == before
+    assert not store.outdated[1]
+    visitor.press("u")
+    visitor.is_told("nothing to update")
+
+
+def test_dark_and_light_follow_the_system_until_chosen(browser: Any, server: Running) -> None:
+    def background(guest: Visitor) -> int:
+        text = guest.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(v) for v in text.strip("rgb()").split(","))
+
+    with visiting(browser, server.address, color_scheme="dark") as guest:
+        assert background(guest) < 150
+        guest.page.emulate_media(color_scheme="light")
+        assert background(guest) > 600
+        guest.page.click("#theme")
+        assert background(guest) < 150
+        guest.reload()
+        assert background(guest) < 150
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080), (3840, 2160)])
+def test_nothing_is_cut_off_on_small_and_large_screens(browser: Any, server: Running, width: int, height: int) -> None:
+    with visiting(browser, server.address, width, height) as guest:
+        guest.click(FIRST.x, FIRST.y)
+        guest.sees(0, 1)
+        outside = guest.page.evaluate(
+            """() => [...document.querySelectorAll("body *")].filter((e) => {
+                if (!e.checkVisibility() || e.closest(".skip") || e.closest("dialog")) return false;
+                const r = e.getBoundingClientRect();
+                const off = r.left < -1 || r.top < -1 || r.right > innerWidth + 1 || r.bottom > innerHeight + 1;
+                return off || (e.matches("button") && e.scrollWidth > e.clientWidth + 1);
+            }).map((e) => e.outerHTML.slice(0, 80))"""
+        )
+        assert outside == []
+        picture = guest.page.locator("#stage").bounding_box()
+        assert picture["width"] * picture["height"] > 0.4 * width * height
+
+
+def test_playing_shows_every_frame_in_order(visitor: Visitor) -> None:
+    visitor.page.evaluate(
+        """() => { window.seen = []; const stage = document.getElementById("stage");
+            new MutationObserver(() => window.seen.push(Number(stage.dataset.frame)))
+                .observe(stage, { attributeFilter: ["data-frame"] }); }"""
+    )
+    visitor.press(" ")
+    visitor.page.wait_for_selector(f'#stage[data-frame="{NUM_FRAMES - 1}"]')
+    visitor.page.wait_for_selector("#play:has-text('Play')")
+    seen = visitor.page.evaluate("window.seen")
+    assert seen == sorted(seen)
+    assert seen[-1] == NUM_FRAMES - 1
+
+
+def test_help_lists_the_shortcuts(visitor: Visitor) -> None:
+    visitor.press("?")
+    texts = visitor.page.locator("#shortcuts dd").all_inner_texts()
+    assert "track both ways" in texts
+    assert len(texts) > 20
+    visitor.press("Escape")
+    visitor.page.wait_for_selector("#help-dialog", state="hidden")
+
+
+def test_a_zoomed_click_lands_where_it_points(visitor: Visitor, server: Running) -> None:
+    visitor.press("+", "+", "+")
+    before = visitor.page.locator("#picture").bounding_box()
+    assert before["width"] > 1.9 * visitor.page.locator("#stage").bounding_box()["height"] * WIDTH / HEIGHT / 1.1
+    visitor.click(60.5, 40.25)
+    visitor.sees(0, 1)
+    (click,) = server.book.get(1).document.prompts[1, 0]
+    assert (click.x, click.y) == pytest.approx((60.5, 40.25), abs=0.2)

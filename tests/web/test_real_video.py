@@ -1,0 +1,103 @@
+"""The annotator on a real video with the model that comes with i2v; minutes long, so only where it is asked for:
+
+    I2V_REAL_VIDEO=../shared/data/videos/02_cups.mp4 python -m pytest tests/web/test_real_video.py --timeout 3600
+
+`I2V_PICTURES=docs/images` also takes the pictures of docs/annotator.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from page_support import Visitor, visiting
+from web_support import add, running
+
+from i2v.build_i2v import build_i2v_video_predictor
+from i2v.export import label_map, read_label_png
+from i2v.web.document import Click
+from i2v.web.footage import VideoFootage
+
+VIDEO = os.environ.get("I2V_REAL_VIDEO")
+PICTURES = os.environ.get("I2V_PICTURES")
+pytestmark = pytest.mark.skipif(VIDEO is None, reason="takes minutes: set I2V_REAL_VIDEO to a video")
+
+# Two cups of 02_cups.mp4 on its frame 40, which are followed both ways.
+START = 40
+MIDDLE, RIGHT, TABLE = Click(656, 420, True), Click(912, 420, True), Click(780, 620, False)
+
+
+def picture(visitor: Visitor, name: str) -> None:
+    """A picture of the page for the docs, where it is asked for."""
+    if PICTURES is not None:
+        visitor.page.wait_for_timeout(300)
+        visitor.page.screenshot(path=str(Path(PICTURES) / f"{name}.jpg"), type="jpeg", quality=80)
+
+
+def frames_done(visitor: Visitor) -> int:
+    found = re.search(r": (\d+)", visitor.page.locator("#progress-text").inner_text())
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.timeout(3600)
+def test_two_cups_are_clicked_corrected_tracked_both_ways_and_exported(browser: Any, tmp_path: Path) -> None:
+    from i2v.pretrained import choose_model
+
+    assert VIDEO is not None
+    model = choose_model()
+    predictor = build_i2v_video_predictor(model.config, model.checkpoint, device="cpu")
+    footage = VideoFootage(Path(VIDEO))
+    with (
+        running(footage, tmp_path / "out", predictor=predictor) as server,
+        visiting(browser, server.address, color_scheme="dark") as visitor,
+    ):
+        visitor.page.set_default_timeout(1_800_000)
+        visitor.goes_to(START)
+        visitor.click(MIDDLE.x, MIDDLE.y)
+        visitor.sees(START, 1)
+        picture(visitor, "annotator-click")
+        visitor.press("n")
+        visitor.has_objects(2)
+        visitor.click(RIGHT.x, RIGHT.y)
+        visitor.sees(START, 1, 2)
+        visitor.click(100, 100)
+        visitor.page.wait_for_selector("#undo:not(:disabled)")
+        visitor.press("z")
+        visitor.press("1")
+        visitor.click(TABLE.x, TABLE.y, button="right")
+        visitor.press("f")
+        visitor.page.wait_for_selector("#progress-text:has-text('tracking: 12 of')")
+        picture(visitor, "annotator-tracking")
+        visitor.press("Escape")
+        visitor.is_done()
+        visitor.press("g")
+        visitor.works()
+        visitor.reload()
+        visitor.works()
+        visitor.is_done()
+        visitor.goes_to(120)
+        visitor.sees(120, 1, 2)
+        picture(visitor, "annotator-tracked")
+        visitor.page.emulate_media(color_scheme="light")
+        visitor.press("x")
+        picture(visitor, "annotator-export")
+        visitor.page.click("#export-now")
+        visitor.is_told("exported to")
+        visitor.press("?")
+        picture(visitor, "annotator-help")
+        visitor.press("Escape")
+        document = server.book.get(1).document
+        folder = server.out / "export" / "masks"
+        got = {int(path.stem): read_label_png(path) for path in folder.iterdir()}
+
+    with predictor.init_state(VIDEO) as state:
+        for number in document.numbers:
+            add(predictor, state, START, number, *document.prompts[number, START])  # type: ignore[arg-type]
+        for reverse in (False, True):
+            for frame, numbers, logits in predictor.propagate_in_video(state, START, reverse=reverse):
+                np.testing.assert_array_equal(got[frame], label_map(logits, numbers), err_msg=f"{frame}")
+    assert sorted(got) == list(range(footage.num_available))

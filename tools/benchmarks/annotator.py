@@ -1,0 +1,225 @@
+"""The annotator as its user has it: click to mask, tracking and memory, measured through the page."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.benchmarks import machine
+from tools.benchmarks.memory import write_clip
+
+# Resolves with the milliseconds from the next press of the pointer to the picture with the mask that answers it.
+_NEXT_ANSWER = """() => { window.answer = new Promise((resolve) => {
+    const stage = document.getElementById("stage");
+    stage.addEventListener("pointerdown", () => {
+        const pressed = performance.now();
+        const observer = new MutationObserver(() => {
+            observer.disconnect();
+            requestAnimationFrame(() => resolve(performance.now() - pressed));
+        });
+        observer.observe(stage, { attributeFilter: ["data-news"] });
+    }, { once: true, capture: true });
+}); }"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--video", type=Path, help="default: a rendered clip of 1280 x 720 pixels")
+    parser.add_argument("--config")
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--device")
+    parser.add_argument("--clicks", type=int, default=12, help="of each kind")
+    parser.add_argument("--minutes", type=float, default=0, help="of simulated use, in which memory is watched")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds between the steps of simulated use")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        video = args.video
+        if video is None:
+            video = Path(folder) / "clip.mp4"
+            write_clip(video, 120, 720, 1280)
+        with _served(args, video, Path(folder) / "out") as (process, address), _page(address) as page:
+            rows += _latency(page, args.clicks)
+            rows += _tracking(page)
+            rows += _use(page, process, args.minutes, args.pause)
+    import torch
+
+    return {"rows": rows, "video": str(args.video or "rendered"), "machine": machine.describe(torch.device("cpu"))}
+
+
+@contextlib.contextmanager
+def _served(args: argparse.Namespace, video: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "i2v", "annotate", str(video), "--no-browser", "--out", str(out)]
+    for name in ("config", "checkpoint", "device"):
+        if getattr(args, name) is not None:
+            command += [f"--{name}", getattr(args, name)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            found = next(filter(None, (re.search(r"open (http\S+)", line) for line in process.stdout)), None)
+            if found is None:
+                raise RuntimeError("i2v annotate did not start")
+            yield process, found[1]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def _page(address: str) -> Iterator[Any]:
+    # Of the development tools; nothing else here needs it.
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise RuntimeError("there is no browser: apt-get install chromium")
+    with sync_playwright() as tools, tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        page.wait_for_selector("body[data-connected=true] #stage[data-frame]")
+        yield page
+
+
+def _place(page: Any, i: int) -> tuple[float, float]:
+    """Places spread over the middle of the picture, in the window."""
+    box = page.locator("#picture").bounding_box()
+    across, down = (0.618 * i) % 1, (0.382 * i) % 1
+    return box["x"] + box["width"] * (0.25 + 0.5 * across), box["y"] + box["height"] * (0.25 + 0.5 * down)
+
+
+def _click(page: Any, i: int) -> float:
+    """Milliseconds from a click to its mask on the screen."""
+    page.evaluate(_NEXT_ANSWER)
+    page.mouse.click(*_place(page, i))
+    milliseconds: float = page.evaluate("window.answer")
+    return milliseconds
+
+
+def _undo(page: Any) -> None:
+    """Take all clicks back."""
+    while page.locator("#undo").is_enabled():
+        before = page.get_attribute("#stage", "data-drawn")
+        page.click("#undo")
+        page.wait_for_selector(f'#stage:not([data-drawn="{before}"])')
+
+
+def _scrub(page: Any, frame: int) -> None:
+    page.locator("#scrub").fill(str(frame))
+    page.wait_for_selector(f'#stage[data-frame="{frame}"]')
+
+
+def _num_frames(page: Any) -> int:
+    return int(page.get_attribute("#scrub", "max")) + 1
+
+
+def _latency(page: Any, count: int) -> list[dict[str, Any]]:
+    frames = _num_frames(page)
+    _click(page, 0)  # the first one also makes the model ready
+    _undo(page)
+    same, looked, fresh = [], [], []
+    for i in range(count):
+        same.append(_click(page, i))
+    _undo(page)
+    for i in range(count):
+        _scrub(page, (7 * i + 3) % frames)
+        time.sleep(1.5)
+        looked.append(_click(page, i))
+        _undo(page)
+        _scrub(page, (7 * i + 3 + frames // 2) % frames)
+        fresh.append(_click(page, i))
+        _undo(page)
+    kinds = {
+        "more clicks on a frame": same,
+        "first click on a frame that was looked at": looked,
+        "click at once after a jump": fresh,
+    }
+    return [
+        {
+            "what": f"click to mask: {kind}",
+            "median": round(statistics.median(times)),
+            "worst": round(max(times)),
+            "unit": "ms",
+        }
+        for kind, times in kinds.items()
+    ]
+
+
+def _tracking(page: Any, most: int = 48) -> list[dict[str, Any]]:
+    rows = []
+    _scrub(page, 0)
+    for objects in (1, 2):
+        if objects == 2:
+            page.keyboard.press("n")
+            page.wait_for_selector(f"#objects li:nth-child({objects})")
+        _click(page, objects)
+        page.keyboard.press("f")
+        start = time.perf_counter()
+        page.wait_for_selector("#cancel:not(:disabled)")
+        done = 0
+        while page.locator("#cancel").is_enabled() and done < most:
+            found = re.search(r": (\d+)", page.locator("#progress-text").inner_text())
+            done = int(found[1]) if found else done
+            time.sleep(0.05)
+        rate = done / (time.perf_counter() - start)
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#cancel:disabled")
+        rows.append(
+            {"what": f"tracking, {objects} object(s)", "median": round(rate, 2), "worst": "", "unit": "frames/s"}
+        )
+    return rows
+
+
+def _use(page: Any, process: subprocess.Popen[str], minutes: float, pause: float) -> list[dict[str, Any]]:
+    """Look, click, correct, paint, track a little, undo, over and over."""
+    rows, start, cycle, told = [], time.monotonic(), 0, -1.0
+    session = page.context.new_cdp_session(page)
+    while minutes and (elapsed := (time.monotonic() - start) / 60) < minutes:
+        _cycle(page, cycle, pause)
+        cycle += 1
+        # What the first minute fills are caches.
+        if elapsed - told >= minutes / 12 and elapsed > min(1, minutes / 12):
+            told = elapsed
+            session.send("HeapProfiler.collectGarbage")
+            heap = session.send("Runtime.getHeapUsage")["usedSize"] / 2**20
+            what = f"memory after {elapsed:.1f} minutes, {cycle} rounds"
+            rows.append(
+                {
+                    "what": what,
+                    "median": round(machine.resident_megabytes(process.pid)),
+                    "worst": round(heap, 1),
+                    "unit": "MB, JS",
+                }
+            )
+    return rows
+
+
+def _cycle(page: Any, i: int, pause: float) -> None:
+    frames = _num_frames(page)
+    _scrub(page, (13 * i) % frames)
+    time.sleep(pause)
+    _click(page, i)
+    page.keyboard.press("f" if i % 2 else "d")
+    time.sleep(5 * pause)
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#cancel:disabled")
+    page.keyboard.press("Space")
+    time.sleep(5 * pause)
+    page.keyboard.press("Space")
+    for _ in range(3):
+        page.keyboard.press("z")
+        time.sleep(pause)
