@@ -130,11 +130,10 @@ def _annotate(args: Namespace) -> int:
         raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
 
     def build() -> I2VVideoPredictor:
-        if args.checkpoint is None:
-            print("i2v: warning: the model is untrained, its masks mean nothing: give --checkpoint", file=sys.stderr)
-        overrides = list(args.overrides)
+        model, overrides = choose_model(args.config, args.checkpoint), list(args.overrides)
+        _say_which(model)
         return build_i2v_video_predictor(
-            args.config, ckpt_path=args.checkpoint, device=args.device, hydra_overrides_extra=overrides
+            model.config, ckpt_path=model.checkpoint, device=args.device, hydra_overrides_extra=overrides
         )
 
     return annotate(args, build, functools.partial(print, flush=True))
