@@ -19,7 +19,7 @@ from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import replacing
-from train.checkpointing import CheckpointFolder, initialize
+from train.checkpointing import CheckpointFolder, initialize, look_for_likeness
 from train.distributed import World, joined
 from train.launch import StopRequest
 from train.metrics import MetricLog
@@ -85,6 +85,8 @@ def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Traine
     last = _state_to_resume(config, checkpoints)
     if last is None:
         initialize(model, node.checkpoint.initial)
+        if node.checkpoint.likeness is not None:
+            look_for_likeness(model, node.checkpoint.likeness)
     freeze(model, node.freeze)
     rollout = ClipRollout(model.to(world.device), **node.rollout)
     dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)

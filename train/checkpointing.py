@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.checkpoint import CheckpointError, load_checkpoint, load_tinysam, save_atomically, save_checkpoint
+from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).parents[1]
 TINYSAM = REPOSITORY / "checkpoints" / "tinysam.pth"
 _LOCAL_PAIRS, _LOCAL_BIAS = 6, 3.0  # half the weight is lost at a distance of about one cell
+_PINV_TOLERANCE = 0.05  # singular values below this share of the largest are noise
+_FIRST_SLOW_PAIR = 12  # from here on rotary pairs of a small model turn so slowly that places hardly matter
 _TINYSAM_PREFIX = "tinysam:"
 
 # Sums and counts by name, as of train.metrics.RunningMeans.
@@ -216,6 +219,29 @@ def look_nearby(model: nn.Module) -> None:
                 for half in bias.chunk(2):
                     half.zero_()
                     half[: 2 * _LOCAL_PAIRS : 2] = _LOCAL_BIAS
+
+
+def look_for_likeness(model: I2VModel, strength: float) -> None:
+    """Let memory attention find what looks alike, before it has learned to: for runs that start from nothing.
+
+    Where no mask was, the memory encoder makes m = P f of frame features f. With queries ``strength`` A x and keys
+    ``strength`` A P+ m, where A has orthonormal rows and P+ is the pseudo-inverse, the score of a token x and a memory
+    m is ``strength``^2 times the product of projections of x and f. Only channels that rotary encoding turns slowly
+    take part, so what :func:`look_nearby` set in the others stays.
+    """
+    encoder = model.memory_encoder
+    reduce = (encoder.out_proj.weight.flatten(1) @ encoder.pix_feat_proj.weight.flatten(1)).detach()
+    undo = torch.linalg.pinv(reduce, rtol=_PINV_TOLERANCE)
+    dim = reduce.shape[1]
+    channels = torch.arange(dim)
+    slow = channels[(channels % (dim // 2)) >= 2 * _FIRST_SLOW_PAIR]
+    directions = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(0)))[0][: len(slow)]
+    for layer in model.memory_attention.layers.children():
+        attention = layer.get_submodule("cross_attn_image")
+        for name, weight in (("q_proj", directions), ("k_proj", directions @ undo)):
+            with torch.no_grad():
+                attention.get_parameter(f"{name}.weight")[slow] = strength * weight
+                attention.get_parameter(f"{name}.bias")[slow] = 0
 
 
 def _group_names(state: Mapping[str, Any]) -> list[str]:

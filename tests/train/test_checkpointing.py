@@ -11,7 +11,15 @@ from torch import nn
 
 import train.checkpointing
 from i2v.checkpoint import CheckpointError
-from train.checkpointing import CheckpointFolder, Progress, RunFacts, initialize, resume, training_state
+from train.checkpointing import (
+    CheckpointFolder,
+    Progress,
+    RunFacts,
+    initialize,
+    look_for_likeness,
+    resume,
+    training_state,
+)
 from train.scripts import export_checkpoint
 
 FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
@@ -148,3 +156,19 @@ def test_a_state_becomes_a_checkpoint_for_inference(tmp_path: Path, capsys: pyte
     assert torch.equal(content["model"]["no_mem_embed"], model.no_mem_embed.detach().half())
     assert export_checkpoint.main([str(state), str(output), "--config", "i2v-infer"]) == 2
     assert "checkpoint.pt" in capsys.readouterr().err
+
+
+def test_a_start_by_likeness_finds_the_token_that_a_memory_was_made_of() -> None:
+    model = make_predictor().model
+    look_for_likeness(model, 1.0)
+    attention, encoder = model.memory_attention.layers[1].cross_attn_image, model.memory_encoder
+    tokens = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        memories = tokens @ (encoder.out_proj.weight.flatten(1) @ encoder.pix_feat_proj.weight.flatten(1)).t()
+        # Of each half of the channels, those from pair 12 on.
+        slow = torch.tensor([*range(24, 32), *range(56, 64)])
+        scores = attention.q_proj(tokens)[:, slow] @ attention.k_proj(memories)[:, slow].t()
+    # A projection to 16 of 64 directions, and to another 16: 16 * 16 / 64 is left of a token's product with itself.
+    own, others = scores.diagonal().mean(), scores[~torch.eye(32, dtype=torch.bool)].mean()
+    assert own.item() == pytest.approx(4, abs=1.5) and others.abs() < 0.5
+    assert attention.q_proj.bias[slow].abs().max() == 0 and attention.q_proj.bias[:24].abs().min() > 0
