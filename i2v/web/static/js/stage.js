@@ -22,7 +22,7 @@ export class Stage {
     new ResizeObserver(() => this.layOut()).observe(this.box);
     store.addEventListener("frame", () => this.showFrame());
     store.addEventListener("masks", ({ detail }) => {
-      if (detail === null || Math.abs(detail - store.frame) < 32) this.drawMasks();
+      if (detail === null || detail === store.frame) this.drawMasks();
     });
     store.addEventListener("state", () => this.drawMasks());
     store.addEventListener("view", () => this.drawMasks());

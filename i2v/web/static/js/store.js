@@ -136,7 +136,7 @@ export class Store extends EventTarget {
         // What came as news in the meantime is newer.
         if (!this.masks.has(answer.frame)) this.masks.set(answer.frame, answer.masks);
       }
-      this.tell("masks", frame);
+      this.tell("masks");
     } catch (error) {
       this.tell("error", error.message);
     } finally {
