@@ -18,7 +18,7 @@ from i2v.modeling.structures import Moment
 from tools.benchmarks import machine, plots, sides
 from tools.benchmarks.sides import Side
 
-FRAMES_UNTIL_FULL = 10
+FRAMES_UNTIL_FULL = 9  # before the first that is measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "rows": table,
         "image_size": ways[0].predictor.model.image_size,
         "frames": args.frames,
+        "clock": args.clock,
         "plain dtype": args.plain_dtype,
         "machine": machine.describe(ways[0].predictor.device),
     }
@@ -64,7 +65,7 @@ def _row(args: argparse.Namespace, ways: list[Side], sessions: list[InferenceSta
         if not side.plain or number <= args.plain_up_to
     ]
     steps = [_step(side, state, number) for side, state in running]
-    laps, _ = sides.take_turns([side for side, _ in running], steps, args.frames)
+    laps, _ = sides.take_turns([side for side, _ in running], steps, args.clock, args.frames, count=False)
     row: dict[str, Any] = {"objects": number}
     for (side, _), lap in zip(running, laps, strict=True):
         row[f"{side.name} s"] = round(lap.median(), 4)

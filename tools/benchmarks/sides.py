@@ -30,6 +30,9 @@ STAGES = {
 }
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
 @dataclass(frozen=True)
 class Side:
     """One way: a predictor, in the published order of operations or in our own."""
@@ -45,22 +48,20 @@ class Side:
 
 @dataclass
 class Laps:
-    """What the frames of one side took: wall and process CPU seconds, and seconds by stage."""
+    """What the frames of one side took, in seconds, and their stages."""
 
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    frames: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     gflop: dict[str, float] = field(default_factory=dict)  # of one frame, by stage
 
-    def add(self, wall: float, cpu: float, stages: dict[str, float]) -> None:
-        self.wall.append(wall)
-        self.cpu.append(cpu)
+    def add(self, seconds: float, stages: dict[str, float]) -> None:
+        self.frames.append(seconds)
         for name in STAGES:
             self.stages.setdefault(name, []).append(stages.get(name, 0.0))
-        self.stages.setdefault("rest", []).append(wall - sum(stages.values()))
+        self.stages.setdefault("rest", []).append(seconds - sum(stages.values()))
 
     def median(self, stage: str = "frame") -> float:
-        return statistics.median(self.wall if stage == "frame" else self.stages[stage])
+        return statistics.median(self.frames if stage == "frame" else self.stages[stage])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device")
     parser.add_argument("--dtype", nargs="+", help="float32, bfloat16 or float16, one or more; default: the device's")
     parser.add_argument("--plain-dtype", default="float32", help="of the plain path that all others are compared with")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for busy machines")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override")
 
 
@@ -95,27 +97,38 @@ def keep_in_view(model: nn.Module) -> None:
 
 
 def take_turns(
-    sides: Sequence[Side], steps: Sequence[Callable[[], Tensor]], num_laps: int, num_warm_up: int = 0
+    sides: Sequence[Side],
+    steps: Sequence[Callable[[], Tensor]],
+    clock: str,
+    num_laps: int,
+    num_warm_up: int = 0,
+    count: bool = True,
 ) -> tuple[list[Laps], list[list[Tensor]]]:
     """Run each side's step lap by lap. Returns times and masks by side, without those of the warm-up.
 
-    A step is a frame: it gives out masks. The lap after the last counts operations and is not timed.
+    A step is a frame: it gives out masks. ``count``: a lap after the last counts operations and is not timed.
     """
     laps: list[Laps] = [Laps() for _ in sides]
     masks: list[list[Tensor]] = [[] for _ in sides]
-    device = sides[0].predictor.device
-    with stopwatch(sides[0].predictor.model, lambda: _now(device)) as times:
+    predictor = sides[0].predictor
+
+    def now() -> float:
+        machine.synchronize(predictor.device)
+        return CLOCKS[clock]()
+
+    with stopwatch(predictor.model, now) as times:
         for lap in range(num_warm_up + num_laps):
             for side, step, record, found in zip(sides, steps, laps, masks, strict=True):
                 times.clear()
                 with side.path():
-                    wall, cpu = _now(device), time.process_time()
+                    start = now()
                     found.append((step() > 0).cpu())  # a user reads the masks
-                    wall, cpu = _now(device) - wall, time.process_time() - cpu
+                    seconds = now() - start
                 if lap >= num_warm_up:
-                    record.add(wall, cpu, times)
-    for side, step, record in zip(sides, steps, laps, strict=True):
-        record.gflop.update(_count(side, step))
+                    record.add(seconds, times)
+    if count:
+        for side, step, record in zip(sides, steps, laps, strict=True):
+            record.gflop.update(_count(side, step))
     return laps, [found[num_warm_up:] for found in masks]
 
 
@@ -124,11 +137,6 @@ def _count(side: Side, step: Callable[[], Tensor]) -> dict[str, float]:
     with side.path(), counter, stopwatch(side.predictor.model, lambda: counter.gflop) as counts:
         step()
     return {name: counts.get(name, 0.0) for name in STAGES} | {"frame": counter.gflop}
-
-
-def _now(device: torch.device) -> float:
-    machine.synchronize(device)
-    return time.perf_counter()
 
 
 @contextmanager

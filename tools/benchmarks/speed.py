@@ -28,16 +28,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
     with ExitStack() as stack:
         frames = [follow(stack, side, args.warm_up + args.frames + 2, args.objects) for side in ways]
-        laps, masks = sides.take_turns(ways, frames, args.frames, args.warm_up)
+        laps, masks = sides.take_turns(ways, frames, args.clock, args.frames, args.warm_up)
     report = {
         "rows": rows(ways, laps),
         "lowest mask IoU with plain": {
             side.name: round(sides.lowest_iou(found, masks[0]), 6) for side, found in zip(ways, masks, strict=True)
         },
-        "CPU seconds of a frame": {side.name: round(_median_cpu(lap), 4) for side, lap in zip(ways, laps, strict=True)},
         "image_size": ways[0].predictor.model.image_size,
         "objects": args.objects,
         "frames": args.frames,
+        "clock": args.clock,
         "plain dtype": args.plain_dtype,
         "machine": machine.describe(ways[0].predictor.device),
     }
@@ -77,10 +77,6 @@ def rows(ways: Sequence[Side], laps: Sequence[Laps]) -> list[dict[str, Any]]:
                 row[f"{side.name} GFLOP"] = float(f"{lap.gflop[stage]:.4g}")
         table.append(row)
     return table
-
-
-def _median_cpu(laps: Laps) -> float:
-    return sorted(laps.cpu)[len(laps.cpu) // 2]
 
 
 def _add_roofline(report: dict[str, Any], ways: Sequence[Side]) -> None:
