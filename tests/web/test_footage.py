@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -42,13 +43,10 @@ def test_frames_of_a_file_come_in_any_order(video: Path) -> None:
 
 
 def test_a_bounded_number_of_pictures_is_kept(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    footage = VideoFootage(video)
-    sizes = [len(footage.jpeg(frame)) for frame in range(12)]
+    with contextlib.closing(VideoFootage(video)) as other:
+        sizes = [len(other.jpeg(frame)) for frame in range(12)]
     monkeypatch.setattr(module, "CACHE_BYTES", sum(sizes) // 2)
-    for frame in range(12):
-        footage.jpeg(frame)
-    footage._kept.clear()
-    footage._num_bytes = 0
+    footage = VideoFootage(video)
     for frame in (*range(12), 11, 10):
         footage.jpeg(frame)
     assert 0 < footage._num_bytes <= sum(sizes) // 2

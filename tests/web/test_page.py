@@ -325,11 +325,13 @@ def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(visitor: Visitor, serv
     store = server.book.get(1).store
     # What the model is sure of is up to its random weights: the doubt is put there.
     doubted = StoredMask(store.shown(1, 0).counts, presence=-2.0, iou=0.9)  # type: ignore[union-attr]
-    store.tracked[1].update({frame: StoredMask(doubted.counts, 9.0, 0.9) for frame in range(1, NUM_FRAMES)})
+    sure = StoredMask(doubted.counts, presence=9.0, iou=0.9)
+    store.tracked[1].update(dict.fromkeys(range(1, NUM_FRAMES), sure))
+    store.prompted[1][0] = sure
     visitor.reload()
     visitor.press("Home", "l")
     visitor.is_told("no frame where the model is unsure")
-    store.tracked[1].update({frame: doubted for frame in (3, 4, 7)})
+    store.tracked[1].update(dict.fromkeys((3, 4, 7), doubted))
     visitor.reload()
     places = []
     for _ in range(3):
