@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from i2v.export import MAX_OBJECTS
 from i2v.web.masks import StoredMask
@@ -42,6 +42,15 @@ class Paint:
 Step: TypeAlias = Click | Box | Paint
 Place: TypeAlias = tuple[int, int]  # object, frame
 Given: TypeAlias = Mapping[int, Mapping[int, StoredMask]]  # object -> frame -> mask
+
+
+def step_as_json(step: Step) -> dict[str, Any]:
+    """A step as the session file and the page have it: a click, a box, or the counts of a mask."""
+    if isinstance(step, Click):
+        return {"click": [step.x, step.y, int(step.positive)]}
+    if isinstance(step, Box):
+        return {"box": [step.x0, step.y0, step.x1, step.y1]}
+    return {"mask": step.counts.decode("ascii")}
 
 
 @dataclass(frozen=True)

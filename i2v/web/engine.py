@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,9 +138,18 @@ class Engine:
 
 def _ceded(numbers: list[int], logits: Tensor) -> dict[int, bytes]:
     """Of every object, the pixels where it has a positive logit and another one a higher one."""
-    masks = logits[:, 0] > 0
-    if len(numbers) < 2 or not (masks.sum(0) > 1).any():
+    if len(numbers) < 2:
         return {}
-    winner = logits[:, 0].argmax(0)
-    lost = {number: (masks[i] & (winner != i)).cpu().numpy() for i, number in enumerate(numbers)}
-    return {number: encode(mask) for number, mask in lost.items() if mask.any()}
+    masks = (logits[:, 0] > 0).cpu().numpy()
+    contested = masks.sum(0, dtype=np.uint8) > 1
+    if not contested.any():
+        return {}
+    # The few pixels that count, rather than all of them: this is done for every frame that is tracked.
+    winner = logits[:, 0][:, torch.from_numpy(contested).to(logits.device)].argmax(0).cpu().numpy()
+    lost = {}
+    for i, number in enumerate(numbers):
+        mask = np.zeros(contested.shape, bool)
+        mask[contested] = masks[i][contested] & (winner != i)
+        if mask.any():
+            lost[number] = encode(mask)
+    return lost

@@ -242,17 +242,20 @@ class Session:
 
     async def _track(self, legs: list[Leg]) -> None:
         done = 0
-        for leg in legs:
-            steps, frame = self._engine.track(leg), leg.start
-            while await self._arrival(frame):
-                answer: FrameAnswer | None = await self._turns.run(Urgency.TRACK, next, steps, None)
-                if answer is None:
-                    break
-                self._keep_tracked(answer)
-                done, frame = done + 1, answer.frame + (-1 if leg.reverse else 1)
-                self.work.advance(done)
-        self._corrected = {place for place in self._corrected if self.store.outdated.get(place[0])}
-        self._announce()
+        try:
+            for leg in legs:
+                steps, frame = self._engine.track(leg), leg.start
+                while await self._arrival(frame):
+                    answer: FrameAnswer | None = await self._turns.run(Urgency.TRACK, next, steps, None)
+                    if answer is None:
+                        break
+                    self._keep_tracked(answer)
+                    done, frame = done + 1, answer.frame + (-1 if leg.reverse else 1)
+                    self.work.advance(done)
+        finally:
+            # Also where it was stopped: fewer frames rest on prompts that have changed.
+            self._corrected = {place for place in self._corrected if self.store.outdated.get(place[0])}
+            self._announce()
 
     def _keep_tracked(self, answer: FrameAnswer) -> None:
         # An object may have been deleted, and a prompt given, while the frame was tracked.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from i2v.utils.files import replacing
-from i2v.web.document import Box, Click, Document, ObjectInfo, Paint, Place, Step
+from i2v.web.document import Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
 from i2v.web.footage import Footage
 from i2v.web.masks import MaskStore, Size, StoredMask, checked_counts
 from i2v.web.session import Session
@@ -125,7 +125,7 @@ def _pieces(
 ) -> Iterator[str]:
     objects = [{"number": o.number, "name": o.name, "visible": o.number not in hidden} for o in document.objects]
     prompts = [
-        {"object": place[0], "frame": place[1], "steps": [_step_json(step) for step in _lasting(place, steps, store)]}
+        {"object": place[0], "frame": place[1], "steps": [step_as_json(step) for step in _lasting(place, steps, store)]}
         for place, steps in document.prompts.items()
     ]
     head = {"format": FORMAT, "version": VERSION, "video": video, "next_number": document.next_number}
@@ -143,14 +143,6 @@ def _lasting(place: Place, steps: tuple[Step, ...], store: MaskStore) -> tuple[S
     answer = store.prompted.get(number, {}).get(frame)
     corrects = frame in store.tracked.get(number, ())
     return (Paint(answer.counts),) if corrects and answer is not None else steps
-
-
-def _step_json(step: Step) -> dict[str, Any]:
-    if isinstance(step, Click):
-        return {"click": [step.x, step.y, int(step.positive)]}
-    if isinstance(step, Box):
-        return {"box": [step.x0, step.y0, step.x1, step.y1]}
-    return {"mask": step.counts.decode("ascii")}
 
 
 def _masks_json(document: Document, frame: int, store: MaskStore, size: Size) -> list[dict[str, Any]]:

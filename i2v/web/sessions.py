@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.web.engine import Engine
@@ -60,7 +60,7 @@ class SessionBook:
         self._opening = asyncio.Lock()
         self._chores: list[asyncio.Task[None]] = []
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Session]:
         return iter(list(self._sessions.values()))
 
     def file_of(self, number: int) -> Path:

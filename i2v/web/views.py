@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from i2v.overlay import PALETTE
-from i2v.web.document import Box, Click, Step
+from i2v.web.document import Paint, Step, step_as_json
 from i2v.web.events import Event
 from i2v.web.masks import StoredMask
 from i2v.web.session import Session
@@ -74,11 +74,8 @@ def fill(session: Session, event: Event) -> Event:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    if isinstance(step, Click):
-        return {"click": [step.x, step.y, int(step.positive)]}
-    if isinstance(step, Box):
-        return {"box": [step.x0, step.y0, step.x1, step.y1]}
-    return {"mask": True}
+    # The mask itself comes with the masks of its frame.
+    return {"mask": True} if isinstance(step, Paint) else step_as_json(step)
 
 
 def _level(stored: StoredMask) -> int:

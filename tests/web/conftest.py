@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_support import Visitor, visiting
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from support import render_video
@@ -54,3 +55,10 @@ def browser() -> Iterator[Any]:
         launched = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def visitor(browser: Any, server: Running) -> Iterator[Visitor]:
+    """A tab that shows it."""
+    with visiting(browser, server.address) as guest:
+        yield guest

@@ -87,6 +87,7 @@ async function showSessions(store) {
 function track(store, direction) {
   const until = byId("until-prompt").checked ? "prompt" : "end";
   const only = byId("only-selected").checked && store.selected !== null;
+  store.follows = byId("follow").checked;
   store.ask({ do: "track", frame: store.frame, direction, until, objects: only ? [store.selected] : null });
 }
 

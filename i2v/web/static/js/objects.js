@@ -78,24 +78,24 @@ export class ObjectList {
     select.replaceChildren(swatch, name);
     select.setAttribute("aria-pressed", object.number === this.store.selected);
     select.addEventListener("dblclick", () => this.rename(object.number));
-    const eye = object.visible ? "Hide" : "Show";
+    const [eye, hide] = object.visible ? ["◉", "Hide"] : ["○", "Show"];
     item.append(
       select,
-      this.button("✎", object, `Rename ${object.name} (R)`, () => this.rename(object.number)),
-      this.button(eye, object, `${eye} ${object.name} (H)`, () => this.toggle(object.number)),
-      this.button("✕", object, `Delete ${object.name} (Delete)`, () => this.remove(object.number)),
+      this.button("rename", object, `Rename ${object.name} (R)`, () => this.rename(object.number), "✎"),
+      this.button("eye", object, `${hide} ${object.name} (H)`, () => this.toggle(object.number), eye),
+      this.button("delete", object, `Delete ${object.name} (Delete)`, () => this.remove(object.number), "✕"),
     );
     return item;
   }
 
-  button(text, object, title, action) {
+  button(kind, object, title, action, text = "") {
     const button = document.createElement("button");
     button.type = "button";
-    button.className = text === "name" ? "name" : "";
+    button.className = kind;
     button.textContent = text;
     button.title = title;
     button.setAttribute("aria-label", title);
-    button.dataset.key = `${text === "Show" ? "Hide" : text}-${object.number}`;
+    button.dataset.key = `${kind}-${object.number}`;
     button.addEventListener("click", action);
     return button;
   }

@@ -16,6 +16,7 @@ export class Store extends EventTarget {
     this.tool = "click";
     this.opacity = 0.5;
     this.brush = 24;
+    this.follows = false; // whether the picture goes along with tracking
     this.pending = []; // prompts that have not been answered: { frame, step }
     this.masks = new LatestFew(MAX_FRAMES);
     this.asked = new Set();
@@ -77,6 +78,7 @@ export class Store extends EventTarget {
       this.stripOf(number)[frame] = entry ? entry.strip : 0;
     }
     this.tell("masks", frame);
+    if (this.follows && this.progress?.task === "track") this.show(frame, true);
   }
 
   takeFrames({ count, live }) {
@@ -144,7 +146,9 @@ export class Store extends EventTarget {
     }
   }
 
-  show(frame) {
+  // Show a frame; who looks elsewhere while the video is tracked no longer goes along.
+  show(frame, following = false) {
+    this.follows = following;
     const wanted = Math.max(0, Math.min(this.video.frames - 1, Math.round(frame)));
     if (wanted === this.frame) return;
     this.frame = wanted;

@@ -29,14 +29,14 @@ export class Timeline {
     if (found !== undefined) this.store.show(found);
   }
 
-  // The next frame, round the end, where the model doubts one of the objects, but not just behind such a one.
+  // The next place, round the end, where the model begins to doubt one of the objects.
   nextDoubt() {
     const { store } = this;
     const strips = store.numbers.map((number) => store.stripOf(number));
     const doubted = (f) => strips.some((strip) => strip[f] > NO_SCORE && strip[f] < DOUBT);
     for (let i = 1; i <= store.video.frames; i++) {
       const f = (store.frame + i) % store.video.frames;
-      if (doubted(f) && !(f > 0 && doubted(f - 1) && i > 1)) return store.show(f);
+      if (doubted(f) && (f === 0 || !doubted(f - 1))) return store.show(f);
     }
     return store.tell("error", "there is no frame where the model is unsure");
   }
