@@ -9,6 +9,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 # Readers with which FFmpeg opens text, single pictures and play lists as if they were videos.
 _NO_VIDEO_FORMATS = {"tty", "image2", "lavfi", "hls", "dash", "concat"}
+
+# Descriptions in a file that are not UTF-8 are no reason to refuse it. From PyAV 19 on that goes without saying, and
+# there is no such argument.
+_TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 # How far to decode ahead, in frames, before looking for a key frame nearer by.
 _SEEK_GAP = 16
@@ -231,8 +236,8 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
         container = av.open(
             io.BytesIO(video) if isinstance(video, bytes) else video,
             mode="r",
-            metadata_errors="ignore",
             options={"protocol_whitelist": "file"},
+            **_TOLERANT,
         )
     except av.FFmpegError as error:
         if isinstance(error, OSError):  # a missing permission and the like speak for themselves
