@@ -229,14 +229,14 @@ def look_for_likeness(model: I2VModel, strength: float) -> None:
     m is ``strength``^2 times the product of projections of x and f. Only channels that rotary encoding turns slowly
     take part, so what :func:`look_nearby` set in the others stays.
     """
-    encoder = model.memory_encoder
-    reduce = (encoder.out_proj.weight.flatten(1) @ encoder.pix_feat_proj.weight.flatten(1)).detach()
+    to_memory, to_pixels = (model.get_parameter(f"memory_encoder.{n}.weight") for n in ("out_proj", "pix_feat_proj"))
+    reduce = (to_memory.flatten(1) @ to_pixels.flatten(1)).detach()
     undo = torch.linalg.pinv(reduce, rtol=_PINV_TOLERANCE)
     dim = reduce.shape[1]
     channels = torch.arange(dim)
     slow = channels[(channels % (dim // 2)) >= 2 * _FIRST_SLOW_PAIR]
     directions = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(0)))[0][: len(slow)]
-    for layer in model.memory_attention.layers.children():
+    for layer in model.get_submodule("memory_attention.layers").children():
         attention = layer.get_submodule("cross_attn_image")
         for name, weight in (("q_proj", directions), ("k_proj", directions @ undo)):
             with torch.no_grad():
