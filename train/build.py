@@ -101,6 +101,7 @@ def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Traine
         save_steps=node.checkpoint.save_steps,
         val_epoch_freq=node.val_epoch_freq,
         max_skipped=node.max_skipped,
+        stop_after=node.stop_after,
     )
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
     trainer = Trainer(

@@ -45,7 +45,8 @@ class TrainerSettings:
     """How a run goes; frequencies are in steps, ``val_epoch_freq`` in epochs, and 0 means never.
 
     ``accumulate_steps``: batches that make a step. ``dtype``: of the computation, bfloat16 or float32.
-    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite.
+    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite. ``stop_after``: the
+    step after which a run stops as if it were asked to, ``None`` for never.
     """
 
     num_epochs: int
@@ -58,6 +59,7 @@ class TrainerSettings:
     save_steps: int = 500
     val_epoch_freq: int = 1
     max_skipped: int = 10
+    stop_after: int | None = None
 
 
 class _Stream(IntEnum):
@@ -133,7 +135,7 @@ class Trainer:
         """Train to the end and return True, or until asked to stop. What was done is saved either way."""
         set_training(self.model, self.settings.freeze_batch_norm)
         while self.progress.epoch < self.settings.num_epochs:
-            if not self._train_epoch():
+            if self._is_far_enough or not self._train_epoch():
                 self._save()
                 log.info("stopped after step %d; the same command goes on from there", self.progress.step)
                 return False
@@ -150,6 +152,11 @@ class Trainer:
         log.info("after %d epochs: J&F %.1f, J %.1f, F %.1f", epoch, scores.jf, scores.j, scores.f)
         return scores.jf
 
+    @property
+    def _is_far_enough(self) -> bool:
+        last = self.settings.stop_after
+        return last is not None and self.progress.step >= last
+
     def _train_epoch(self) -> bool:
         """Take the steps of an epoch that are left; False if asked to stop."""
         size, epoch = self.facts.accumulate_steps, self.progress.epoch
@@ -165,7 +172,7 @@ class Trainer:
             self.means.add({"seconds": seconds, "data_seconds": waited})
             self._count(seconds)
             # A single process that was asked to stop takes all others along.
-            if not self.world.all(not self.stop_asked()):
+            if not self.world.all(not self.stop_asked() and not self._is_far_enough):
                 return False
         return True
 

@@ -112,6 +112,14 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path, accumulate: int, log_freq
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(parts).items())
 
 
+def test_a_run_can_be_told_where_to_stop(tmp_path: Path) -> None:
+    for _ in range(2):
+        run(tiny_run(tmp_path, "trainer.stop_after=3"))
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3]
+    run(tiny_run(tmp_path))
+    assert [line["step"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
+
+
 def test_steps_that_were_not_saved_are_taken_again(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(tiny_run(whole))

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Trains i2v-nano as checkpoints/i2v-nano.md describes, from a folder of videos without masks:
+#   sh train_nano.sh VIDEOS [WORK]
+# Everything goes to WORK (default logs/i2v-nano). What is done is not done again; a stage that was stopped goes on.
+set -eu
+
+videos=${1:?"usage: sh train_nano.sh VIDEOS [WORK]"}
+work=${2:-logs/i2v-nano}
+python=${PYTHON:-python3}
+case $videos in /*) ;; *) videos=$PWD/$videos ;; esac
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
+
+frames=$work/footage cutouts=$work/cutouts
+if [ ! -d "$cutouts" ]; then
+    "$python" -m train.scripts.extract_sav_frames --input "$videos" --output "$frames" --every 1 --short-side 288
+    "$python" -m train.scripts.make_cutouts --input "$frames" --output "$cutouts.part" --every 16
+    mv "$cutouts.part" "$cutouts"
+fi
+
+stage() { # NAME LAST_STEP overrides: nothing to do where the stage has reached its last step
+    name=$1 last=$2
+    shift 2
+    "$python" -m train.train -c i2v-nano-train "dataset.backgrounds=[$frames]" "dataset.cutouts=$cutouts" \
+        "launcher.experiment_log_dir=$work/$name" "trainer.stop_after=$last" "$@"
+}
+
+# 1. Masks alone, at half the resolution: what was here is likely still near here.
+stage 1 387 trainer.checkpoint.initial=local dataset.num_videos=5600 scratch.num_frames=3 dataset.background_prob=0.6 \
+    +dataset.settings.min_radius=0.2 +dataset.settings.max_radius=0.9 \
+    scratch.base_lr=1.0e-3 scratch.vision_lr=1.0e-3 \
+    trainer.optim.lr.trunk.end_fraction=0.4 trainer.optim.lr.rest.end_fraction=0.4 \
+    trainer.prompts.prob_to_use_pt_input_for_train=0 trainer.prompts.num_init_cond_frames_for_train=1 \
+    trainer.prompts.num_frames_to_correct_for_train=1
+
+large="scratch.resolution=256 scratch.train_batch_size=3 +trainer.loss.all.mask_stride=2 dataset.background_prob=0.7
+    +dataset.settings.min_radius=0.15 +dataset.settings.max_radius=0.9"
+
+# 2. All prompts, at the resolution of use.
+# shellcheck disable=SC2086
+stage 2 507 $large "trainer.checkpoint.initial=$work/1/checkpoints/checkpoint.pt" dataset.num_videos=9000 \
+    scratch.base_lr=7.0e-4 scratch.vision_lr=7.0e-4 \
+    trainer.optim.lr.trunk.end_fraction=0.3 trainer.optim.lr.rest.end_fraction=0.3 \
+    trainer.prompts.prob_to_use_pt_input_for_train=0.4
+
+# 3. Faster scenes, for which memory attention starts anew by looking for what is alike; learning slows to its end.
+# shellcheck disable=SC2086
+stage 3 null $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.likeness=0.85 \
+    trainer.seed_value=5 dataset.num_videos=7500 \
+    +dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.settings.min_pace=2 \
+    +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4 \
+    scratch.base_lr=5.0e-4 scratch.vision_lr=5.0e-4 \
+    trainer.optim.lr.trunk.end_fraction=0.02 trainer.optim.lr.rest.end_fraction=0.02 \
+    trainer.prompts.prob_to_use_pt_input_for_train=0.25 trainer.prompts.num_init_cond_frames_for_train=1 \
+    trainer.prompts.num_correction_pt_per_frame=1
+
+"$python" -m train.scripts.export_checkpoint "$work/3/checkpoints/checkpoint.pt" "$work/i2v-nano.pt" --config i2v-nano-infer
