@@ -67,7 +67,7 @@ def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any
         footage, turns = VideoFootage(clip), ModelTurns()
         session = Session(1, footage, Engine(make_predictor(), footage.open()), turns)
         try:
-            return await asyncio.wait_for(scenario(session), 60)
+            return await asyncio.wait_for(scenario(session), 110)
         finally:
             await session.close()
             turns.close()
