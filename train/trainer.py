@@ -45,8 +45,8 @@ class TrainerSettings:
     """How a run goes; frequencies are in steps, ``val_epoch_freq`` in epochs, and 0 means never.
 
     ``accumulate_steps``: batches that make a step. ``dtype``: of the computation, bfloat16 or float32.
-    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite. ``stop_after``: the
-    step after which a run stops as if it were asked to, ``None`` for never.
+    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite.
+    ``stop_after``: the step after which a run stops as if it were asked to, ``None`` for never.
     """
 
     num_epochs: int
