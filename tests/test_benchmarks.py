@@ -11,7 +11,7 @@ import torch
 from support import TINY, make_predictor, render_video
 
 from tools import benchmark
-from tools.benchmarks import objects, sides, speed
+from tools.benchmarks import objects, pipeline, sides, speed, train
 from tools.benchmarks.flops import FlopCounter
 from tools.benchmarks.plain import plain_path
 
@@ -91,3 +91,21 @@ def test_lowest_iou_is_of_the_worst_object():
 def test_a_table_with_missing_figures():
     table = benchmark.table([{"objects": 1, "plain s": 2.0}, {"objects": 2}])
     assert len(table.splitlines()) == 4
+
+
+def test_pipeline_runs_the_command_on_a_rendered_video():
+    options = ["--sizes", "64x48", "--frames", "3", "--threads", "1", "--repeats", "1"]
+    (row,) = pipeline.run(arguments(pipeline, *options))["rows"]
+    assert (row["video"], row["threads"]) == ("64x48", 1) and 0 < row["frames/s"] == row["best"]
+    with pytest.raises(ValueError, match="got '64', wanted a width and a height"):
+        pipeline.run(arguments(pipeline, "--sizes", "64"))
+
+
+def test_training_steps_are_timed_by_option():
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    options = ["--config", "i2v-overfit", "--size", "64", "--frames", "2", "--steps", "2", "--options", "float32"]
+    (row,) = train.run(parser.parse_args(options))["rows"]
+    assert row["option"] == "float32" and 0 <= row["of which data"] <= row["seconds"] and row["memory GiB"] > 0
+    with pytest.raises(ValueError, match="got 1, wanted at least 2"):
+        train.run(parser.parse_args([*options, "--steps", "1"]))
