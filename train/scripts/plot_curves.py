@@ -1,0 +1,74 @@
+"""Draw the curves of a training run, or of several that go on from each other, as one picture.
+
+    python -m train.scripts.plot_curves RUN [RUN ...] --output curves.png
+
+A run is its folder, with `logs/train_stats.jsonl` in it. Needs matplotlib, which is in the extra `dev`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from i2v.utils.files import replacing
+
+CURVES = {
+    "loss_mask": "mask loss of a clip",
+    "loss_iou": "IoU loss",
+    "loss_class": "presence loss",
+    "lr": "learning rate",
+}
+    "loss_mask": "mask loss of a clip",
+    "loss_iou": "IoU loss",
+    "loss_class": "presence loss",
+    "lr": "learning rate",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status: 0 when done, 2 if a run has no log."""
+    parser = argparse.ArgumentParser(prog="python -m train.scripts.plot_curves", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--output", type=Path, required=True, metavar="PNG")
+    args = parser.parse_args(arguments)
+    try:
+        stages = [read_log(run) for run in args.runs]
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    draw(stages, args.output)
+    return 0
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log. FileNotFoundError or ValueError, with the path, if there are none."""
+    path = run / "logs" / "train_stats.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    if not lines:
+        raise ValueError(f"{path} is empty")
+    return lines
+
+
+def draw(stages: Sequence[Sequence[dict[str, Any]]], output: Path) -> None:
+    """One panel for every curve; steps count on from stage to stage, at whose ends there are lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 2.6), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+        start = 0
+        for lines in stages:
+            axes.plot([start + line["step"] for line in lines], [line[name] for line in lines])
+            start += lines[-1]["step"]
+            axes.axvline(start, color="0.8", linewidth=1)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+    with replacing(output) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
