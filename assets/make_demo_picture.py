@@ -1,4 +1,4 @@
-"""Make assets/demo.png: the rendered clip of `i2v demo`, tracked from one click by i2v-nano, as `i2v track` draws it."""
+"""Make assets/demo.png: the rendered clip of `i2v demo`, tracked from one click by i2v-nano."""
 
 from __future__ import annotations
 

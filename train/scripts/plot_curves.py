@@ -22,11 +22,6 @@ CURVES = {
     "loss_class": "presence loss",
     "lr": "learning rate",
 }
-    "loss_mask": "mask loss of a clip",
-    "loss_iou": "IoU loss",
-    "loss_class": "presence loss",
-    "lr": "learning rate",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
