@@ -180,9 +180,11 @@ export class Store extends EventTarget {
     const entry = { frame: this.frame, step };
     this.pending.push(entry);
     this.tell("view");
-    const answer = await this.ask({ object: this.selected, frame: this.frame, ...command });
+    const object = this.selected;
+    const answer = await this.ask({ object, frame: this.frame, ...command });
     this.pending = this.pending.filter((other) => other !== entry);
-    if (answer) this.select(answer.object);
+    // Another object may have been selected meanwhile.
+    if (answer && object === null) this.select(answer.object);
     this.tell("view");
   }
 
