@@ -223,6 +223,7 @@ def _cycle(page: Any, i: int, pause: float) -> None:
     page.wait_for_selector("#cancel:disabled")
     page.keyboard.press("Space")
     time.sleep(5 * pause)
-    page.keyboard.press("Space")
+    if page.get_attribute("#play", "aria-pressed") == "true":  # it stops by itself at the end
+        page.click("#play")
     _undo(page)
     page.wait_for_selector("#objects:empty", state="attached")
