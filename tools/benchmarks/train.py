@@ -67,24 +67,20 @@ def _row(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def train(folder: Path, overrides: tuple[str, ...], args: argparse.Namespace) -> list[dict[str, float]]:
     """What the log of a short run says of its steps; RuntimeError if it failed."""
-    command = [
-        sys.executable,
-        "-m",
-        "train.train",
-        "-c",
-        args.config,
+    settings = (
         "data=synthetic",
         f"dataset.num_videos={args.steps}",
-    ]
-    command += [f"launcher.experiment_log_dir={folder}", f"scratch.resolution={args.size}"]
-    command += [f"scratch.num_frames={args.frames}", "scratch.num_epochs=1", "scratch.num_train_workers=0"]
-    command += [
+        f"launcher.experiment_log_dir={folder}",
+        f"scratch.resolution={args.size}",
+        f"scratch.num_frames={args.frames}",
+        "scratch.num_epochs=1",
+        "scratch.num_train_workers=0",
+        "scratch.train_batch_size=1",
         "trainer.mode=train_only",
         "trainer.checkpoint.initial=none",
         "trainer.logging.log_freq=1",
-        *overrides,
-        *args.set,
-    ]
+    )
+    command = [sys.executable, "-m", "train.train", "-c", args.config, *settings, *overrides, *args.set]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
