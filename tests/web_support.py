@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from support import make_predictor
@@ -22,6 +23,8 @@ from i2v.web.server import Door, make_server
 from i2v.web.session import Session
 from i2v.web.sessions import SessionBook
 from i2v.web.turns import ModelTurns
+
+T = TypeVar("T")
 
 NUM_FRAMES, HEIGHT, WIDTH = 10, 96, 128
 SIZE = (HEIGHT, WIDTH)
@@ -60,6 +63,12 @@ def running(footage: Footage, out: Path, resume: Path | None = None, **settings:
         assert not thread.is_alive()
 
 
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, in a thread of its own: a browser of another test may run a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any:
     """Run a scenario in a session of its own."""
 
@@ -73,7 +82,7 @@ def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any
             turns.close()
             footage.close()
 
-    return asyncio.run(run())
+    return run_async(run())
 
 
 async def finished(session: Session) -> None:

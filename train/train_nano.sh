@@ -45,7 +45,7 @@ stage 2 507 $large "trainer.checkpoint.initial=$work/1/checkpoints/checkpoint.pt
 
 # 3. Faster scenes, for which memory attention starts anew by looking for what is alike; learning slows to its end.
 # shellcheck disable=SC2086
-stage 3 null $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.likeness=0.85 \
+stage 3 1191 $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.likeness=0.85 \
     trainer.seed_value=5 dataset.num_videos=7500 \
     +dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.settings.min_pace=2 \
     +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4 \

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from web_support import run_async
 
 from i2v.web.events import MAX_PENDING, EventHub
 from i2v.web.turns import ModelTurns, Urgency
@@ -28,7 +29,7 @@ def test_the_most_urgent_goes_first_and_one_at_a_time() -> None:
         await asyncio.gather(first, *others)
         turns.close()
 
-    asyncio.run(scenario())
+    run_async(scenario())
     assert order == ["c", "d", "b", "a"]
 
 
@@ -55,7 +56,7 @@ def test_a_cancelled_or_failed_caller_does_not_stop_the_others() -> None:
         turns.close()
         return result
 
-    assert asyncio.run(scenario()) == "done"
+    assert run_async(scenario()) == "done"
 
 
 def test_a_caller_cancelled_as_its_turn_comes_passes_it_on() -> None:
@@ -74,7 +75,7 @@ def test_a_caller_cancelled_as_its_turn_comes_passes_it_on() -> None:
         assert await asyncio.wait_for(after, 5) == "after"
         turns.close()
 
-    asyncio.run(scenario())
+    run_async(scenario())
 
 
 def test_a_slow_listener_is_told_to_fetch_everything() -> None:
@@ -89,7 +90,7 @@ def test_a_slow_listener_is_told_to_fetch_everything() -> None:
         hub.publish("state")
         assert queue.qsize() == 4
 
-    asyncio.run(scenario())
+    run_async(scenario())
 
 
 def test_work_ends_with_its_error_told_and_the_next_can_begin() -> None:
@@ -115,7 +116,7 @@ def test_work_ends_with_its_error_told_and_the_next_can_begin() -> None:
             assert not work.busy
             return [queue.get_nowait() for _ in range(queue.qsize())]
 
-    events = asyncio.run(scenario())
+    events = run_async(scenario())
     assert {"event": "error", "message": "frame 3: is damaged"} in events
     progress = [event["progress"] for event in events if event["event"] == "progress"]
     assert [p and (p["task"], p["done"], p["total"]) for p in progress] == [
