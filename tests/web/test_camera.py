@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def record(camera: Camera, folder: Path, **options: Any) -> Recording:
     camera.give(PICTURES[0])
-    recording = Recording(camera, folder, frame_rate=1000, **options)
+    recording = Recording(camera, folder, frame_rate=1e6, **options)
     recording.start()
     return recording
 
@@ -99,7 +99,7 @@ def test_what_is_no_camera_is_told(tmp_path: Path) -> None:
     (tmp_path / "old" / "000000.jpg").write_bytes(b"")
     with pytest.raises(FileExistsError, match="an earlier recording: give another --out"):
         Recording(iter(PICTURES), tmp_path / "old")
-    changing = Recording(iter([PICTURES[0], PICTURES[1][:50]]), tmp_path / "changing", frame_rate=1000)
+    changing = Recording(iter([PICTURES[0], PICTURES[1][:50]]), tmp_path / "changing", frame_rate=1e6)
     changing.start()
     wait_for(lambda: not changing.live)
     assert changing.trouble is not None
