@@ -28,7 +28,7 @@ from i2v.cli_args import UsageError, collect_prompts, make_parser
 from i2v.demo import centre_of, render_demo_clip
 from i2v.export import FrameReader, ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
-from i2v.pretrained import PUBLISHED, ModelChoice, choose_model
+from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
 from i2v.utils.files import interrupts_deferred
 
@@ -130,11 +130,7 @@ def _annotate(args: Namespace) -> int:
         raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
 
     def build() -> I2VVideoPredictor:
-        model, overrides = choose_model(args.config, args.checkpoint), list(args.overrides)
-        _say_which(model)
-        return build_i2v_video_predictor(
-            model.config, ckpt_path=model.checkpoint, device=args.device, hydra_overrides_extra=overrides
-        )
+        return _build(choose_model(args.config, args.checkpoint), args.device, args.overrides)
 
     return annotate(args, build, functools.partial(print, flush=True))
 
@@ -178,10 +174,7 @@ def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
     obj_ids = [prompt.obj_id for prompt in run.prompts]
     ResultFolder(run.out, obj_ids, run.overwrite)  # refuses a bad folder before the model is loaded
-    _say_which(run.model)
-    predictor = build_i2v_video_predictor(
-        run.model.config, ckpt_path=run.model.checkpoint, device=run.device, hydra_overrides_extra=list(run.overrides)
-    )
+    predictor = _build(run.model, run.device, run.overrides)
     state = predictor.init_state(run.video)
     # The overlay lags behind the model: with a reader of its own, none of the two makes the other seek.
     with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
@@ -194,12 +187,16 @@ def _perform(run: _Run) -> ResultFolder:
     return results
 
 
-def _say_which(model: ModelChoice) -> None:
+def _build(model: ModelChoice, device: str | None, overrides: Sequence[str]) -> I2VVideoPredictor:
+    """Say which model it is, where that was not told, and build it."""
     if model.checkpoint is None:
         warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
         print(f"i2v: warning: {warning}", file=sys.stderr)
     elif model.is_nano:
         print("i2v: using i2v-nano, the small model that comes with i2v; --checkpoint takes another", file=sys.stderr)
+    return build_i2v_video_predictor(
+        model.config, ckpt_path=model.checkpoint, device=device, hydra_overrides_extra=list(overrides)
+    )
 
 
 def _check_video(run: _Run) -> None:
@@ -333,7 +330,7 @@ def _info(args: Namespace) -> int:
     from i2v.checkpoint import compare_state_dict, read_checkpoint, read_checkpoint_info
 
     info = read_checkpoint_info(args.checkpoint)
-    config = args.config or str(info.metadata.get("config", PUBLISHED))
+    config = args.config or config_of(info.metadata)
     report = compare_state_dict(build_i2v(config, device="cpu"), read_checkpoint(args.checkpoint))
     facts = {
         "file": args.checkpoint,

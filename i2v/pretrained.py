@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +43,20 @@ def choose_model(config: str | None = None, checkpoint: str | None = None) -> Mo
     told; else it is for the published model. A config alone has random weights, but for i2v-nano's.
     """
     if checkpoint is not None:
-        return ModelChoice(config or _config_of(checkpoint), checkpoint)
+        return ModelChoice(config or _config_of_file(checkpoint), checkpoint)
     if config in (None, NANO):
         return ModelChoice(NANO, str(nano_checkpoint()))
     assert config is not None
     return ModelChoice(config, None)
 
 
-def _config_of(checkpoint: str) -> str:
+def config_of(metadata: Mapping[str, str | int | float]) -> str:
+    """The config that a checkpoint with such metadata is for; the published model's where it does not say."""
+    return str(metadata.get("config", PUBLISHED))
+
+
+def _config_of_file(checkpoint: str) -> str:
     # Imported late: it loads torch, which takes a while.
     from i2v.checkpoint import read_checkpoint_info
 
-    return str(read_checkpoint_info(checkpoint).metadata.get("config", PUBLISHED))
+    return config_of(read_checkpoint_info(checkpoint).metadata)

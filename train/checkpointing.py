@@ -208,7 +208,7 @@ def look_nearby(model: nn.Module) -> None:
 
     With equal biases q = k = b, rotary scores are a sum of |b_j|^2 cos(f_j distance) over the channel pairs j, of
     frequencies f_j: highest at the same place. Only the highest frequencies tell neighbours apart. From random
-    weights attention is uniform instead, says nothing of places, and takes thousands of steps to begin to.
+    weights attention is uniform instead, and says nothing of places: see checkpoints/i2v-nano.md for what that costs.
     """
     for layer in model.get_submodule("memory_attention.layers").children():
         attention = layer.get_submodule("cross_attn_image")
