@@ -6,6 +6,19 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+# Counts the times that work begins: one that is over within a few milliseconds is missed by looking now and then.
+COUNT_WORKS = """
+window.worksSeen = 0;
+document.addEventListener("DOMContentLoaded", () => {
+  const cancel = document.getElementById("cancel");
+  const count = records => {
+    const values = [...records.map(record => record.oldValue), cancel.getAttribute("disabled")];
+    window.worksSeen += values.filter((value, i) => i > 0 && value === null && values[i - 1] !== null).length;
+  };
+  new MutationObserver(count).observe(cancel, { attributeFilter: ["disabled"], attributeOldValue: true });
+});
+"""
+
 
 class Visitor:
     """One tab."""
@@ -13,6 +26,7 @@ class Visitor:
     def __init__(self, page: Any, address: str) -> None:
         self.page = page
         self.problems: list[str] = []
+        page.add_init_script(COUNT_WORKS)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("console", self._hear)
         self.open(address)
@@ -67,6 +81,13 @@ class Visitor:
 
     def is_told(self, text: str) -> None:
         self.page.wait_for_selector(f"#message:has-text({text!r})")
+
+    def does(self, key: str) -> None:
+        """Press the key of work in the background; wait for its beginning, however short it is, and its end."""
+        before = self.page.evaluate("window.worksSeen")
+        self.press(key)
+        self.page.wait_for_function("before => window.worksSeen > before", arg=before)
+        self.is_done()
 
     def is_done(self) -> None:
         """Wait for the end of work in the background."""

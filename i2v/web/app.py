@@ -149,6 +149,8 @@ async def _events(socket: WebSocket) -> None:
     with session.events.listening() as queue:
         reader = asyncio.create_task(_until_gone(socket))
         try:
+            # By this a page knows whether it has missed anything.
+            await socket.send_json(fill(session, {"event": "listening"}))
             while not reader.done():
                 wanted = asyncio.create_task(queue.get())
                 await asyncio.wait({wanted, reader}, return_when=asyncio.FIRST_COMPLETED)

@@ -67,7 +67,7 @@ class Engine:
     def prepare(self, frame: int) -> None:
         """Encode a frame, so that a prompt on it is answered faster."""
         tracker = self._predictor.tracker
-        with tracker.precision():
+        with tracker.computing():
             tracker.features(self._state, frame)
 
     def close(self) -> None:

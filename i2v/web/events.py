@@ -12,9 +12,13 @@ MAX_PENDING = 256
 
 
 class EventHub:
-    """Gives every event to every listener. One that is too slow gets `refetch` in the place of what it missed."""
+    """Gives every event to every listener. One that is too slow gets `refetch` in the place of what it missed.
+
+    `count`: how many there have been. By it a page knows which of two answers is the newer one.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._queues: set[asyncio.Queue[Event]] = set()
 
     @property
@@ -23,6 +27,7 @@ class EventHub:
 
     def publish(self, event: str, **facts: Any) -> None:
         """Tell all listeners; never waits."""
+        self.count += 1
         for queue in self._queues:
             if queue.qsize() >= MAX_PENDING:
                 while not queue.empty():

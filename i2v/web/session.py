@@ -181,10 +181,12 @@ class Session:
         gone, returned = set(old.numbers) - set(new.numbers), set(new.numbers) - set(old.numbers)
         for number in gone:
             self._shelf[number] = self.store.take(number)
-        for number in returned & self._shelf.keys():
+        known = returned & self._shelf.keys()
+        for number in known:
             self.store.put_back(number, self._shelf.pop(number))
         self.store.given = {number: dict(masks) for number, masks in new.given.items()}
-        if gone or returned or old.given is not new.given:
+        # An object that is new has nothing yet that a page would have to fetch.
+        if gone or known or old.given is not new.given:
             self.events.publish("refetch")
 
     def _keep_answer(self, place: Place, answer: FrameAnswer, new: Document) -> None:

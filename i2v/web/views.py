@@ -29,6 +29,7 @@ def snapshot(session: Session) -> dict[str, Any]:
         "state": state(session),
         "strips": {number: _strip(session, number) for number in session.document.numbers},
         "progress": None if session.work.progress is None else vars(session.work.progress),
+        "news": session.events.count,
     }
 
 
@@ -65,7 +66,8 @@ def masks_on(session: Session, frame: int) -> dict[str, Any]:
 
 
 def fill(session: Session, event: Event) -> Event:
-    """An event with the facts that it announces, as they are now."""
+    """An event with the facts that it announces, as they are now, and with how many events there are by now."""
+    event = {**event, "news": session.events.count}
     if event["event"] == "state":
         return {**event, "state": state(session)}
     if event["event"] == "masks":

@@ -87,7 +87,8 @@ def test_a_click_is_answered_and_told_to_listeners(client: Client) -> None:
         assert answer.json() == {"object": 1}
         told = [json.loads(events.recv(timeout=10)) for _ in range(3)]
     by_kind = {event["event"]: event for event in told}
-    assert set(by_kind) == {"refetch", "masks", "state"}
+    # Nothing has to be fetched: a new object has no other masks.
+    assert set(by_kind) == {"listening", "masks", "state"}
     masks = by_kind["masks"]["masks"]
     assert [(mask["object"], by_kind["masks"]["frame"]) for mask in masks] == [(1, 0)]
     assert decode(masks[0]["counts"].encode(), SIZE).any()
@@ -357,7 +358,9 @@ def test_a_large_message_of_a_page_ends_only_its_own_socket(client: Client) -> N
     with client.events(session) as events, client.events(session) as other:
         events.send("x" * (1 << 20))
         client.command(session, **CLICK)
-        assert json.loads(other.recv(timeout=10))["event"] == "refetch"
+        told = [json.loads(other.recv(timeout=10)) for _ in range(3)]
+        assert {event["event"] for event in told} == {"listening", "masks", "state"}
+        assert [event["news"] for event in told] == sorted(event["news"] for event in told)
         assert client.http.get("sessions").json() == [{"session": session, "objects": 1, "tabs": 1}]
 
 

@@ -223,8 +223,6 @@ async function main() {
       byId("connection").textContent = connected ? "" : "connection lost, trying again …";
       byId("connection").classList.toggle("lost", !connected);
       document.body.dataset.connected = connected;
-      // What happened while nobody listened is fetched.
-      if (connected) store.refetch().catch((error) => say(error.message));
     },
   );
   stage.box.focus();

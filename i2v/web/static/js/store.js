@@ -2,6 +2,7 @@
 // `frame` another one is shown, `masks` those of `detail` may differ, `state` objects and prompts, `progress`, `view`.
 import { LatestFew } from "./cache.js";
 
+const OF_THE_SESSION = new Set(["state", "masks", "frames", "progress"]); // events that a snapshot includes
 const MAX_FRAMES = 600; // whose masks are kept, as compressed text
 const AHEAD = 24;
 export const DOUBT = 128; // a strip's level below this is low confidence
@@ -26,6 +27,7 @@ export class Store extends EventTarget {
   }
 
   take(snapshot) {
+    this.told = snapshot.news;
     this.video = snapshot.video;
     this.palette = snapshot.palette;
     this.progress = snapshot.progress;
@@ -49,11 +51,19 @@ export class Store extends EventTarget {
     this.tell("state");
   }
 
+  // Answers and events come by different ways: one that says less than is known already must not undo it.
   async refetch() {
-    this.take(await this.api.snapshot());
+    let snapshot;
+    do snapshot = await this.api.snapshot();
+    while (snapshot.news < this.told);
+    this.take(snapshot);
   }
 
   receive(event) {
+    if (event.news < this.told && OF_THE_SESSION.has(event.event)) return;
+    const missed = event.event === "listening" && event.news > this.told;
+    this.told = Math.max(this.told, event.news);
+    if (missed) this.refetch().catch((error) => this.tell("error", error.message));
     const handlers = {
       state: () => this.takeState(event.state),
       masks: () => this.takeMasks(event),
