@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.checkpoint import StrPath, load_checkpoint
+from i2v.compiling import compile_model
 from i2v.config import ConfigError, ConfigLike, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 
@@ -69,19 +70,27 @@ def build_i2v_video_predictor(
     apply_postprocessing: bool = True,
     dtype: torch.dtype | str | None = None,
     *,
+    compile: bool = False,
+    tf32: bool = False,
     config_file: ConfigLike | None = None,
 ) -> I2VVideoPredictor:
     """Build a predictor: the model of `build_i2v`, which see for the arguments, and sessions over videos.
 
     `dtype` is what the model computes in: float32, bfloat16 or float16, by default bfloat16 on CUDA and
-    float32 elsewhere. The published post-processing includes filling holes of up to 8 low-resolution pixels.
+    float32 elsewhere. `compile` puts the parts of a frame through torch.compile when they are first used,
+    which takes a minute or more and needs a compiler (g++ on a CPU, Triton on a GPU); masks then differ by
+    round-off. `tf32` lets an NVIDIA GPU round the inputs of its float32 products to 10 bits; elsewhere it
+    changes nothing. The published post-processing includes filling holes of up to 8 low-resolution pixels.
     """
     built_in = PREDICTOR_POSTPROCESSING if apply_postprocessing else ()
     composed = _compose(config, config_file, built_in, hydra_overrides_extra)
     where = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, where)
     settings = _build_node(composed, "predictor")
-    return I2VVideoPredictor(_build_model(composed, ckpt_path, where, mode), settings, compute_dtype)
+    model = _build_model(composed, ckpt_path, where, mode)
+    if compile:
+        compile_model(model)
+    return I2VVideoPredictor(model, settings, compute_dtype, tf32)
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:

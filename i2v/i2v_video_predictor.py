@@ -15,6 +15,7 @@ from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory_associator import check_mode
 from i2v.modeling.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Moment, Prompt
+from i2v.precision import Precision
 from i2v.prompt_input import place, read_mask, read_points, to_prompt
 from i2v.tracker import Tracker
 from i2v.utils.masks import resize_logits, suppress_overlap
@@ -36,11 +37,18 @@ class I2VVideoPredictor:
     """
 
     def __init__(
-        self, model: I2VModel, settings: PredictorSettings | None = None, dtype: torch.dtype | None = None
+        self,
+        model: I2VModel,
+        settings: PredictorSettings | None = None,
+        dtype: torch.dtype | None = None,
+        tf32: bool = False,
     ) -> None:
-        """``dtype``: precision of the computation. Default: bfloat16 on CUDA, float32 elsewhere."""
+        """``dtype``: precision of the computation. Default: bfloat16 on CUDA, float32 elsewhere.
+
+        ``tf32``: what is left in float32 on CUDA may be multiplied with inputs rounded to 10 bits.
+        """
         default = torch.bfloat16 if model.device.type == "cuda" else torch.float32
-        self.tracker = Tracker(model, settings or PredictorSettings(), dtype or default)
+        self.tracker = Tracker(model, settings or PredictorSettings(), Precision(dtype or default, tf32))
 
     @property
     def model(self) -> I2VModel:
@@ -52,7 +60,7 @@ class I2VVideoPredictor:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.tracker.dtype
+        return self.tracker.precision.dtype
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +144,7 @@ class I2VVideoPredictor:
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
         """Memorize the prompts given so far. Propagation does it by itself."""
-        with self.tracker.precision():
+        with self.tracker.computing():
             self.tracker.settle_prompts(inference_state)
 
     def propagate_in_video(
@@ -252,7 +260,7 @@ class I2VVideoPredictor:
         guides = not is_tracked or self.settings.add_all_frames_to_correct_as_cond
         if frame in track.anchors:
             guides = guides or track.anchors[frame].conditioning
-        with self.tracker.precision():
+        with self.tracker.computing():
             context = self.tracker.context(state, track, frame, is_tracked and prompt.mask is None)
             earlier = track.result(frame, self.device)
             asked = prompt
@@ -285,7 +293,7 @@ class I2VVideoPredictor:
     @torch.inference_mode()
     def advance(self, state: InferenceState, moment: Moment) -> FrameMasks:
         """Take one step: memorize new prompts, then bring every object to a moment's frame."""
-        with self.tracker.precision():
+        with self.tracker.computing():
             self.tracker.advance(state, moment)
         return self._output(state, moment.frame)
 

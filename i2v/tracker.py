@@ -19,20 +19,21 @@ from i2v.modeling.structures import (
     Moment,
     Prompt,
 )
+from i2v.precision import Precision
 from i2v.utils.masks import fill_holes, suppress_overlap
 
 
 class Tracker:
     """A model with the rules of a session around it. It holds no session itself."""
 
-    def __init__(self, model: I2VModel, settings: PredictorSettings, dtype: torch.dtype) -> None:
+    def __init__(self, model: I2VModel, settings: PredictorSettings, precision: Precision) -> None:
         self.model = model
         self.settings = settings
-        self.dtype = dtype
+        self.precision = precision
 
-    def precision(self) -> AbstractContextManager[object]:
-        """The precision in which all computation runs."""
-        return torch.autocast(self.model.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    def computing(self) -> AbstractContextManager[None]:
+        """All computation runs inside of this."""
+        return self.precision.on(self.model.device)
 
     def features(self, state: InferenceState, frame: int) -> FrameFeatures:
         """A frame's features, whatever the number of objects computed once."""

@@ -50,8 +50,8 @@ class ToyModel(nn.Module):
 
 
 class ToyPredictor:
-    def __init__(self, model: nn.Module, settings: ToySettings, dtype: torch.dtype | None) -> None:
-        self.model, self.settings, self.dtype = model, settings, dtype
+    def __init__(self, model: nn.Module, settings: ToySettings, dtype: torch.dtype | None, tf32: bool) -> None:
+        self.model, self.settings, self.dtype, self.tf32 = model, settings, dtype, tf32
 
 
 TREE = {

@@ -64,6 +64,7 @@ class GridMemory:
         tensors = (self.by_row, self.by_column, self.loose, self.values)
         return GridMemory(*(t.to(dtype) for t in tensors))
 
+    @torch.compiler.disable
     def average(self, queries: Tensor, maps: AxisMaps) -> Tensor:
         """Tokens averaged by the softmax of their scores with queries (N,C), rotated and scaled -> (N,M) float32.
 

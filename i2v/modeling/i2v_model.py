@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from i2v.modeling.backbones.image_encoder import ImageEncoder
 from i2v.modeling.layers import MLP
-from i2v.modeling.memory_associator import Selector, read_memories
+from i2v.modeling.memory_associator import Selector, pad_readout, read_memories
 from i2v.modeling.memory_attention import MemoryAttention
 from i2v.modeling.memory_bank import FrameMemory, MemoryBank
 from i2v.modeling.memory_encoder import MemoryEncoder
@@ -62,6 +62,7 @@ class I2VModel(nn.Module):
         self.image_size = image_size
         self.masks = masks or MaskSettings()
         self.selector = selector
+        self.pads_readouts = False  # so that shapes stand still, see i2v/compiling.py
         dim = sam_prompt_encoder.not_a_point_embed.embedding_dim
         memory_dim = memory_encoder.position.shape[1]
 
@@ -120,10 +121,13 @@ class I2VModel(nn.Module):
         appearance = features.appearance if self.selector.compares_frames else None
         selections = self.selector.select(moment, banks, appearance, generators)
         grid_code = self.memory_encoder.position
-        return [
+        readouts = [
             read_memories(selection, self.maskmem_tpos_enc, grid_code, self.obj_ptr_tpos_proj)
             for selection in selections
         ]
+        if not self.pads_readouts:
+            return readouts
+        return [pad_readout(r, s, self.selector.num_slots) for r, s in zip(readouts, selections, strict=True)]
 
     def condition(self, features: FrameFeatures, readout: MemoryReadout | None) -> FrameContext:
         """Features in the light of a readout of B objects, or marked as without memory."""

@@ -231,6 +231,20 @@ def read_memories(selection: Selection, slot_code: Tensor, grid_code: Tensor, pr
     )
 
 
+def pad_readout(readout: MemoryReadout, selection: Selection, num_slots: int) -> MemoryReadout:
+    """A readout with room for so many memories and pointers or, where there are more, for twice, four times as many."""
+    num_memories, num_pointers = len(selection.memories), len(selection.pointers)
+    per_memory = (readout.tokens.shape[1] - readout.num_pointer_tokens) // num_memories
+    per_pointer = readout.num_pointer_tokens // num_pointers
+    return readout.padded(per_memory * _room(num_memories, num_slots), per_pointer * _room(num_pointers, num_slots))
+
+
+def _room(count: int, num_slots: int) -> int:
+    while num_slots < count:
+        num_slots *= 2
+    return num_slots
+
+
 def _counts(selection: Selection, like: Tensor, tokens_per_pointer: int, num_pointer_tokens: int) -> Tensor | None:
     """As how many each token (N,) counts, spatial ones of number and type as in ``like``; ``None``: all as one."""
     if not selection.repeats and not selection.pointer_repeats:

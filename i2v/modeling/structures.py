@@ -164,6 +164,25 @@ class MemoryReadout:
         rows = zip(self.tokens.split(1), self.position.split(1), self.foreground.split(1), strict=True)
         return [replace(self, tokens=t, position=p, foreground=f) for t, p, f in rows]
 
+    def padded(self, num_placed: int, num_pointer_tokens: int) -> MemoryReadout:
+        """The same with so many tokens of memories and of pointers, of which those that are new count zero times."""
+        old = (self.tokens.shape[1] - self.num_pointer_tokens, self.num_pointer_tokens)
+        more = (num_placed - old[0], num_pointer_tokens - old[1])
+
+        def pad(x: Tensor, axis: int = 1) -> Tensor:
+            parts = [p for part, n in zip(x.split(old, axis), more, strict=True) for p in (part, _zeros(part, n, axis))]
+            return torch.cat(parts, axis)
+
+        counts = self.tokens.new_ones(self.tokens.shape[1]) if self.counts is None else self.counts
+        return replace(
+            self,
+            tokens=pad(self.tokens),
+            position=pad(self.position),
+            foreground=pad(self.foreground),
+            num_pointer_tokens=num_pointer_tokens,
+            counts=pad(counts, axis=0),
+        )
+
     def foreground_counts(self) -> Tensor:
         """Counts (B,N) of which only those of foreground tokens are not 0."""
         foreground = self.foreground.to(self.tokens.dtype)
@@ -226,3 +245,10 @@ class FramePrediction:
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return (self.candidates, self.ious, self.low_res, self.high_res, self.pointer, self.presence)
+
+
+def _zeros(like: Tensor, length: int, axis: int) -> Tensor:
+    """Zeros of a tensor's kind, shaped like it but for the length of one axis."""
+    shape = list(like.shape)
+    shape[axis] = length
+    return like.new_zeros(shape)

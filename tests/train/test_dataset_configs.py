@@ -68,6 +68,12 @@ def test_rendered_clips(tmp_path: Path) -> None:
         compose(tmp_path, "synthetic", "dataset.settings.max_object=1")
 
 
+def test_rendered_clips_with_single_images_between(tmp_path: Path) -> None:
+    settings = ["dataset.num_videos=2", "dataset.num_images=4", "scratch.image_batch_size=2"]
+    shapes = [tuple(batch.frames.shape) for batch in batches(compose(tmp_path, "synthetic_mix", *settings))]
+    assert sorted(shapes) == [(1, 2, 3, 32, 32)] * 2 + [(3, 1, 3, 32, 32)] * 2
+
+
 def test_augmentations_have_the_published_values_and_can_be_left_out(tmp_path: Path) -> None:
     config = compose(tmp_path, "folder", "dataset.root=x")
     transforms = hydra.utils.instantiate(config.vos.train_transforms, _convert_="all")

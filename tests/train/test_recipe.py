@@ -76,6 +76,7 @@ def test_its_size_follows_one_key() -> None:
     [
         ("i2v-train", ["dataset.root=/data", "dataset.sa1b_file_list_txt=list.txt"]),
         ("i2v-train", ["data=synthetic"]),
+        ("i2v-nano-train", ["data=synthetic_mix"]),
         ("i2v-finetune", ["dataset.root=/data"]),
         ("i2v-overfit", ["dataset.root=/data"]),
     ],

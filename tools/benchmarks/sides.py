@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_dtype
+from i2v.compiling import compile_model
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from tools.benchmarks import machine
 from tools.benchmarks.flops import FlopCounter
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
     parser.add_argument("--device")
     parser.add_argument("--dtype", nargs="+", help="float32, bfloat16 or float16, one or more; default: the device's")
+    parser.add_argument("--compile", action="store_true", help="one more side: the first dtype, through torch.compile")
     parser.add_argument("--plain-dtype", default="float32", help="of the plain path that all others are compared with")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for busy machines")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override")
@@ -86,6 +89,10 @@ def make_sides(args: argparse.Namespace) -> list[Side]:
     sides = [Side("plain", I2VVideoPredictor(model, settings, resolve_dtype(args.plain_dtype, model.device)), True)]
     for name in args.dtype or [str(predictor.dtype).removeprefix("torch.")]:
         sides.append(Side(name, I2VVideoPredictor(model, settings, resolve_dtype(name, model.device)), False))
+    if args.compile:
+        compiled = copy.deepcopy(model)
+        compile_model(compiled)
+        sides.append(Side("compiled", I2VVideoPredictor(compiled, settings, sides[1].predictor.dtype), False))
     return sides
 
 
@@ -116,9 +123,12 @@ def take_turns(
         machine.synchronize(predictor.device)
         return CLOCKS[clock]()
 
-    with stopwatch(predictor.model, now) as times:
+    with ExitStack() as stack:
+        watches = {id(side.predictor.model): side.predictor.model for side in sides}
+        stopped = {key: stack.enter_context(stopwatch(model, now)) for key, model in watches.items()}
         for lap in range(num_warm_up + num_laps):
             for side, step, record, found in zip(sides, steps, laps, masks, strict=True):
+                times = stopped[id(side.predictor.model)]
                 times.clear()
                 with side.path():
                     start = now()
@@ -128,7 +138,8 @@ def take_turns(
                     record.add(seconds, times)
     if count:
         for side, step, record in zip(sides, steps, laps, strict=True):
-            record.gflop.update(_count(side, step))
+            if side.predictor.model is predictor.model:  # what is compiled hides its operations
+                record.gflop.update(_count(side, step))
     return laps, [found[num_warm_up:] for found in masks]
 
 
