@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
+from data_support import write_jpegs
 from omegaconf import OmegaConf
 
 from i2v.config import load_config
@@ -88,3 +93,26 @@ def test_configs_are_complete_once_their_paths_are_given(name: str, overrides: l
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     model = build(config, "model")
     assert model.image_size == config.scratch.resolution
+
+
+def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    work, calls, python = tmp_path / "work", tmp_path / "calls", tmp_path / "python"
+    (work / "cutouts").mkdir(parents=True)
+    write_jpegs(work / "footage", range(2))
+    # Stands for Python: writes down what it is told, an argument a line and an empty line after each call.
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" "" >> {calls}\n')
+    python.chmod(0o755)
+    script = Path(__file__).parents[2] / "train" / "train_nano.sh"
+    subprocess.run(["sh", script, "videos", work], env={**os.environ, "PYTHON": str(python)}, check=True)
+    *stages, export = (call.splitlines() for call in calls.read_text().removesuffix("\n\n").split("\n\n"))
+    before = "local"
+    for module, overrides in ((call[:4], call[4:]) for call in stages):
+        assert module == ["-m", "train.train", "-c", "i2v-nano-train"]
+        config = load_config("i2v-nano-train", [*overrides, "dataset.cutouts=null"])
+        check(config)
+        assert config.trainer.checkpoint.initial == before
+        before = f"{config.launcher.experiment_log_dir}/checkpoints/checkpoint.pt"
+        loader = build(config, "data.train", seed=1, rank=0, world_size=2)
+        assert config.trainer.stop_after <= len(loader)
+    assert len(stages) == 4
+    assert export[:3] == ["-m", "train.scripts.export_checkpoint", before]

@@ -69,7 +69,8 @@ def write_video(path: Path, size: str, num_frames: int) -> str:
 def track(folder: Path, size: str, click: str, threads: int, args: argparse.Namespace) -> float:
     """Frames per second that `i2v track` reports of a video: all but starting, loading and the contact sheet."""
     command = [sys.executable, "-m", "i2v", "track", str(folder / f"{size}.mp4"), "--click", click, "--overwrite"]
-    command += ["--config", args.config, "--device", args.device, "--out", str(folder / "out")]
+    command += ["--config", args.config, "--out", str(folder / "out")]
+    command += ["--device", args.device] if args.device else []
     command += ["--checkpoint", args.checkpoint] if args.checkpoint else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

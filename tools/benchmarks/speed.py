@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from i2v.demo import render_demo_clip
 from i2v.inference_state import InferenceState
-from tools.benchmarks import machine, plots, sides
+from tools.benchmarks import machine, pipeline, plots, sides
 from tools.benchmarks.sides import STAGES, Laps, Side
+
+VIDEO_SIZE = "480x270"  # of what the whole command is given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=10, help="frames before the clock starts (memory is full at 9)")
     parser.add_argument("--frames", type=int, default=5, help="frames that are timed")
+    parser.add_argument("--whole", type=int, default=30, metavar="N", help="frames of `i2v track` as a whole, 0: none")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures, too (needs matplotlib)")
 
 
@@ -41,10 +46,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "plain dtype": args.plain_dtype,
         "machine": machine.describe(ways[0].predictor.device),
     }
+    if args.whole and not args.set:
+        report["frames/s with decoding and writing"] = _whole_command(args)
     _add_roofline(report, ways)
     if args.plot:
         plots.stages(report, [side.name for side in ways], args.plot)
     return report
+
+
+def _whole_command(args: argparse.Namespace) -> float:
+    """Frames per second of `i2v track`, from a rendered video file to written results."""
+    with tempfile.TemporaryDirectory() as folder:
+        click = pipeline.write_video(Path(folder) / f"{VIDEO_SIZE}.mp4", VIDEO_SIZE, args.whole)
+        return pipeline.track(Path(folder), VIDEO_SIZE, click, torch.get_num_threads(), args)
 
 
 def follow(stack: ExitStack, side: Side, num_frames: int, num_objects: int) -> Callable[[], Tensor]:
