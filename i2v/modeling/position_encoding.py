@@ -118,5 +118,9 @@ class AxialRotary(nn.Module):
 
 def _turn(tokens: Tensor, turns: Tensor) -> Tensor:
     """Rotate the channel pairs of tokens (...,C) by angles (...,C/2,2): a product of complex numbers."""
-    pairs = torch.view_as_complex(tokens.unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * torch.view_as_complex(turns)).flatten(-2)
+    pairs = tokens.unflatten(-1, (-1, 2)).contiguous()
+    if torch.compiler.is_compiling():
+        # The compiler writes kernels for real numbers only, but fuses what would be slow by itself.
+        (x, y), (cosine, sine) = pairs.unbind(-1), turns.unbind(-1)
+        return torch.stack((x * cosine - y * sine, x * sine + y * cosine), dim=-1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns)).flatten(-2)
