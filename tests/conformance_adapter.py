@@ -1,7 +1,11 @@
-"""Connects ../shared/conformance/check.py to this package."""
+"""Connects ../shared/conformance/check.py to this package.
+
+To see how far an option is off: I2V_DTYPE=bfloat16 or I2V_COMPILE=1 python ../shared/conformance/check.py --case mask
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +16,13 @@ from i2v.build_i2v import build_i2v_video_predictor
 
 
 def build_predictor():
-    return build_i2v_video_predictor("i2v-infer", device="cpu", hydra_overrides_extra=["++model.fill_hole_area=0"])
+    return build_i2v_video_predictor(
+        "i2v-infer",
+        device="cpu",
+        hydra_overrides_extra=["++model.fill_hole_area=0"],
+        dtype=os.environ.get("I2V_DTYPE"),
+        compile="I2V_COMPILE" in os.environ,
+    )
 
 
 def fill_holes(mask, max_area):
