@@ -43,27 +43,34 @@ stage 2 507 $large "trainer.checkpoint.initial=$work/1/checkpoints/checkpoint.pt
     trainer.optim.lr.trunk.end_fraction=0.3 trainer.optim.lr.rest.end_fraction=0.3 \
     trainer.prompts.prob_to_use_pt_input_for_train=0.4
 
+fast="+dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.settings.min_pace=2
+    +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4"
+
 # 3. Faster scenes, for which memory attention starts anew by looking for what is alike; learning slows to its end.
 # shellcheck disable=SC2086
 stage 3 1191 $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.likeness=0.85 \
     trainer.seed_value=5 dataset.num_videos=7500 \
-    +dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.settings.min_pace=2 \
-    +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4 \
-    scratch.base_lr=5.0e-4 scratch.vision_lr=5.0e-4 \
+    $fast scratch.base_lr=5.0e-4 scratch.vision_lr=5.0e-4 \
     trainer.optim.lr.trunk.end_fraction=0.02 trainer.optim.lr.rest.end_fraction=0.02 \
     trainer.prompts.prob_to_use_pt_input_for_train=0.25 trainer.prompts.num_init_cond_frames_for_train=1 \
     trainer.prompts.num_correction_pt_per_frame=1
 
-# 4. Larger things in as fast scenes, and single images between the clips, from which clicks and boxes are learned.
-stage 4 2200 data=synthetic_mix "trainer.checkpoint.initial=$work/3/checkpoints/checkpoint.pt" trainer.seed_value=6 \
-    scratch.resolution=256 scratch.train_batch_size=3 scratch.image_batch_size=8 +trainer.loss.all.mask_stride=2 \
-    dataset.num_videos=6600 dataset.num_images=17600 \
-    +dataset.settings.min_radius=0.25 +dataset.settings.max_radius=1.15 +dataset.settings.min_area=0.004 \
-    +dataset.settings.in_place=0.2 +dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 \
-    +dataset.settings.min_pace=2 +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4 \
-    scratch.base_lr=6.0e-4 scratch.vision_lr=5.0e-4 \
-    trainer.optim.lr.trunk.end_fraction=0.02 trainer.optim.lr.rest.end_fraction=0.02 \
-    trainer.prompts.prob_to_use_pt_input_for_train=0.2 trainer.prompts.num_init_cond_frames_for_train=1 \
-    trainer.prompts.num_correction_pt_per_frame=1
+mixed="data=synthetic_mix scratch.resolution=256 scratch.image_batch_size=8 +trainer.loss.all.mask_stride=2
+    +dataset.settings.max_radius=1.15 +dataset.settings.min_area=0.004 +dataset.settings.in_place=0.2 $fast
+    scratch.base_lr=6.0e-4 scratch.vision_lr=5.0e-4
+    trainer.optim.lr.trunk.end_fraction=0.02 trainer.optim.lr.rest.end_fraction=0.02
+    trainer.prompts.prob_to_use_pt_input_for_train=0.2 trainer.prompts.num_init_cond_frames_for_train=1
+    trainer.prompts.num_correction_pt_per_frame=1"
 
-"$python" -m train.scripts.export_checkpoint "$work/4/checkpoints/checkpoint.pt" "$work/i2v-nano.pt" --config i2v-nano-infer
+# 4. Larger things in as fast scenes, and single images between the clips, from which clicks and boxes are learned.
+# shellcheck disable=SC2086
+stage 4 2200 $mixed "trainer.checkpoint.initial=$work/3/checkpoints/checkpoint.pt" trainer.seed_value=6 \
+    +dataset.settings.min_radius=0.25 scratch.train_batch_size=3 dataset.num_videos=6600 dataset.num_images=17600
+
+# 5. Longer clips. The optimizer goes on, too: the rate of learning is that of a second epoch.
+# shellcheck disable=SC2086
+stage 5 2760 $mixed "trainer.checkpoint.resume_from=$work/4/checkpoints/checkpoint.pt" trainer.seed_value=7 \
+    +dataset.settings.min_radius=0.22 scratch.num_frames=6 scratch.train_batch_size=2 scratch.num_epochs=2 \
+    dataset.num_videos=1120 dataset.num_images=4480
+
+"$python" -m train.scripts.export_checkpoint "$work/5/checkpoints/checkpoint.pt" "$work/i2v-nano.pt" --config i2v-nano-infer

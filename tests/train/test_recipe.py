@@ -105,14 +105,16 @@ def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tm
     script = Path(__file__).parents[2] / "train" / "train_nano.sh"
     subprocess.run(["sh", script, "videos", work], env={**os.environ, "PYTHON": str(python)}, check=True)
     *stages, export = (call.splitlines() for call in calls.read_text().removesuffix("\n\n").split("\n\n"))
-    before = "local"
+    before, done = "local", 0
     for module, overrides in ((call[:4], call[4:]) for call in stages):
         assert module == ["-m", "train.train", "-c", "i2v-nano-train"]
         config = load_config("i2v-nano-train", [*overrides, "dataset.cutouts=null"])
         check(config)
-        assert config.trainer.checkpoint.initial == before
+        goes_on = config.trainer.checkpoint.resume_from is not None
+        assert config.trainer.checkpoint["resume_from" if goes_on else "initial"] == before
         before = f"{config.launcher.experiment_log_dir}/checkpoints/checkpoint.pt"
         loader = build(config, "data.train", seed=1, rank=0, world_size=2)
-        assert config.trainer.stop_after <= len(loader)
-    assert len(stages) == 4
+        assert config.trainer.stop_after <= (done if goes_on else 0) + len(loader)
+        done = config.trainer.stop_after
+    assert len(stages) == 5
     assert export[:3] == ["-m", "train.scripts.export_checkpoint", before]
