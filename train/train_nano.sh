@@ -36,7 +36,7 @@ stage 1 387 trainer.checkpoint.initial=local dataset.num_videos=5600 scratch.num
 large="scratch.resolution=256 scratch.train_batch_size=3 +trainer.loss.all.mask_stride=2 dataset.background_prob=0.7
     +dataset.settings.min_radius=0.15 +dataset.settings.max_radius=0.9"
 
-# 2. All prompts, at the resolution of use.
+# 2. All prompts, with twice the resolution.
 # shellcheck disable=SC2086
 stage 2 507 $large "trainer.checkpoint.initial=$work/1/checkpoints/checkpoint.pt" dataset.num_videos=9000 \
     scratch.base_lr=7.0e-4 scratch.vision_lr=7.0e-4 \
@@ -67,10 +67,10 @@ mixed="data=synthetic_mix scratch.resolution=256 scratch.image_batch_size=8 +tra
 stage 4 2200 $mixed "trainer.checkpoint.initial=$work/3/checkpoints/checkpoint.pt" trainer.seed_value=6 \
     +dataset.settings.min_radius=0.25 scratch.train_batch_size=3 dataset.num_videos=6600 dataset.num_images=17600
 
-# 5. Longer clips. The optimizer goes on, too: the rate of learning is that of a second epoch.
+# 5. At the resolution of use. The optimizer goes on, too: the rate of learning is that of a second epoch.
 # shellcheck disable=SC2086
-stage 5 2760 $mixed "trainer.checkpoint.resume_from=$work/4/checkpoints/checkpoint.pt" trainer.seed_value=7 \
-    +dataset.settings.min_radius=0.22 scratch.num_frames=6 scratch.train_batch_size=2 scratch.num_epochs=2 \
-    dataset.num_videos=1120 dataset.num_images=4480
+stage 5 2720 $mixed "trainer.checkpoint.resume_from=$work/4/checkpoints/checkpoint.pt" trainer.seed_value=7 \
+    scratch.resolution=320 scratch.image_batch_size=5 +dataset.settings.min_radius=0.22 scratch.train_batch_size=2 \
+    scratch.num_epochs=2 dataset.num_videos=1040 dataset.num_images=2600
 
 "$python" -m train.scripts.export_checkpoint "$work/5/checkpoints/checkpoint.pt" "$work/i2v-nano.pt" --config i2v-nano-infer

@@ -27,6 +27,11 @@ def test_stages_make_one_picture(tmp_path: Path) -> None:
         assert image.width == 1320 and len(image.convert("RGB").getcolors(1 << 20) or []) > 10
 
 
+def test_a_stage_that_goes_on_from_another_run_leaves_no_gap() -> None:
+    logs = [[{"step": step} for step in steps] for steps in ((10, 20), (5, 10, 15), (40, 50), (7,))]
+    assert plot_curves.count_on(logs) == [[10, 20], [25, 30, 35], [45, 55], [62]]
+
+
 def test_a_run_without_a_log_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plot_curves.main([str(tmp_path / "none"), "--output", str(tmp_path / "a.png")]) == 2
     assert "none/logs/train_stats.jsonl" in capsys.readouterr().err

@@ -305,6 +305,28 @@ def test_an_old_answer_does_not_undo_what_came_after_it(browser: Any, server: Ru
     context.close()
 
 
+def test_commands_take_effect_in_their_order(visitor: Visitor, server: Running) -> None:
+    held: list[Any] = []
+    released: list[bool] = []
+
+    def hold(route: Any) -> None:
+        if released or route.request.post_data_json["do"] == "prepare":
+            route.continue_()
+        else:
+            held.append(route)
+
+    visitor.page.route("**/commands", hold)
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.press("f")
+    visitor.page.wait_for_timeout(300)
+    # Nothing overtakes the click.
+    assert [route.request.post_data_json["do"] for route in held] == ["click"]
+    released.append(True)
+    held[0].continue_()
+    visitor.sees(0, 1)
+    wait_for(lambda: bool(server.book.get(1).store.tracked.get(1)))
+
+
 def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, server: Running) -> None:
     with visiting(browser, server.address) as one, visiting(browser, server.address) as two:
         one.click(FIRST.x, FIRST.y)

@@ -48,17 +48,28 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def count_on(stages: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
+    """The steps of every log as if all were one run: a stage that goes on from another run counts from there itself."""
+    counted: list[list[int]] = []
+    end = 0
+    for lines in stages:
+        steps = [line["step"] for line in lines]
+        # As many steps lie before the first line as between two.
+        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
+        counted.append([end + step - begin for step in steps])
+        end = counted[-1][-1]
+    return counted
+
+
 def draw(stages: Sequence[Sequence[dict[str, Any]]], output: Path) -> None:
     """One panel for every curve; steps count on from stage to stage, at whose ends there are lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
-        start = 0
-        for lines in stages:
-            axes.plot([start + line["step"] for line in lines], [line[name] for line in lines])
-            start += lines[-1]["step"]
-            axes.axvline(start, color="0.8", linewidth=1)
+        for lines, steps in zip(stages, count_on(stages), strict=True):
+            axes.plot(steps, [line[name] for line in lines])
+            axes.axvline(steps[-1], color="0.8", linewidth=1)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
     with replacing(output) as temporary:

@@ -15,6 +15,7 @@ async function request(path, options = {}) {
 export class Api {
   constructor(session) {
     this.session = session;
+    this.answered = Promise.resolve(); // when the last command was
   }
 
   static openSession() {
@@ -33,9 +34,16 @@ export class Api {
     return request(`sessions/${this.session}/masks?first=${first}&last=${last}`);
   }
 
+  // Commands take effect in the order in which they are given: tracking does not overtake the click before it. What
+  // stops work, or only prepares an answer, goes at once.
   command(command) {
     const headers = { "content-type": "application/json" };
-    return request(`sessions/${this.session}/commands`, { method: "POST", headers, body: JSON.stringify(command) });
+    const path = `sessions/${this.session}/commands`;
+    const send = () => request(path, { method: "POST", headers, body: JSON.stringify(command) });
+    if (command.do === "cancel" || command.do === "prepare") return send();
+    const answer = this.answered.then(send);
+    this.answered = answer.catch(() => {});
+    return answer;
   }
 
   importFile(file, object) {
