@@ -79,6 +79,11 @@ class Visitor:
     def has_objects(self, count: int) -> None:
         self.page.wait_for_selector(f"#objects li:nth-child({count}):last-child")
 
+    def makes_object(self, count: int) -> None:
+        """Add an object, the so-manieth, and wait until it is the one that prompts are for."""
+        self.press("n")
+        self.page.wait_for_selector(f"#objects li.selected:nth-child({count}):last-child")
+
     def is_told(self, text: str) -> None:
         self.page.wait_for_selector(f"#message:has-text({text!r})")
 

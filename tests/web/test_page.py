@@ -59,7 +59,7 @@ def test_two_objects_are_clicked_corrected_tracked_and_exported(
     visitor.click(FIRST.x, FIRST.y)
     visitor.sees(4, 1)
     visitor.page.click("#add-object")
-    visitor.has_objects(2)
+    visitor.page.wait_for_selector("#objects li.selected:nth-child(2)")
     visitor.click(SECOND.x, SECOND.y)
     visitor.sees(4, 1, 2)
     # One click that was wrong, taken back; one that corrects.
@@ -209,8 +209,7 @@ def test_everything_can_be_done_with_keys_alone(visitor: Visitor, server: Runnin
     wait_for(lambda: len(server.book.get(1).document.prompts[1, 0]) == 2)
     assert server.book.get(1).document.prompts[1, 0][1].positive is False
     # A second object, in a box from one place of the cross to another.
-    visitor.press("n")
-    visitor.has_objects(2)
+    visitor.makes_object(2)
     visitor.press("b", "Enter", *["Control+Shift+ArrowRight"] * 3, *["Control+Shift+ArrowDown"] * 3, "Enter")
     visitor.sees(0, 1, 2)
     visitor.press("r")
@@ -253,8 +252,7 @@ def test_a_lost_connection_comes_back_with_what_happened(browser: Any, server: R
     page.wait_for_selector("body[data-connected=true]")
     assert len(lines) == 2
     wait_for(lambda: len(server.book.get(1).document.prompts[1, 0]) == 2)
-    visitor.press("n")
-    visitor.has_objects(2)
+    visitor.makes_object(2)
     visitor.click(SECOND.x, SECOND.y)
     visitor.sees(0, 1, 2)
     context.close()
@@ -331,8 +329,7 @@ def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, ser
     with visiting(browser, server.address) as one, visiting(browser, server.address) as two:
         one.click(FIRST.x, FIRST.y)
         one.sees(0, 1)
-        two.press("n")
-        two.has_objects(1)
+        two.makes_object(1)
         two.sees(0)
         assert one.page.url.endswith("?session=1")
         one.reload()
@@ -389,8 +386,7 @@ def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(visitor: Visitor, serv
 def test_an_update_after_a_correction_leaves_the_other_object_alone(visitor: Visitor, server: Running) -> None:
     visitor.click(FIRST.x, FIRST.y)
     visitor.sees(0, 1)
-    visitor.press("n")
-    visitor.has_objects(2)
+    visitor.makes_object(2)
     visitor.click(SECOND.x, SECOND.y)
     visitor.sees(0, 1, 2)
     visitor.does("f")
