@@ -58,6 +58,7 @@ def test_two_objects_are_clicked_corrected_tracked_and_exported(
     visitor.goes_to(4)
     visitor.click(FIRST.x, FIRST.y)
     visitor.sees(4, 1)
+    visitor.page.wait_for_selector("#score:has-text('object 1: confidence')")
     visitor.page.click("#add-object")
     visitor.page.wait_for_selector("#objects li.selected:nth-child(2)")
     visitor.click(SECOND.x, SECOND.y)

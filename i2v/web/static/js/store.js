@@ -83,7 +83,8 @@ export class Store extends EventTarget {
   takeMasks({ frame, masks }) {
     this.news++;
     this.masks.set(frame, masks);
-    for (const number of this.numbers) {
+    // The masks of a new object are told before the object is.
+    for (const number of new Set([...this.numbers, ...masks.map((mask) => mask.object)])) {
       const entry = masks.find((mask) => mask.object === number);
       this.stripOf(number)[frame] = entry ? entry.strip : 0;
     }
