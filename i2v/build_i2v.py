@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.checkpoint import StrPath, load_checkpoint
 from i2v.compiling import compile_model
 from i2v.config import ConfigError, ConfigLike, load_config
+from i2v.host_memory import keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def build_i2v_video_predictor(
     which takes a minute or more and needs a compiler (g++ on a CPU, Triton on a GPU); masks then differ by
     round-off. `tf32` lets an NVIDIA GPU round the inputs of its float32 products to 10 bits; elsewhere it
     changes nothing. The published post-processing includes filling holes of up to 8 low-resolution pixels.
+    On a CPU the process keeps up to a gigabyte of freed memory, see `i2v.host_memory`.
     """
     built_in = PREDICTOR_POSTPROCESSING if apply_postprocessing else ()
     composed = _compose(config, config_file, built_in, hydra_overrides_extra)
@@ -90,6 +92,8 @@ def build_i2v_video_predictor(
     model = _build_model(composed, ckpt_path, where, mode)
     if compile:
         compile_model(model)
+    if where.type == "cpu":
+        keep_freed_memory()
     return I2VVideoPredictor(model, settings, compute_dtype, tf32)
 
 

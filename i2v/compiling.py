@@ -27,7 +27,7 @@ def compile_model(model: I2VModel, backend: str = "inductor") -> None:
     Memories are laid out at full length from the first frame on, with what is missing counting zero times: so shapes
     stand still, and nothing is compiled again once an object has been tracked for five frames, a window's length.
     """
-    model.pads_readouts = True
+    model.static_shapes = True
     for name, verb in _PARTS:
         _compile(model.get_submodule(name), verb, backend)
     for layer in model.memory_attention.layers:

@@ -83,7 +83,9 @@ class I2VVideoPredictor:
         """
         del offload_video_to_cpu, async_loading_frames
         source = open_source(video_path)
-        state = InferenceState(source, self.model.image_size, self.model.window_length, self.device)
+        model = self.model
+        at_once = 1 if model.static_shapes else self.settings.frames_at_once
+        state = InferenceState(source, model.image_size, model.window_length, self.device, at_once)
         if offload_state_to_cpu:
             state.storage_device = torch.device("cpu")
         return state
@@ -279,8 +281,9 @@ class I2VVideoPredictor:
     ) -> Iterator[FrameMasks]:
         for track in state.tracks.values():
             track.begin_pass(reverse, self.settings.seed)
-        for frame in _journey(state, start, max_frames, reverse):
-            state.loader.expect(frame, -1 if reverse else 1)
+        for ahead in _journey(state, start, max_frames, reverse):
+            frame = ahead[0]
+            state.expect(ahead, reverse)
             try:
                 masks = self.advance(state, Moment(frame, reverse))
             except IndexError:
@@ -311,13 +314,19 @@ class I2VVideoPredictor:
         return frame, state.obj_ids, masks
 
 
-def _journey(state: InferenceState, start: int, max_frames: int | None, reverse: bool) -> Iterator[int]:
-    """Frames from the start on, both ends included; without end where the video's is not known."""
-    frame, steps = start, 0
-    while max_frames is None or steps <= max_frames:
+def _journey(state: InferenceState, start: int, max_frames: int | None, reverse: bool) -> Iterator[range]:
+    """On every frame of the way, that frame and those still to come, as far as they are known of a live video."""
+    frame, step = start, -1 if reverse else 1
+    while True:
         count = state.num_frames
-        if frame < 0 or (count is not None and frame >= count):
+        end = frame + step if count is None else count
+        if reverse:
+            end = -1 if count is not None else max(end, -1)
+        if max_frames is not None:
+            last = start + step * (max_frames + 1)
+            end = max(end, last) if reverse else min(end, last)
+        ahead = range(frame, end, step)
+        if not ahead:
             return
-        yield frame
-        frame += -1 if reverse else 1
-        steps += 1
+        yield ahead
+        frame += step

@@ -30,6 +30,9 @@ class PredictorSettings:
     ``seed``: of every object's memory selection, anew at each propagation.
     ``num_restored_for_click``: memories are kept for the latest tracked frames only; a correction further back makes at
     most so many anew, for which as many frames are encoded again. A propagation makes all it can reach.
+    ``frames_at_once``: a propagation encodes so many coming frames as one batch, which is faster for small images.
+    Features are the same but for rounding, so what is found of an object may depend, by as little, on where the
+    propagation starts and which frames had prompts. Compiled models and live videos encode one by one.
     """
 
     fill_hole_area: int = 0
@@ -39,6 +42,11 @@ class PredictorSettings:
     clear_non_cond_mem_around_input: bool = False
     seed: int = 123
     num_restored_for_click: int = 4
+    frames_at_once: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames_at_once < 1:
+            raise ValueError(f"frames_at_once: expected at least 1, got {self.frames_at_once}")
 
 
 @dataclass(frozen=True)
@@ -156,15 +164,22 @@ class LRU(Generic[Value]):
         self._capacity = capacity
         self._values: OrderedDict[int, Value] = OrderedDict()
 
+    def __contains__(self, key: int) -> bool:
+        return key in self._values
+
     def get(self, key: int, make: Callable[[], Value]) -> Value:
         """The value of a frame, made if it is not there."""
         if key not in self._values:
-            value = make()
-            self._values[key] = value
-            while len(self._values) > self._capacity:
-                self._values.popitem(last=False)
+            self.put(key, make())
         self._values.move_to_end(key)
         return self._values[key]
+
+    def put(self, key: int, value: Value) -> None:
+        """Keep a frame's value in place of the one used longest ago."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        while len(self._values) > self._capacity:
+            self._values.popitem(last=False)
 
 
 class Encoder(Protocol):
@@ -183,17 +198,22 @@ class InferenceState:
 
     NUM_CACHED_FEATURES = 4
 
-    def __init__(self, source: FrameSource, image_size: int, window_length: int, device: torch.device) -> None:
+    def __init__(
+        self, source: FrameSource, image_size: int, window_length: int, device: torch.device, frames_at_once: int = 1
+    ) -> None:
+        """``frames_at_once``: how many frames are encoded as one batch, where it is known which come next."""
         self.source = source
         self.loader = FrameLoader(source, image_size)
         self.device = device
         self.storage_device = device
         self.tracks: dict[Hashable, ObjectTrack] = {}
         self._window_length = window_length
-        self._frames: LRU[Tensor] = LRU(1)
+        self._frames_at_once = frames_at_once
+        self._expected: Sequence[int] = ()
+        self._frames: LRU[Tensor] = LRU(frames_at_once)
         # What each frame adds to the windows around it, so that the next window computes only that of its own frame.
-        self._taps: LRU[Tensor] = LRU(window_length + 1)
-        self._features: LRU[FrameFeatures] = LRU(self.NUM_CACHED_FEATURES)
+        self._taps: LRU[Tensor] = LRU(window_length + frames_at_once)
+        self._features: LRU[FrameFeatures] = LRU(self.NUM_CACHED_FEATURES + frames_at_once - 1)
 
     @property
     def num_frames(self) -> int | None:
@@ -213,16 +233,31 @@ class InferenceState:
         """The objects in the order in which they came, which is the order of the masks."""
         return list(self.tracks)
 
+    def expect(self, frames: Sequence[int], reverse: bool) -> None:
+        """Say which frames are visited from now on, the nearest first. They are read ahead, and encoded in batches."""
+        unknown = (f for f in frames[: self._frames_at_once] if any(f not in t.anchors for t in self.tracks.values()))
+        self._expected = tuple(unknown)
+        if frames:
+            self.loader.expect(frames[0], -1 if reverse else 1)
+
     def features(self, frame: int, encoder: Encoder) -> FrameFeatures:
         """A frame's features, computed unless they are among the latest."""
         return self._features.get(frame, lambda: self._encode(frame, encoder))
 
     def _encode(self, frame: int, encoder: Encoder) -> FrameFeatures:
-        def taps(index: int) -> Tensor:
-            return self._taps.get(index, lambda: encoder.taps(self._frame(index)))
+        """Features of a frame; if it is the one expected next, those of the frames behind it are made, too."""
+        frames = [frame]
+        if frame in self._expected[:1]:
+            frames += [other for other in self._expected[1:] if other not in self._features]
+        windows = [[self._tap(i, encoder) for i in window_indices(f, self._window_length)] for f in frames]
+        taps = [torch.cat(places) for places in zip(*windows, strict=True)]
+        first, *others = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), taps).split()
+        for other, features in zip(frames[1:], others, strict=True):
+            self._features.put(other, features)
+        return first
 
-        window = [taps(index) for index in window_indices(frame, self._window_length)]
-        return encoder.encode_frames(self._frame(frame), window)
+    def _tap(self, index: int, encoder: Encoder) -> Tensor:
+        return self._taps.get(index, lambda: encoder.taps(self._frame(index)))
 
     def _frame(self, index: int) -> Tensor:
         """A frame (1,3,S,S), normalized, on the device."""

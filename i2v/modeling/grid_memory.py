@@ -91,7 +91,19 @@ class GridMemory:
         if shifted:
             unread = (self.values[:, -1] == 0)[:, None]
             scores.sub_(scores.masked_fill(unread, -torch.inf).amax(dim=0)).clamp_(max=0)
-        return (self.values.t() @ scores.exp_()).float()
+        return self._read(scores.exp_()).float()
+
+    def _read(self, weights: Tensor) -> Tensor:
+        """Tokens times weights (keys,n), summed -> (M+1,n), a share of the keys for each thread.
+
+        The result is narrow and the sum long: left to itself, a matrix product has little to hand out to threads.
+        """
+        num_keys = len(self.values)
+        shares = max(n for n in range(1, torch.get_num_threads() + 1) if num_keys % n == 0)
+        if shares == 1:
+            return self.values.t() @ weights
+        tokens, weights = (x.unflatten(0, (shares, -1)) for x in (self.values, weights))
+        return torch.bmm(tokens.transpose(1, 2), weights).sum(dim=0)
 
     def _score(self, queries: Tensor, maps: AxisMaps, scratch: _Scratch) -> Tensor:
         """Scores (keys,n) of all keys with a tile of queries (n,C), in the order of ``values``."""

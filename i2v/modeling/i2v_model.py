@@ -62,7 +62,7 @@ class I2VModel(nn.Module):
         self.image_size = image_size
         self.masks = masks or MaskSettings()
         self.selector = selector
-        self.pads_readouts = False  # so that shapes stand still, see i2v/compiling.py
+        self.static_shapes = False  # whatever is remembered, see i2v/compiling.py
         dim = sam_prompt_encoder.not_a_point_embed.embedding_dim
         memory_dim = memory_encoder.position.shape[1]
 
@@ -125,7 +125,7 @@ class I2VModel(nn.Module):
             read_memories(selection, self.maskmem_tpos_enc, grid_code, self.obj_ptr_tpos_proj)
             for selection in selections
         ]
-        if not self.pads_readouts:
+        if not self.static_shapes:
             return readouts
         return [pad_readout(r, s, self.selector.num_slots) for r, s in zip(readouts, selections, strict=True)]
 

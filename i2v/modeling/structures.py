@@ -106,6 +106,10 @@ class FrameFeatures:
         """All features of the (first) frame as one unit vector (C*h*w,), float32: cosines tell how alike frames are."""
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)
 
+    def split(self) -> list[FrameFeatures]:
+        """One for every frame of a batch."""
+        return [FrameFeatures(vision, self.position) for vision in self.vision.split(1)]
+
 
 @dataclass(frozen=True)
 class Moment:

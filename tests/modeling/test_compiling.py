@@ -60,5 +60,5 @@ def test_what_is_padded_is_not_read(foreground_only: bool) -> None:
 
 
 def test_compiling_is_an_option() -> None:
-    assert not make_predictor().model.pads_readouts
-    assert make_predictor(compile=True).model.pads_readouts
+    assert not make_predictor().model.static_shapes
+    assert make_predictor(compile=True).model.static_shapes

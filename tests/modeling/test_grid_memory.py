@@ -64,6 +64,19 @@ def test_tiles_of_queries_do_not_show(monkeypatch):
     assert torch.allclose(plain, at_once, atol=2e-5) and torch.allclose(at_once, in_tiles, atol=1e-5)
 
 
+def test_shares_of_threads_do_not_show(monkeypatch):
+    reader, readout = make_reader(), make_readout()
+    assert readout.tokens.shape[1] == 67, "a prime has no shares"
+    even = MemoryReadout(readout.tokens[:, 1:-6], readout.position[:, 1:-6], readout.foreground[:, 1:-6], 0, None)
+    assert even.tokens.shape[1] == 60
+    queries = torch.randn(1, COLUMNS * ROWS, 16)
+    for case in (readout, even):
+        for num_threads in (1, 2, 7, 16):
+            monkeypatch.setattr(torch, "get_num_threads", lambda num=num_threads: num)
+            plain, ours = read(reader, queries, case)
+            assert torch.allclose(plain, ours, atol=2e-5), num_threads
+
+
 @pytest.mark.parametrize("foreground_only", [False, True])
 def test_counts_stand_for_copies(foreground_only):
     reader, readout = make_reader(), make_readout()

@@ -7,8 +7,8 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_dtype
 from i2v.compiling import compile_model
+from i2v.host_memory import GLIBC_KEEPS, KEPT_MEMORY, keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from tools.benchmarks import machine
 from tools.benchmarks.flops import FlopCounter
@@ -43,9 +44,13 @@ class Side:
     predictor: I2VVideoPredictor
     plain: bool
 
-    def path(self) -> AbstractContextManager[None]:
-        """Inside of it the model runs this way."""
-        return plain_path(self.predictor.model) if self.plain else nullcontext()
+    @contextmanager
+    def path(self) -> Iterator[None]:
+        """Inside of it the model runs this way. The plain one has memory given to it as any program on a CPU has."""
+        if self.predictor.device.type == "cpu":
+            keep_freed_memory(GLIBC_KEEPS if self.plain else KEPT_MEMORY)
+        with plain_path(self.predictor.model) if self.plain else nullcontext():
+            yield
 
 
 @dataclass
@@ -56,11 +61,12 @@ class Laps:
     stages: dict[str, list[float]] = field(default_factory=dict)
     gflop: dict[str, float] = field(default_factory=dict)  # of one frame, by stage
 
-    def add(self, seconds: float, stages: dict[str, float]) -> None:
-        self.frames.append(seconds)
+    def add(self, seconds: float, stages: dict[str, float], num_frames: int) -> None:
+        """A lap of so many frames."""
+        self.frames.append(seconds / num_frames)
         for name in STAGES:
-            self.stages.setdefault(name, []).append(stages.get(name, 0.0))
-        self.stages.setdefault("rest", []).append(seconds - sum(stages.values()))
+            self.stages.setdefault(name, []).append(stages.get(name, 0.0) / num_frames)
+        self.stages.setdefault("rest", []).append((seconds - sum(stages.values())) / num_frames)
 
     def median(self, stage: str = "frame") -> float:
         return statistics.median(self.frames if stage == "frame" else self.stages[stage])
@@ -86,7 +92,8 @@ def make_sides(args: argparse.Namespace) -> list[Side]:
     if args.checkpoint is None:
         keep_in_view(predictor.model)
     model, settings = predictor.model, predictor.settings
-    sides = [Side("plain", I2VVideoPredictor(model, settings, resolve_dtype(args.plain_dtype, model.device)), True)]
+    one_by_one, plain_dtype = replace(settings, frames_at_once=1), resolve_dtype(args.plain_dtype, model.device)
+    sides = [Side("plain", I2VVideoPredictor(model, one_by_one, plain_dtype), True)]
     for name in args.dtype or [str(predictor.dtype).removeprefix("torch.")]:
         sides.append(Side(name, I2VVideoPredictor(model, settings, resolve_dtype(name, model.device)), False))
     if args.compile:
@@ -110,44 +117,52 @@ def take_turns(
     num_laps: int,
     num_warm_up: int = 0,
     count: bool = True,
+    lap_frames: int = 1,
 ) -> tuple[list[Laps], list[list[Tensor]]]:
     """Run each side's step lap by lap. Returns times and masks by side, without those of the warm-up.
 
-    A step is a frame: it gives out masks. ``count``: a lap after the last counts operations and is not timed.
+    A step is a frame: it gives out masks. ``lap_frames``: steps of a lap, of which there are ``num_warm_up`` and then
+    ``num_laps``. A timed lap follows one of the same side that is not, so that caches and freed memory are its own.
+    ``count``: a lap after the last counts operations and is not timed either.
     """
     laps: list[Laps] = [Laps() for _ in sides]
     masks: list[list[Tensor]] = [[] for _ in sides]
-    predictor = sides[0].predictor
 
     def now() -> float:
-        machine.synchronize(predictor.device)
+        machine.synchronize(sides[0].predictor.device)
         return CLOCKS[clock]()
+
+    def run(step: Callable[[], Tensor]) -> list[Tensor]:
+        return [(step() > 0).cpu() for _ in range(lap_frames)]  # a user reads the masks
 
     with ExitStack() as stack:
         watches = {id(side.predictor.model): side.predictor.model for side in sides}
         stopped = {key: stack.enter_context(stopwatch(model, now)) for key, model in watches.items()}
         for lap in range(num_warm_up + num_laps):
             for side, step, record, found in zip(sides, steps, laps, masks, strict=True):
-                times = stopped[id(side.predictor.model)]
-                times.clear()
                 with side.path():
+                    found += run(step)
+                    if lap < num_warm_up:
+                        continue
+                    times = stopped[id(side.predictor.model)]
+                    times.clear()
                     start = now()
-                    found.append((step() > 0).cpu())  # a user reads the masks
-                    seconds = now() - start
-                if lap >= num_warm_up:
-                    record.add(seconds, times)
+                    found += run(step)
+                    record.add(now() - start, times, lap_frames)
     if count:
         for side, step, record in zip(sides, steps, laps, strict=True):
-            if side.predictor.model is predictor.model:  # what is compiled hides its operations
-                record.gflop.update(_count(side, step))
-    return laps, [found[num_warm_up:] for found in masks]
+            if side.predictor.model is sides[0].predictor.model:  # what is compiled hides its operations
+                record.gflop.update(_count(side, step, lap_frames))
+    return laps, [found[num_warm_up * lap_frames :] for found in masks]
 
 
-def _count(side: Side, step: Callable[[], Tensor]) -> dict[str, float]:
+def _count(side: Side, step: Callable[[], Tensor], num_frames: int) -> dict[str, float]:
+    """Operations of a frame by stage, in 10^9."""
     counter = FlopCounter()
     with side.path(), counter, stopwatch(side.predictor.model, lambda: counter.gflop) as counts:
-        step()
-    return {name: counts.get(name, 0.0) for name in STAGES} | {"frame": counter.gflop}
+        for _ in range(num_frames):
+            step()
+    return {name: counts.get(name, 0.0) / num_frames for name in STAGES} | {"frame": counter.gflop / num_frames}
 
 
 @contextmanager

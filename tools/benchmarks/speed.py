@@ -24,16 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sides.add_arguments(parser)
     parser.add_argument("--objects", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=10, help="frames before the clock starts (memory is full at 9)")
-    parser.add_argument("--frames", type=int, default=5, help="frames that are timed")
+    parser.add_argument(
+        "--frames", type=int, default=5, help="frames that are timed, in laps of as many as are encoded at once"
+    )
     parser.add_argument("--whole", type=int, default=30, metavar="N", help="frames of `i2v track` as a whole, 0: none")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures, too (needs matplotlib)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
+    at_once = max(side.predictor.settings.frames_at_once for side in ways)
+    num_warm_up, num_laps = -(-args.warm_up // at_once), -(-args.frames // at_once)
     with ExitStack() as stack:
-        frames = [follow(stack, side, args.warm_up + args.frames + 2, args.objects) for side in ways]
-        laps, masks = sides.take_turns(ways, frames, args.clock, args.frames, args.warm_up)
+        frames = [follow(stack, side, (num_warm_up + 2 * num_laps + 1) * at_once + 1, args.objects) for side in ways]
+        laps, masks = sides.take_turns(ways, frames, args.clock, num_laps, num_warm_up, lap_frames=at_once)
     report = {
         "rows": rows(ways, laps),
         "lowest mask IoU with plain": {
@@ -41,7 +45,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         },
         "image_size": ways[0].predictor.model.image_size,
         "objects": args.objects,
-        "frames": args.frames,
+        "frames": num_laps * at_once,
+        "frames encoded at once": at_once,
         "clock": args.clock,
         "plain dtype": args.plain_dtype,
         "machine": machine.describe(ways[0].predictor.device),
