@@ -336,6 +336,7 @@ def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, ser
         one.reload()
         one.sees(0, 1)
         two.page.click("#sessions")
+        two.page.wait_for_selector("#sessions-dialog[open]")
         listed = two.page.locator("#session-list li").all_inner_texts()
         assert listed[0].startswith("session 1: 1 objects, 1 tabs")
         assert listed[1].endswith("this one")
