@@ -335,6 +335,7 @@ def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, ser
         assert one.page.url.endswith("?session=1")
         one.reload()
         one.sees(0, 1)
+        wait_for(lambda: server.book.get(1).events.num_listeners == 1)  # the page before the reload is gone
         two.page.click("#sessions")
         two.page.wait_for_selector("#sessions-dialog[open]")
         listed = two.page.locator("#session-list li").all_inner_texts()
