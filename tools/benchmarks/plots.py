@@ -33,7 +33,10 @@ def objects(report: dict[str, Any], names: Sequence[str], path: Path) -> None:
     axes.set_xlabel("objects")
     axes.set_ylabel("seconds per frame")
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
+    axes.set_xticks([row["objects"] for row in report["rows"]])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.set_title(f"{report['image_size']} pixels, {_where(report)}", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
