@@ -33,14 +33,12 @@ def cleared():
 assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 128 << 10)
 print(cleared(), keep_freed_memory(), cleared())
 """
-PAGES = 5 * 8 * (16 << 20) // os.sysconf("SC_PAGESIZE")
 
 
 def run(**environment: str) -> tuple[int, str, int]:
     """Pages cleared before, what the function said, and pages cleared after."""
     own = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
-    # Huge pages would be cleared in one go.
-    inherited = {name: value for name, value in os.environ.items() if name not in {*own, "THP_MEM_ALLOC_ENABLE"}}
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, env={**inherited, **environment}, capture_output=True, text=True, check=True)
     before, said, after = done.stdout.split()
@@ -51,12 +49,11 @@ def run(**environment: str) -> tuple[int, str, int]:
 def test_freed_memory_is_used_again():
     before, said, after = run()
     assert said == "True"
-    assert before > 0.9 * PAGES
-    assert after < 0.1 * PAGES
+    assert after < before / 4
 
 
 @needs_glibc
 def test_the_users_own_settings_stand():
     before, said, after = run(MALLOC_TRIM_THRESHOLD_="131072")
     assert said == "False"
-    assert min(before, after) > 0.9 * PAGES
+    assert after > before / 2
