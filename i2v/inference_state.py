@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -248,13 +249,21 @@ class InferenceState:
         """Features of a frame; if it is the one expected next, those of the frames behind it are made, too."""
         frames = [frame]
         if frame in self._expected[:1]:
-            frames += [other for other in self._expected[1:] if other not in self._features]
+            frames += takewhile(self._can_read, (f for f in self._expected[1:] if f not in self._features))
         windows = [[self._tap(i, encoder) for i in window_indices(f, self._window_length)] for f in frames]
         taps = [torch.cat(places) for places in zip(*windows, strict=True)]
         first, *others = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), taps).split()
         for other, features in zip(frames[1:], others, strict=True):
             self._features.put(other, features)
         return first
+
+    def _can_read(self, frame: int) -> bool:
+        """Whether a frame can be had. If not, the error is to be raised when its turn comes, not before."""
+        try:
+            self._frame(frame)
+        except (OSError, ValueError, TypeError, LookupError, RuntimeError):
+            return False
+        return True
 
     def _tap(self, index: int, encoder: Encoder) -> Tensor:
         return self._taps.get(index, lambda: encoder.taps(self._frame(index)))

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from PIL import Image
 from support import make_predictor
 from torch import Tensor
 
@@ -99,6 +100,18 @@ def test_live_frames_and_compiled_models_are_encoded_one_by_one(predictor, video
     predictor.model.static_shapes = True
     features_of(predictor, video)
     assert batches == [1] * 7
+
+
+def test_a_broken_frame_is_told_when_its_turn_comes(predictor, video, tmp_path):
+    for i, picture in enumerate(video):
+        Image.fromarray(picture).save(tmp_path / f"{i:05d}.png")
+    (tmp_path / "00006.png").write_bytes(b"no picture")
+    with predictor.init_state(tmp_path) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        found = []
+        with pytest.raises(ValueError, match=r"00006\.png"):
+            found.extend(frame for frame, _, _ in predictor.propagate_in_video(state))
+    assert found == list(range(6)), "0 for the click, 1 to 4, 5 with 6, which cannot be read"
 
 
 def test_a_number_below_one_is_refused():
