@@ -319,10 +319,7 @@ def _journey(state: InferenceState, start: int, max_frames: int | None, reverse:
     frame, step = start, -1 if reverse else 1
     while True:
         count = state.num_frames
-        if count is None:
-            end = max(frame + step, -1)
-        else:
-            end = -1 if reverse else count
+        end = max(frame + step, -1) if count is None else (-1 if reverse else count)
         if max_frames is not None:
             last = start + step * (max_frames + 1)
             end = max(end, last) if reverse else min(end, last)
