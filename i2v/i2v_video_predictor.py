@@ -282,8 +282,8 @@ class I2VVideoPredictor:
         for track in state.tracks.values():
             track.begin_pass(reverse, self.settings.seed)
         for ahead in _journey(state, start, max_frames, reverse):
-            frame = ahead[0]
-            state.expect(ahead, reverse)
+            frame = ahead.start
+            state.expect(ahead)
             try:
                 masks = self.advance(state, Moment(frame, reverse))
             except IndexError:

@@ -170,9 +170,10 @@ class LRU(Generic[Value]):
 
     def get(self, key: int, make: Callable[[], Value]) -> Value:
         """The value of a frame, made if it is not there."""
-        if key not in self._values:
+        if key in self._values:
+            self._values.move_to_end(key)
+        else:
             self.put(key, make())
-        self._values.move_to_end(key)
         return self._values[key]
 
     def put(self, key: int, value: Value) -> None:
@@ -234,12 +235,11 @@ class InferenceState:
         """The objects in the order in which they came, which is the order of the masks."""
         return list(self.tracks)
 
-    def expect(self, frames: Sequence[int], reverse: bool) -> None:
-        """Say which frames are visited from now on, the nearest first. They are read ahead, and encoded in batches."""
+    def expect(self, frames: range) -> None:
+        """Say which frames, at least one, are visited from now on. They are read ahead, and encoded in batches."""
         unknown = (f for f in frames[: self._frames_at_once] if any(f not in t.anchors for t in self.tracks.values()))
         self._expected = tuple(unknown)
-        if frames:
-            self.loader.expect(frames[0], -1 if reverse else 1)
+        self.loader.expect(frames.start, frames.step)
 
     def features(self, frame: int, encoder: Encoder) -> FrameFeatures:
         """A frame's features, computed unless they are among the latest."""

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
     with ExitStack() as stack:
-        sessions = [_fill_memory(stack, side, 2 * args.frames * len(args.objects)) for side in ways]
+        sessions = [_fill_memory(stack, side, sides.RUNS_OF_A_LAP * args.frames * len(args.objects)) for side in ways]
         table = [_row(args, ways, sessions, number) for number in args.objects]
     report = {
         "rows": table,

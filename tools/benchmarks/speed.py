@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
     at_once = max(side.predictor.settings.frames_at_once for side in ways)
     num_warm_up, num_laps = -(-args.warm_up // at_once), -(-args.frames // at_once)
+    num_frames = 1 + at_once * (num_warm_up + sides.RUNS_OF_A_LAP * num_laps + 1)  # a prompt's, and a lap to count in
     with ExitStack() as stack:
-        frames = [follow(stack, side, (num_warm_up + 2 * num_laps + 1) * at_once + 1, args.objects) for side in ways]
+        frames = [follow(stack, side, num_frames, args.objects) for side in ways]
         laps, masks = sides.take_turns(ways, frames, args.clock, num_laps, num_warm_up, lap_frames=at_once)
     report = {
         "rows": rows(ways, laps),
