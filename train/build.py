@@ -27,6 +27,7 @@ from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
 from train.trainer import ClipObjective, Trainer, TrainerSettings
 from train.validation import Validator, find_videos
+from train.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,13 @@ def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Traine
         val_epoch_freq=node.val_epoch_freq,
         max_skipped=node.max_skipped,
         stop_after=node.stop_after,
+        max_minutes=node.max_minutes,
     )
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
+    decay = node.ema_decay
+    average = None if decay is None else WeightAverage(model, decay)
+    if average is not None and last is not None:
+        average.resume(checkpoints.folder / "ema.pt")
     trainer = Trainer(
         objective=world.wrap(objective, node.distributed.find_unused_parameters),
         rollout=rollout,
@@ -115,6 +121,8 @@ def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Traine
         metrics=_metric_log(config, world),
         world=world,
         validator=None if node.mode == "train_only" else build_validator(config, model, dtype),
+        users=build(config, "trainer.users"),
+        average=average,
         stop_asked=stop,
     )
     if last is not None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from i2v.checkpoint import CheckpointError, load_checkpoint, load_tinysam, save_atomically, save_checkpoint
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import replacing
+from train.trunk_weights import start_from_trunk
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _LOCAL_PAIRS, _LOCAL_BIAS = 6, 3.0  # half the weight is lost at a distance of a
 _PINV_TOLERANCE = 0.05  # singular values below this share of the largest are noise
 _FIRST_SLOW_PAIR = 12  # from here on rotary pairs of a small model turn so slowly that places hardly matter
 _TINYSAM_PREFIX = "tinysam:"
+_LITE_PREFIX = "efficientnet_lite:"
 
 # Sums and counts by name, as of train.metrics.RunningMeans.
 Means = Mapping[str, tuple[float, int]]
@@ -177,12 +179,14 @@ def resume(
     return progress, content["means"]
 
 
-def initialize(model: nn.Module, initial: str | Path) -> None:
+def initialize(model: I2VModel, initial: str | Path) -> None:
     """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's.
 
     ``local`` leaves them random, but lets memory attention begin by looking where it is, see :func:`look_nearby`.
-    ``tinysam:PATH`` takes TinySAM's weights from another place than ``checkpoints/tinysam.pth``; anything else is the
-    path of an i2v checkpoint. Raises FileNotFoundError or CheckpointError.
+    ``efficientnet_lite`` starts an EfficientNet-Lite trunk from the ImageNet weights of its package, or of a file with
+    ``efficientnet_lite:PATH``, and memory attention local. ``tinysam:PATH`` takes TinySAM's weights from another place
+    than ``checkpoints/tinysam.pth``; anything else is the path of an i2v checkpoint. Raises FileNotFoundError or
+    CheckpointError.
     """
     name = str(initial)
     if name == "none":
@@ -190,6 +194,10 @@ def initialize(model: nn.Module, initial: str | Path) -> None:
     elif name == "local":
         look_nearby(model)
         log.info("the weights start random, but for memory attention, which starts local")
+    elif name == "efficientnet_lite" or name.startswith(_LITE_PREFIX):
+        path = Path(name.removeprefix(_LITE_PREFIX)) if name != "efficientnet_lite" else None
+        log.info("ImageNet weights of the trunk: %s", start_from_trunk(model, path).describe())
+        look_nearby(model)
     elif name == "tinysam" or name.startswith(_TINYSAM_PREFIX):
         path = Path(name.removeprefix(_TINYSAM_PREFIX)) if name != "tinysam" else TINYSAM
         if not path.exists():

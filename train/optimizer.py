@@ -23,17 +23,20 @@ class Rule:
 
     The value goes from ``start_value`` to ``end_fraction`` of it along half a cosine. ``param_names``: Unix wildcards
     over names; ``module_cls_names``: classes whose own parameters are meant. A rule with neither is for the rest.
+    ``warm_up``: the part of the run in which the value rises from 0 to that course.
     """
 
     start_value: float
     end_fraction: float = 1.0
     param_names: Sequence[str] = ()
     module_cls_names: Sequence[str] = ()
+    warm_up: float = 0.0
 
     def at(self, progress: float) -> float:
         """The value after a part (0..1) of the run."""
         end = self.start_value * self.end_fraction
-        return end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
+        value = end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
+        return value if progress >= self.warm_up else value * progress / self.warm_up
 
     @property
     def is_for_the_rest(self) -> bool:

@@ -22,10 +22,11 @@ from train.distributed import World, accumulating
 from train.loss_fns import ClipLoss, ClipLosses
 from train.metrics import MetricLog, RunningMeans, draw_clip, peak_memory
 from train.model.clip_rollout import ClipRollout, last_masks
-from train.model.prompt_simulator import PromptPlan, PromptSettings, SimulatedUser, draw_plan
+from train.model.prompt_simulator import PerObjectUsers, PromptPlan, PromptSettings, SimulatedUser, draw_plan
 from train.optimizer import ScheduledOptimizer, set_training
-from train.seeding import derive_seed, generator_for
+from train.seeding import derive_seed
 from train.validation import Validator
+from train.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,12 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
 
+class UserFactory(Protocol):
+    """Makes the simulated user of a step; :class:`train.model.prompt_simulator.PerObjectUsers` is one."""
+
+    def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser: ...
+
+
 @dataclass(frozen=True)
 class TrainerSettings:
     """How a run goes; frequencies are in steps, ``val_epoch_freq`` in epochs, and 0 means never.
@@ -47,6 +54,8 @@ class TrainerSettings:
     ``accumulate_steps``: batches that make a step. ``dtype``: of the computation, bfloat16 or float32.
     ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite.
     ``stop_after``: the step after which a run stops as if it were asked to, ``None`` for never.
+    ``max_minutes``: the run ends after so many minutes of training, and schedules follow the clock, ``None`` for no
+    limit.
     """
 
     num_epochs: int
@@ -60,6 +69,7 @@ class TrainerSettings:
     val_epoch_freq: int = 1
     max_skipped: int = 10
     stop_after: int | None = None
+    max_minutes: float | None = None
 
 
 class _Stream(IntEnum):
@@ -104,11 +114,14 @@ class Trainer:
         metrics: MetricLog,
         world: World,
         validator: Validator | None = None,
+        users: UserFactory | None = None,
+        average: WeightAverage | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         """``objective``: a :class:`ClipObjective` around ``rollout``, wrapped for the processes of ``world``.
 
-        ``stop_asked`` is looked at after every step.
+        ``users``: make the simulated users, by default one with a generator for each object. ``average``: of the
+        weights, saved beside them. ``stop_asked`` is looked at after every step.
         """
         self.objective = objective
         self.model = rollout.model
@@ -120,6 +133,8 @@ class Trainer:
         self.metrics = metrics
         self.world = world
         self.validator = validator
+        self.users = users or PerObjectUsers()
+        self.average = average
         self.stop_asked = stop_asked
         self.progress = Progress()
         self.facts = RunFacts(world.size, settings.seed_value, len(loader), settings.accumulate_steps)
@@ -134,13 +149,14 @@ class Trainer:
     def fit(self) -> bool:
         """Train to the end and return True, or until asked to stop. What was done is saved either way."""
         set_training(self.model, self.settings.freeze_batch_norm)
-        while self.progress.epoch < self.settings.num_epochs:
+        while not self._is_complete():
             if self._is_far_enough or not self._train_epoch():
                 self._save()
-                log.info("stopped after step %d; the same command goes on from there", self.progress.step)
-                return False
+                break
             self._finish_epoch()
-        return True
+        if not self._is_complete():
+            log.info("stopped after step %d; the same command goes on from there", self.progress.step)
+        return self._is_complete()
 
     def validate(self) -> float:
         """J&F in percent of the held-out videos."""
@@ -157,6 +173,18 @@ class Trainer:
         last = self.settings.stop_after
         return last is not None and self.progress.step >= last
 
+    def _is_complete(self) -> bool:
+        """Whether all epochs, or all minutes, of the run are over."""
+        timed = self.settings.max_minutes is not None
+        return self.progress.epoch >= self.settings.num_epochs or (timed and self._part_done >= 1)
+
+    @property
+    def _part_done(self) -> float:
+        """The part (0..1) of the run that is done, by steps or, where a run has a limit of time, by the clock."""
+        by_steps = self.facts.part_done(self.progress) / self.settings.num_epochs
+        minutes = self.settings.max_minutes
+        return by_steps if minutes is None else min(max(by_steps, self.progress.time_elapsed / 60 / minutes), 1.0)
+
     def _train_epoch(self) -> bool:
         """Take the steps of an epoch that are left; False if asked to stop."""
         size, epoch = self.facts.accumulate_steps, self.progress.epoch
@@ -172,7 +200,7 @@ class Trainer:
             self.means.add({"seconds": seconds, "data_seconds": waited})
             self._count(seconds)
             # A single process that was asked to stop takes all others along.
-            if not self.world.all(not self.stop_asked() and not self._is_far_enough):
+            if not self.world.all(not (self.stop_asked() or self._is_far_enough or self._is_complete())):
                 return False
         return True
 
@@ -188,12 +216,14 @@ class Trainer:
                     return
                 (losses.core / len(clips)).backward()
             self.means.add(values)
-        self.optimizer.set_progress(self.facts.part_done(self.progress) / self.settings.num_epochs)
+        self.optimizer.set_progress(self._part_done)
         norm = self.optimizer.clip().item()
         if not math.isfinite(norm):
             self._skip(f"the norm of the gradient is {norm}")
             return
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
         self.means.add({"grad_norm": norm})
         self.progress = replace(self.progress, skipped=0, loss=values["loss"])
         if self.metrics.takes_pictures and _is_due(self.progress.step + 1, self.settings.image_freq):
@@ -208,7 +238,7 @@ class Trainer:
         rng = np.random.default_rng((self.prompts.seed, self.progress.step, number))
         plan = draw_plan(self.prompts, clip.num_frames, rng)
         rows = range(rank * count, (rank + 1) * count)
-        user = SimulatedUser([generator_for(device, *key, _Stream.CLICKS, row) for row in rows])
+        user = self.users(device, (*key, _Stream.CLICKS), rows)
         num_objects = max(self.world.mean([count])[0], 1.0)
         return self.objective(clip, plan, user, num_objects)
 
@@ -272,6 +302,8 @@ class Trainer:
         if self.world.is_main:
             state = training_state(self.model, self.optimizer.optimizer, self.progress, self.facts, means)
             self.checkpoints.save_last(state)
+            if self.average is not None:
+                self.average.save(self.checkpoints.folder / "ema.pt")
 
 
 def _is_due(count: int, frequency: int) -> bool:

@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from i2v.modeling.structures import Prompt
 from i2v.prompting import box_points, random_points_from_errors
+from train.seeding import generator_for
 
 PromptKind = Literal["mask", "click", "box"]
 
@@ -136,6 +138,65 @@ class SimulatedUser:
 
     def _rows(self, masks: Tensor) -> list[tuple[Tensor, torch.Generator]]:
         return list(zip(masks.split(1), self.generators, strict=True))
+
+
+class BatchedUser(SimulatedUser):
+    """The same for all N objects at once, from one generator: many objects take no longer than one.
+
+    First clicks are in the middle of the object with a probability, and anywhere on it else.
+    """
+
+    def __init__(self, generator: torch.Generator, center_click_prob: float = 0.5) -> None:
+        super().__init__([generator])
+        self.center_click_prob = center_click_prob
+
+    def prompt(self, kind: PromptKind, masks: Tensor) -> Prompt:
+        """The first word on masks (N,1,S,S) bool."""
+        if kind == "box":
+            return Prompt.click(*box_points(masks, BOX_NOISE, BOX_NOISE_BOUND, self._generator))
+        if kind == "mask":
+            return Prompt.from_mask(masks.float())
+        points, labels = self._click(masks, torch.zeros_like(masks))
+        shape = (len(masks), 1)
+        central = torch.rand(shape, generator=self._generator, device=masks.device) < self.center_click_prob
+        central &= masks.flatten(2).any(dim=2)
+        return Prompt.click(torch.where(central[..., None], middle_points(masks), points), labels)
+
+    def _click(self, masks: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        return random_points_from_errors(masks, predicted, 1, self._generator)
+
+    @property
+    def _generator(self) -> torch.Generator:
+        return self.generators[0]
+
+
+class PerObjectUsers:
+    """Makes users whose objects have generators of their own."""
+
+    def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser:
+        """A user for the objects ``rows`` of all processes' batches; what it does follows from ``key``."""
+        return SimulatedUser([generator_for(device, *key, row) for row in rows])
+
+
+@dataclass(frozen=True)
+class BatchedUsers:
+    """Makes users that prompt all objects at once."""
+
+    center_click_prob: float = 0.5
+
+    def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser:
+        """A user for the objects ``rows`` of all processes' batches; what it does follows from ``key``."""
+        return BatchedUser(generator_for(device, *key, min(rows)), self.center_click_prob)
+
+
+def middle_points(masks: Tensor) -> Tensor:
+    """A pixel (N,1,2) in the middle of each mask (N,1,S,S) bool: the one with most of the mask around it."""
+    side = masks.shape[-1]
+    around = masks.float()
+    for window in (side // 4 | 1, side // 8 | 1, side // 16 | 1):
+        around = around + 4 * F.avg_pool2d(around, window, 1, window // 2)
+    index = (around * masks).flatten(1).argmax(dim=1, keepdim=True)
+    return torch.stack((index % side, index // side), dim=-1).float()
 
 
 def _draw_num_initial(settings: PromptSettings, rng: np.random.Generator) -> int:

@@ -1,0 +1,332 @@
+"""Clips made of photos with masks: layers in smooth motion, composed as one batch on any device.
+
+A clip has a background, which is a photo whose own object is followed under camera motion, or one whose objects do
+not matter; before it move objects that were cut out of other photos. Letters: B clips, T frames, S side of the model
+image, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from i2v.build_i2v import resolve_device
+from i2v.utils.frame_loader import MEAN, STD
+from train.dataset.photo_library import PhotoLibrary
+from train.dataset.structures import BatchedClip
+from train.seeding import generator_for
+
+WARP_POINTS = 4  # control points of the elastic deformation along each axis
+MAX_ZOOM = 6.0
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How often what happens in a clip, and how much things move; lengths count in half heights of the frame.
+
+    ``in_place``: the object that is followed is part of the background. ``twins``: a layer shows the same object as the
+    one below it; ``relatives``: another of the same category. ``leaves``: a layer moves so far that it leaves the frame
+    and may return. ``min_size``, ``max_size``: square root of a layer's part of the frame.
+    """
+
+    num_layers: int = 3
+    layer_prob: float = 0.6
+    in_place: float = 0.5
+    twins: float = 0.2
+    relatives: float = 0.25
+    leaves: float = 0.2
+    min_size: float = 0.1
+    max_size: float = 0.65
+    speed: float = 0.45
+    camera_speed: float = 0.3
+    zoom: float = 0.3
+    turn: float = 0.35
+    warp: float = 0.05
+    min_area: float = 0.003
+    noise: float = 0.04
+    light: float = 0.3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pictures (B,C,S',S') that are read through sampling grids, with what their affine maps need."""
+
+    pixels: Tensor
+    aspect: Tensor  # (B,)
+    center: Tensor  # (B,2), in half heights of the picture: the point that is put to `position`
+    scale: Tensor  # (B,) half heights of the frame in one of the picture
+
+
+class PhotoClipLoader:
+    """Makes batches of clips, or of single images, from a pack of photos. The same batch for the same seed and number.
+
+    Everything is drawn on the CPU and composed on ``device``, where the photos are kept, too.
+    """
+
+    def __init__(
+        self,
+        pack: str,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        resolution: int = 320,
+        num_frames: int = 4,
+        clips_per_batch: int = 4,
+        images_per_batch: int = 8,
+        image_prob: float = 0.3,
+        max_num_objects: int = 2,
+        steps_per_epoch: int = 1000,
+        device: str | None = None,
+        scene: SceneSettings | None = None,
+    ) -> None:
+        """``pack``: see :class:`PhotoLibrary`. ``image_prob``: that a batch is of single images.
+
+        ``device``: cuda, mps or cpu, ``None`` for the best there is. Raises as :meth:`PhotoLibrary.open` does.
+        """
+        if not 0 <= image_prob <= 1:
+            raise ValueError(f"image_prob: expected a probability between 0 and 1, got {image_prob}")
+        if min(num_frames, clips_per_batch, images_per_batch, max_num_objects, steps_per_epoch) < 1:
+            raise ValueError("num_frames, clips_per_batch, images_per_batch, max_num_objects, steps_per_epoch: below 1")
+        self.library = PhotoLibrary.open(pack).to(resolve_device(device))
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.resolution, self.num_frames = resolution, num_frames
+        self.clips_per_batch, self.images_per_batch, self.image_prob = clips_per_batch, images_per_batch, image_prob
+        self.max_num_objects = max_num_objects
+        self.steps_per_epoch = steps_per_epoch
+        self.scene = scene or SceneSettings()
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
+        """The batches of an epoch from number ``start`` on."""
+        for number in range(start, self.steps_per_epoch):
+            yield self.batch(epoch, number)
+
+    def batch(self, epoch: int, number: int) -> BatchedClip:
+        """Batch ``number`` of an epoch."""
+        # Whether it is of images is the same on all ranks, so that all have the same work.
+        is_image = np.random.default_rng((self.seed, epoch, number)).random() < self.image_prob
+        generator = generator_for(torch.device("cpu"), self.seed, epoch, number, self.rank)
+        num_clips = self.images_per_batch if is_image else self.clips_per_batch
+        composer = SceneComposer(self.library, self.scene, 1 if is_image else self.num_frames, self.resolution)
+        return composer.compose(num_clips, self.max_num_objects, generator)
+
+
+class SceneComposer:
+    """Draws and renders clips of ``num_frames`` square frames of side ``resolution``."""
+
+    def __init__(self, library: PhotoLibrary, scene: SceneSettings, num_frames: int, resolution: int) -> None:
+        self.library, self.scene = library, scene
+        self.num_frames, self.resolution = num_frames, resolution
+        self.device = library.photos.device
+
+    @torch.no_grad()
+    def compose(self, num_clips: int, max_num_objects: int, generator: torch.Generator) -> BatchedClip:
+        """Clips, each with 1 to ``max_num_objects`` objects that show on the first frame."""
+        draw = _Draw(generator, self.device)
+        aspect = torch.exp(draw.uniform((num_clips,), math.log(0.6), math.log(1.9)))
+        frames, masks = self._background(num_clips, aspect, draw)
+        candidates = [masks]
+        previous: Tensor | None = None
+        for number in range(self.scene.num_layers):
+            objects = self._objects(num_clips, previous, draw)
+            pixels, alpha = self._layer(objects, aspect, draw)
+            shown = (draw.uniform((num_clips,)) < (1.0 if number == 0 else self.scene.layer_prob)).float()
+            alpha = alpha * shown[:, None, None, None]
+            frames = frames * (1 - alpha[:, :, None]) + pixels * alpha[:, :, None]
+            candidates = [mask * (1 - alpha) for mask in candidates]
+            candidates.append(alpha)
+            previous = objects
+        frames = self._photometric(frames, draw)
+        rows, clips = self._choose(torch.stack(candidates, dim=1) > 0.5, max_num_objects, draw)
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
+        return BatchedClip(
+            frames=((frames.clamp(0, 1) - mean) / std).transpose(0, 1).contiguous(),
+            masks=rows.transpose(0, 1).contiguous(),
+            video_of=clips,
+            names=tuple(f"clip {number}" for number in range(num_clips)),
+        )
+
+    def _background(self, num_clips: int, aspect: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+        """Frames (B,T,3,S,S) in 0..1, and masks (B,T,S,S) of what is followed on them, empty where nothing is."""
+        library, scene = self.library, self.scene
+        objects = draw.weighted(library.weights, num_clips)
+        photo = library.photo_of[objects]
+        in_place = draw.uniform((num_clips,)) < scene.in_place
+        mask = library.labels[photo] == library.label_of[objects].view(-1, 1, 1)
+        pixels = torch.cat((library.photos[photo].float() / 255, (mask & in_place.view(-1, 1, 1)).float()[:, None]), 1)
+        photo_aspect = library.aspects[photo]
+        if len(library.backgrounds):
+            other = draw.integers(len(library.backgrounds), num_clips)
+            replaced = ~in_place & (draw.uniform((num_clips,)) < 0.5)
+            plain = F.pad(library.backgrounds[other].float() / 255, (0, 0, 0, 0, 0, 1))
+            pixels = torch.where(replaced.view(-1, 1, 1, 1), plain, pixels)
+            photo_aspect = torch.where(replaced, library.background_aspects[other], photo_aspect)
+        # The view is as large as the photo allows, or smaller; small objects are looked at more closely.
+        fit = torch.minimum(torch.ones_like(aspect), photo_aspect / aspect)
+        scale = 1 / (fit * draw.uniform((num_clips,), 0.55, 1.1))
+        wanted = torch.sqrt(0.015 * aspect / (library.areas[objects] * photo_aspect))
+        largest = torch.sqrt(0.4 * aspect / (library.areas[objects] * photo_aspect))
+        closer = torch.minimum(torch.maximum(scale, wanted), torch.maximum(largest, 0.9 / fit))
+        scale = torch.where(in_place, closer, scale).clamp(max=MAX_ZOOM)
+        of_object = torch.stack((library.centers[objects, 0] * photo_aspect, library.centers[objects, 1]), dim=1)
+        room = (1 - 1 / (scale / fit.clamp(min=1e-3)).clamp(min=1)).view(-1, 1)
+        spread = draw.uniform((num_clips, 2), -0.6, 0.6) * torch.stack((aspect, torch.ones_like(aspect)), 1)
+        center = torch.where(in_place.view(-1, 1), of_object + 0.7 * spread / scale.view(-1, 1), spread * room)
+        picture = Picture(pixels, photo_aspect, center, scale)
+        move = self._motion(num_clips, scene.camera_speed, draw)
+        seen = self._render(picture, aspect, torch.zeros_like(move), move, 0.5 * scene.turn, "reflection", draw)
+        return seen[:, :, :3], seen[:, :, 3]
+
+    def _objects(self, num_clips: int, previous: Tensor | None, draw: _Draw) -> Tensor:
+        """An object for a layer of each clip: any, or one like the ``previous`` layer's."""
+        library = self.library
+        fresh = draw.weighted(library.weights, num_clips)
+        if previous is None:
+            return fresh
+        same = library.categories[None] == library.categories[previous][:, None]
+        related = draw.weighted_rows(same * library.weights)
+        chance = draw.uniform((num_clips,))
+        chosen = torch.where(chance < self.scene.twins, previous, fresh)
+        is_relative = (chance >= self.scene.twins) & (chance < self.scene.twins + self.scene.relatives)
+        return torch.where(is_relative, related, chosen)
+
+    def _layer(self, objects: Tensor, aspect: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+        """Pixels (B,T,3,S,S) and opacities (B,T,S,S) of objects that are cut out of their photos."""
+        library, scene, count = self.library, self.scene, len(objects)
+        photo = library.photo_of[objects]
+        mask = (library.labels[photo] == library.label_of[objects].view(-1, 1, 1)).float()[:, None]
+        gain = draw.uniform((count, 3, 1, 1), 0.75, 1.25)
+        pixels = torch.cat(((library.photos[photo].float() / 255 * gain).clamp(0, 1), mask), dim=1)
+        photo_aspect = library.aspects[photo]
+        size = torch.exp(draw.uniform((count,), math.log(scene.min_size), math.log(scene.max_size)))
+        scale = (size * torch.sqrt(aspect / (library.areas[objects] * photo_aspect))).clamp(max=MAX_ZOOM)
+        center = torch.stack((library.centers[objects, 0] * photo_aspect, library.centers[objects, 1]), dim=1)
+        start = draw.uniform((count, 1, 2), -0.8, 0.8) * torch.stack((aspect, torch.ones_like(aspect)), 1)[:, None]
+        leaves = (draw.uniform((count, 1, 1)) < scene.leaves).float()
+        move = self._motion(count, scene.speed, draw) * (1 + 3 * leaves)
+        picture = Picture(pixels, photo_aspect, center, scale)
+        seen = self._render(picture, aspect, start, move, scene.turn, "zeros", draw)
+        return seen[:, :, :3], seen[:, :, 3]
+
+    def _motion(self, count: int, amplitude: float, draw: _Draw) -> Tensor:
+        """Smooth paths (B,T,2) that begin at 0, of all speeds up to the given one."""
+        pace = draw.uniform((count, 1, 1)) ** 1.5
+        return amplitude * pace * draw.paths(count, self.num_frames, 2)
+
+    def _render(
+        self, picture: Picture, aspect: Tensor, start: Tensor, move: Tensor, turn: float, padding: str, draw: _Draw
+    ) -> Tensor:
+        """Read pictures through grids in motion -> (B,T,C,S,S). ``start``, ``move``: places (B,1 or T,2)."""
+        count, steps, side = len(aspect), self.num_frames, self.resolution
+        liveliness = draw.uniform((count, 1, 1)) ** 1.5
+        zoom = torch.exp(self.scene.zoom * liveliness * draw.paths(count, steps, 1))[..., 0]
+        tilt = draw.uniform((count, 1), -turn, turn) + turn * (liveliness * draw.paths(count, steps, 1))[..., 0]
+        flip = torch.where(draw.uniform((count, 1)) < 0.5, -1.0, 1.0)
+        axis = (torch.arange(side, device=self.device) + 0.5) * 2 / side - 1
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        place = torch.stack((x * aspect.view(-1, 1, 1), y.expand(count, -1, -1)), dim=-1)[:, None]
+        place = place - (start + move)[:, :, None, None] + self._warp(count, draw)
+        scale = (picture.scale[:, None] * zoom)[..., None, None]
+        sine, cosine = (f(tilt)[..., None, None] / scale for f in (torch.sin, torch.cos))
+        u = (place[..., 0] * cosine + place[..., 1] * sine) * flip[..., None, None]
+        v = place[..., 1] * cosine - place[..., 0] * sine
+        u = (u + picture.center[:, 0].view(-1, 1, 1, 1)) / picture.aspect.view(-1, 1, 1, 1)
+        v = v + picture.center[:, 1].view(-1, 1, 1, 1)
+        # The frames of a clip below each other are one grid: so no picture has to be copied for each frame.
+        grid = torch.stack((u, v), dim=-1).flatten(1, 2)
+        seen = F.grid_sample(picture.pixels, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+        return seen.unflatten(2, (steps, side)).transpose(1, 2)
+
+    def _warp(self, count: int, draw: _Draw) -> Tensor:
+        """Elastic displacements (B,T,S,S,2) that change smoothly over time."""
+        points = WARP_POINTS * WARP_POINTS * 2
+        strength = self.scene.warp * draw.uniform((count, 1, 1)) ** 1.5
+        controls = strength * (draw.normal((count, 1, points)) + 1.5 * draw.paths(count, self.num_frames, points))
+        controls = controls.view(-1, 2, WARP_POINTS, WARP_POINTS)
+        size = (self.resolution, self.resolution)
+        field = F.interpolate(controls, size=size, mode="bicubic", align_corners=True)
+        return field.unflatten(0, (count, self.num_frames)).movedim(2, -1)
+
+    def _photometric(self, frames: Tensor, draw: _Draw) -> Tensor:
+        """Light that changes over time, blur by a lost resolution, noise; each clip has its own."""
+        count, steps = frames.shape[:2]
+        light = self.scene.light * (draw.normal((count, 1, 2)) * 0.5 + 0.3 * draw.paths(count, steps, 2))
+        gain, bias = torch.exp(light[..., 0]), 0.3 * light[..., 1]
+        mean = frames.mean(dim=(-3, -2, -1), keepdim=True)
+        frames = (frames - mean) * gain[..., None, None, None] + mean + bias[..., None, None, None]
+        tint = draw.uniform((count, 1, 3, 1, 1), 0.85, 1.15)
+        grey = (draw.uniform((count, 1, 1, 1, 1)) < 0.05).float()
+        frames = torch.lerp(frames * tint, frames.mean(dim=2, keepdim=True).expand_as(frames), grey)
+        blurred = F.avg_pool2d(frames.flatten(0, 1), 3, 1, 1)
+        coarse = F.interpolate(F.avg_pool2d(blurred, 2, ceil_mode=True), size=frames.shape[-2:], mode="bilinear")
+        amount = draw.uniform((count, 1, 1, 1, 1)) * (draw.uniform((count, 1, 1, 1, 1)) < 0.5).float()
+        frames = torch.lerp(frames, coarse.unflatten(0, (count, steps)), amount)
+        noise = self.scene.noise * draw.uniform((count, 1, 1, 1, 1)) ** 2
+        return frames + noise * torch.randn(frames.shape, device=self.device, generator=draw.on_device())
+
+    def _choose(self, masks: Tensor, limit: int, draw: _Draw) -> tuple[Tensor, Tensor]:
+        """Of masks (B,K,T,S,S) bool up to ``limit`` a clip that show on its first frame, in random order.
+
+        Returns their masks (N,T,S,S) and clips (N,). Where none shows well, it is the one that shows best.
+        """
+        area = masks[:, :, 0].float().mean(dim=(-2, -1))
+        shows = area >= self.scene.min_area
+        rank = torch.where(shows, 1 + draw.uniform(tuple(area.shape)), area)
+        order = rank.argsort(dim=1, descending=True)[:, :limit]
+        clips = torch.arange(len(masks), device=self.device)[:, None].expand_as(order)
+        wanted = shows.gather(1, order)
+        wanted[:, 0] = True
+        return masks[clips[wanted], order[wanted]], clips[wanted]
+
+
+class _Draw:
+    """Random tensors on a device. Small ones are drawn on the CPU, so that they are the same for every device."""
+
+    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
+        self._generator, self._device = generator, device
+
+    def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Tensor:
+        values = torch.rand(shape, generator=self._generator) * (high - low) + low
+        return values.to(self._device, non_blocking=True)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(self._device, non_blocking=True)
+
+    def integers(self, limit: int, count: int) -> Tensor:
+        return torch.randint(limit, (count,), generator=self._generator).to(self._device, non_blocking=True)
+
+    def weighted(self, weights: Tensor, count: int) -> Tensor:
+        """``count`` indices by their weights (O,)."""
+        edges = weights.double().cumsum(0)
+        chance = torch.rand(count, generator=self._generator, dtype=torch.float64).to(self._device)
+        return torch.searchsorted(edges, chance * edges[-1]).clamp(max=len(weights) - 1)
+
+    def weighted_rows(self, weights: Tensor) -> Tensor:
+        """One index for each row of weights (B,O)."""
+        edges = weights.double().cumsum(1)
+        chance = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(self._device)
+        return torch.searchsorted(edges, chance * edges[:, -1:])[:, 0].clamp(max=weights.shape[1] - 1)
+
+    def paths(self, count: int, steps: int, channels: int) -> Tensor:
+        """Smooth paths (count,steps,channels) that begin at 0 and reach about 1: a drift and a swing."""
+        time = torch.linspace(0, 1, steps).view(1, -1, 1) if steps > 1 else torch.zeros(1, 1, 1)
+        drift = torch.randn((count, 1, channels), generator=self._generator)
+        swing = 0.6 * torch.randn((count, 1, channels), generator=self._generator)
+        phase = 2 * math.pi * torch.rand((count, 1, channels), generator=self._generator)
+        turns = 1.5 * math.pi * (0.5 + torch.rand((count, 1, channels), generator=self._generator))
+        path = drift * time + swing * (torch.sin(turns * time + phase) - torch.sin(phase))
+        return path.to(self._device, non_blocking=True)
+
+    def on_device(self) -> torch.Generator:
+        """A generator of the device's own, for what is large."""
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        return torch.Generator(self._device).manual_seed(seed)

@@ -1,0 +1,134 @@
+"""Pack photos with object masks, and backgrounds, into one file that trains without any other data.
+
+python -m train.scripts.pack_photos --photos DIR [DIR ...] --backgrounds PATH [PATH ...] --output photos.zip
+
+A folder of photos holds JPEGImages/NAME.jpg and Annotations/NAME.png (label images), and may have meta.jsonl with
+lines of {"file", "objects": [{"index", "category"}]}. Backgrounds are pictures, videos, or folders of either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.utils.files import replacing
+from i2v.utils.video import open_source
+from train.dataset.photo_library import INDEX, MAX_SIDE
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def read_photos(folder: Path, min_pixels: int = 16) -> Iterator[tuple[Image.Image, Image.Image, list[dict[str, Any]]]]:
+    """Photos of a folder with their label images and objects. Raises ValueError, naming the file."""
+    categories = read_categories(folder / "meta.jsonl")
+    paths = sorted((folder / "JPEGImages").glob("*.jpg"))
+    if not paths:
+        raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
+    for path in paths:
+        with Image.open(path) as photo, Image.open(folder / "Annotations" / f"{path.stem}.png") as labels:
+            if photo.size != labels.size or labels.mode not in ("P", "L"):
+                raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
+            values = np.array(labels)
+            objects = [
+                describe_object(values == label, int(label), categories.get((path.stem, int(label)), folder.name))
+                for label in np.unique(values)
+                if label not in (0, 255) and (values == label).sum() >= min_pixels
+            ]
+            if objects:
+                yield photo.convert("RGB"), labels.copy(), objects
+
+
+def read_categories(path: Path) -> dict[tuple[str, int], str]:
+    """Category by photo and label, of a file that may be missing."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return {(line["file"], o["index"]): o["category"] for line in lines for o in line.get("objects", ())}
+
+
+def describe_object(mask: np.ndarray, label: int, category: str) -> dict[str, Any]:
+    """What the index says of an object: label, category, center of its box in -1..1, its part of the photo."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    center = [
+        float(columns[0] + columns[-1] + 1) / width - 1,
+        float(rows[0] + rows[-1] + 1) / height - 1,
+    ]
+    return {"label": label, "category": category, "center": center, "area": float(mask.mean())}
+
+
+def read_backgrounds(paths: Sequence[Path], every: int) -> Iterator[Image.Image]:
+    """Pictures, and every n-th frame of videos."""
+    for path in paths:
+        if path.is_dir():
+            yield from read_backgrounds(sorted(path.iterdir()), every)
+        elif path.suffix.lower() in PICTURES:
+            with Image.open(path) as picture:
+                yield picture.convert("RGB")
+        elif path.suffix.lower() in VIDEOS:
+            with open_source(path) as source:
+                for number in range(0, source.num_frames or 0, every):
+                    yield Image.fromarray(source.read(number))
+
+
+def write_pack(args: argparse.Namespace) -> tuple[int, int]:
+    """Write the file; the numbers of photos and backgrounds in it."""
+    index: dict[str, list[dict[str, Any]]] = {"photos": [], "backgrounds": []}
+    size = (args.size, args.size)
+    with replacing(args.output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        found = (entry for folder in args.photos for entry in read_photos(folder))
+        for number, (photo, labels, objects) in enumerate(tqdm(found, unit=" photos", disable=None)):
+            archive.writestr(f"photos/{number}.webp", encode(photo.resize(size, Image.Resampling.LANCZOS), args))
+            data = io.BytesIO()
+            labels.resize(size, Image.Resampling.NEAREST).save(data, "PNG", optimize=True)
+            archive.writestr(f"labels/{number}.png", data.getvalue())
+            index["photos"].append({"aspect": photo.width / photo.height, "objects": objects})
+        for number, picture in enumerate(read_backgrounds(args.backgrounds, args.every)):
+            archive.writestr(f"backgrounds/{number}.webp", encode(picture.resize(size, Image.Resampling.LANCZOS), args))
+            index["backgrounds"].append({"aspect": picture.width / picture.height})
+        archive.writestr(INDEX, json.dumps(index))
+    return len(index["photos"]), len(index["backgrounds"])
+
+
+def encode(picture: Image.Image, args: argparse.Namespace) -> bytes:
+    """A picture as WebP."""
+    data = io.BytesIO()
+    picture.save(data, "WEBP", quality=args.quality, method=4)
+    return data.getvalue()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, nargs="+", required=True)
+    parser.add_argument("--backgrounds", type=Path, nargs="+", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=320, help="side of the packed pictures (default: %(default)s)")
+    parser.add_argument("--quality", type=int, default=72, help="of WebP, 1 to 100 (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=40, help="frames from one background to the next in a video")
+    args = parser.parse_args(argv)
+    if not 16 <= args.size <= MAX_SIDE:
+        parser.error(f"--size: expected 16 to {MAX_SIDE}, got {args.size}")
+    try:
+        photos, backgrounds = write_pack(args)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"pack_photos: error: {error}", file=sys.stderr)
+        return 1
+    size = args.output.stat().st_size
+    print(f"{args.output}: {photos} photos, {backgrounds} backgrounds, {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
