@@ -4,7 +4,9 @@ python tools/baselines.py copy --data_root DIR --output DIR
 python tools/baselines.py flow --data_root DIR --output DIR
 
 copy: an object's first mask on every frame. flow: that mask carried from frame to frame by OpenCV's DIS optical flow.
-flow-fine: the same with flow found at full resolution. The masks are scored by sav_dataset/sav_evaluator.py.
+flow-fine: the same with flow found at full resolution. label-propagation: labels of the most alike places of earlier
+frames, by the features of EfficientNet-Lite0 (ImageNet weights, extra train). The masks are scored by
+sav_dataset/sav_evaluator.py.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from test_pvs.mask_writer import MaskFolder
 from test_pvs.prompts import Target
 from test_pvs.targets import Annotations, frame_names, read_targets
 from test_pvs.tracking import check_targets
+from tools.label_propagation import LabelPropagation
 
 SoftMasks = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -90,6 +93,7 @@ BASELINES: dict[str, Callable[[], Carry]] = {
     "copy": lambda: keep,
     "flow": lambda: FlowWarp("ultrafast"),
     "flow-fine": lambda: FlowWarp("medium", finest_scale=0, refine=False),
+    "label-propagation": LabelPropagation,
 }
 
 
@@ -135,11 +139,12 @@ def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = Fal
         raise ValueError(f"baseline: wanted one of {', '.join(BASELINES)}, got {baseline!r}")
     if dataset.layout.object_folders:
         raise ValueError(f"dataset: wanted one of {', '.join(DATASETS)}, got {dataset.name!r}")
-    carry = BASELINES[baseline]()
+    make_carry = BASELINES[baseline]
+    make_carry()  # whatever is missing shows before anything is written
     pending = [video for video in dataset.videos if overwrite or not (output / video).is_dir()]
     with ThreadPoolExecutor(NUM_WRITERS) as threads:
         for video in tqdm(pending, desc=baseline, unit=" videos"):
-            predict_video(dataset, video, carry, output / video, threads)
+            predict_video(dataset, video, make_carry(), output / video, threads)
 
 
 def make_parser() -> argparse.ArgumentParser:
