@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.overlay import VideoWriter
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 
@@ -57,3 +64,43 @@ def test_the_users_own_settings_stand():
     before, said, after = run(MALLOC_TRIM_THRESHOLD_="131072")
     assert said == "False"
     assert after > before / 2
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2() returns, see `man mallinfo`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33")
+def test_no_memory_is_lost_over_videos(predictor: I2VVideoPredictor, video: np.ndarray, tmp_path: Path) -> None:
+    """What is allocated counts: resident memory goes on holding some of what was freed."""
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        for frame in video:
+            writer.write(frame)
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Mallinfo
+    allocated = []
+    for _ in range(16):
+        with predictor.init_state(tmp_path / "a.mp4") as state:
+            predictor.add_new_points_or_box(state, 0, 1, points=[[19, 19]], labels=[1])
+            assert len(list(predictor.propagate_in_video(state))) == len(video)
+        del state
+        gc.collect()
+        now = mallinfo()
+        allocated.append(now.uordblks + now.hblkhd)
+    assert allocated[-1] - allocated[5] < 1 << 20  # ten videos of 12 frames; one frame at model size has 48 KiB

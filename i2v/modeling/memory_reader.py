@@ -56,9 +56,10 @@ class MemoryReader(RoPEAttention):
             return super().forward(queries, memory.keys, memory.values, memory.num_unplaced, memory.bias)
         heads = self.rotate_queries(self._heads(self.q_proj(queries))) * self.head_dim**-0.5
         maps = self._axis_maps(heads.dtype)
+        # Without strict=True, which PyTorch 2.6 cannot compile.
         averages = [
-            torch.stack([part.to(heads.dtype).average(q, m) for q, m in zip(objects, maps, strict=True)])
-            for objects, part in zip(heads, memory, strict=True)
+            torch.stack([part.to(heads.dtype).average(q, m) for q, m in zip(objects, maps)])  # noqa: B905
+            for objects, part in zip(heads, memory)  # noqa: B905
         ]
         return self._project(torch.stack(averages))
 
