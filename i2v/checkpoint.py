@@ -85,8 +85,8 @@ class StateDictReport:
 
 
 @dataclass(frozen=True)
-class TinySAMReport:
-    """What a start from TinySAM did: model entries set from the file and left fresh, file entries ignored."""
+class StartReport:
+    """What a start from other weights did: model entries set from the file and left fresh, file entries ignored."""
 
     set: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -138,6 +138,17 @@ def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
     )
 
 
+def read_bare_state_dict(path: StrPath, whose: str) -> dict[str, Tensor]:
+    """The state dict of a file that holds nothing else, as `whose` weights are published.
+
+    Raises what `read_checkpoint` does.
+    """
+    content = _read_mapping(path)
+    if not _is_state_dict(content):
+        raise CheckpointError(f"{path}: expected {whose}'s bare state dict, got {_outline(content)}")
+    return content
+
+
 def compare_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> StateDictReport:
     """Compare weights with a model by name, shape and kind; float16 for float32 is the same kind."""
     entries = model.state_dict()
@@ -167,19 +178,17 @@ def load_checkpoint(model: nn.Module, path: StrPath) -> None:
     log.info("loaded %d entries from %s", len(weights), path)
 
 
-def load_tinysam(model: nn.Module, path: StrPath) -> TinySAMReport:
+def load_tinysam(model: nn.Module, path: StrPath) -> StartReport:
     """Start a model's image trunk, prompt encoder and mask decoder from TinySAM's weights (a bare state dict).
 
     Raises what `read_checkpoint` does, and CheckpointError if the file has no entry for the model or one of
     another shape; the model is then unchanged.
     """
-    content = _read_mapping(path)
-    if not _is_state_dict(content):
-        raise CheckpointError(f"{path}: expected TinySAM's bare state dict, got {_outline(content)}")
+    content = read_bare_state_dict(path, "TinySAM")
     entries = model.state_dict()
     renamed = {name: _from_tinysam(name) for name in content}
     weights = {ours: content[name] for name, ours in renamed.items() if ours in entries}
-    report = TinySAMReport(
+    report = StartReport(
         set=tuple(name for name in entries if name in weights),
         fresh=tuple(name for name in entries if name not in weights),
         ignored=tuple(name for name, ours in renamed.items() if ours not in entries),

@@ -118,10 +118,11 @@ def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config:
         composed, settings = compose(_find_config(config), PACKAGE_CONFIGS, parsed)
     if trust_config:
         trust(composed)
-    check_config(composed, PACKAGE_CONFIGS)  # before overrides, which look into constructors
+    allowed = AllowedTargets(PACKAGE_CONFIGS)
+    check_config(composed, allowed)  # before overrides, which look into constructors
     for override in settings:
-        _apply(composed, override)
-    check_config(composed, PACKAGE_CONFIGS)
+        _apply(composed, override, allowed)
+    check_config(composed, allowed)
     OmegaConf.set_struct(composed, True)
     return composed
 
@@ -205,7 +206,7 @@ def _not_found(given: str, is_path: bool) -> str:
     return f"config {given!r} not found; {names}; a file needs a path: ./{near.name if near else given}"
 
 
-def _apply(config: DictConfig, override: Override) -> None:
+def _apply(config: DictConfig, override: Override, allowed: AllowedTargets) -> None:
     published = override.key_or_group
     key = _translate(config, published)
     value = override.value()
@@ -219,7 +220,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     if not (_is_known(config, key) or (override.is_add() and _may_add(config, key))):
         raise ConfigError(f"override {override.input_line!r}: unknown key {published!r}{_near_matches(config, key)}")
     if not is_trusted(config):  # now, as the next override may look into its constructor
-        AllowedTargets(PACKAGE_CONFIGS).check(_nested(key, value))
+        allowed.check(_nested(key, value))
     if override.is_delete():
         _delete(config, key)
     else:

@@ -57,14 +57,14 @@ def is_trusted(config: DictConfig) -> bool:
     return bool(config._get_flag(_TRUSTED))
 
 
-def check_config(config: DictConfig, package_configs: Path) -> None:
+def check_config(config: DictConfig, allowed: AllowedTargets) -> None:
     """Hold a composed config to the rules above, unless it is trusted. Raises ConfigError, which names the key."""
     if is_trusted(config):
         return
     try:
         plain = OmegaConf.to_container(config, resolve=False)
         _Sizes(plain).of(())
-        AllowedTargets(package_configs).check(plain)
+        allowed.check(plain)
     except RecursionError:
         raise ConfigError(
             "the config is nested too deep, or its values refer to one another in too long a chain"

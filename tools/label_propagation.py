@@ -58,7 +58,7 @@ class LabelPropagation:
 
     def _encode(self, frame: NDArray[np.uint8]) -> Tensor:
         """Unit features (C,h*w) of a frame; each stage counts the same."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+        pixels = torch.tensor(frame).permute(2, 0, 1)[None].float()
         pixels = F.interpolate(pixels, (HEIGHT, WIDTH), mode="bilinear", align_corners=False, antialias=True)
         maps = self._trunk.stages(normalize(pixels.round().clamp(0, 255).byte()))
         fine = [F.interpolate(maps[stage], (HEIGHT // 8, WIDTH // 8), mode="bilinear") for stage in STAGES]

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 if not __package__:
@@ -25,20 +24,12 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.build_i2v import build_i2v_video_predictor
+from i2v.cli_args import add_trust_option
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.prompting import box_points, point_from_error_center
 from i2v.utils.files import replacing
-
-
-def annotated_photos(folders: Sequence[Path]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, pixels (H,W,3) and labels (H,W) of all photos. ValueError for folders without any."""
-    for folder in folders:
-        paths = sorted((folder / "JPEGImages").glob("*.jpg"))
-        if not paths:
-            raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
-        for path in paths:
-            with Image.open(path) as photo, Image.open(folder / "Annotations" / f"{path.stem}.png") as labels:
-                yield f"{folder.name}/{path.stem}", np.array(photo.convert("RGB")), np.array(labels)
+from i2v.utils.terminal import printable
+from train.dataset.photo_library import annotated_photos
 
 
 def score_object(predictor: I2VVideoPredictor, photo: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -61,12 +52,13 @@ def score_object(predictor: I2VVideoPredictor, photo: np.ndarray, mask: np.ndarr
 
 def score(predictor: I2VVideoPredictor, folders: Sequence[Path], min_area: float) -> list[dict[str, Any]]:
     """One row for each object of at least ``min_area`` of its photo."""
+    photos = [(folder, photo) for folder in folders for photo in annotated_photos(folder)]
     rows = []
-    for name, photo, labels in tqdm(list(annotated_photos(folders)), unit=" photos", disable=None):
-        for label in (int(value) for value in np.unique(labels) if value not in (0, 255)):
-            mask = labels == label
+    for folder, photo in tqdm(photos, unit=" photos", disable=None):
+        for label, mask in photo.masks().items():
             if mask.mean() >= min_area:
-                rows.append({"photo": name, "label": label} | score_object(predictor, photo, mask))
+                scores = score_object(predictor, np.array(photo.pixels), mask)
+                rows.append({"photo": f"{folder.name}/{photo.name}", "label": label} | scores)
     if not rows:
         raise ValueError(f"no object has {min_area:.1%} of its photo or more")
     return rows
@@ -80,12 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", default="checkpoints/i2v-nano.pt")
     parser.add_argument("--min_area", type=float, default=0.01, help="part of the photo (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores of all objects here, too")
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     try:
-        predictor = build_i2v_video_predictor(args.config, args.checkpoint)
+        predictor = build_i2v_video_predictor(args.config, args.checkpoint, trust_config=args.trust_config)
         rows = score(predictor, args.photos, args.min_area)
     except (ValueError, OSError) as error:
-        print(f"photo_scores: error: {error}", file=sys.stderr)
+        print(f"photo_scores: error: {printable(error)}", file=sys.stderr)
         return 1
     means = {prompt: float(np.mean([row[prompt] for row in rows])) for prompt in ("box", "click")}
     print(f"{len(rows)} objects, mean IoU: box {means['box']:.3f}, click {means['click']:.3f}")

@@ -77,7 +77,7 @@ def check(config: DictConfig) -> None:
 
 def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Trainer:
     """Build all parts of a run, with the weights and the place in the run from which it goes on."""
-    node, scratch = config.trainer, config.scratch
+    node = config.trainer
     torch.backends.cudnn.benchmark = node.cuda.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = node.cuda.allow_tf32
     torch.manual_seed(node.seed_value)
@@ -92,31 +92,17 @@ def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Traine
     rollout = ClipRollout(model.to(world.device), **node.rollout)
     dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)
     objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
-    settings = TrainerSettings(
-        num_epochs=scratch.num_epochs * scratch.phases_per_epoch,
-        seed_value=node.seed_value,
-        accumulate_steps=node.accumulate_steps,
-        freeze_batch_norm=node.freeze_batch_norm,
-        log_freq=node.logging.log_freq,
-        image_freq=node.logging.image_freq,
-        save_steps=node.checkpoint.save_steps,
-        val_epoch_freq=node.val_epoch_freq,
-        max_skipped=node.max_skipped,
-        stop_after=node.stop_after,
-        max_minutes=node.max_minutes,
-    )
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
-    decay = node.ema_decay
-    average = None if decay is None else WeightAverage(model, decay)
+    average = None if node.ema_decay is None else WeightAverage(model, node.ema_decay)
     if average is not None and last is not None:
-        average.resume(checkpoints.folder / "ema.pt")
+        average.resume(checkpoints.average)
     trainer = Trainer(
         objective=world.wrap(objective, node.distributed.find_unused_parameters),
         rollout=rollout,
         loader=loader,
         optimizer=ScheduledOptimizer(model, _optim_settings(config)),
         prompts=build(config, "trainer.prompts"),
-        settings=settings,
+        settings=_trainer_settings(config),
         checkpoints=checkpoints,
         metrics=_metric_log(config, world),
         world=world,
@@ -197,6 +183,23 @@ def _state_to_resume(config: DictConfig, checkpoints: CheckpointFolder) -> Path 
         return checkpoints.last
     other = config.trainer.checkpoint.resume_from
     return None if other is None else Path(other)
+
+
+def _trainer_settings(config: DictConfig) -> TrainerSettings:
+    node, scratch = config.trainer, config.scratch
+    return TrainerSettings(
+        num_epochs=scratch.num_epochs * scratch.phases_per_epoch,
+        seed_value=node.seed_value,
+        accumulate_steps=node.accumulate_steps,
+        freeze_batch_norm=node.freeze_batch_norm,
+        log_freq=node.logging.log_freq,
+        image_freq=node.logging.image_freq,
+        save_steps=node.checkpoint.save_steps,
+        val_epoch_freq=node.val_epoch_freq,
+        max_skipped=node.max_skipped,
+        stop_after=node.stop_after,
+        max_minutes=node.max_minutes,
+    )
 
 
 def _optim_settings(config: DictConfig) -> OptimSettings:

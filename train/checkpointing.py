@@ -96,6 +96,11 @@ class CheckpointFolder:
         """The state to go on from."""
         return self.folder / "checkpoint.pt"
 
+    @property
+    def average(self) -> Path:
+        """The averaged weights, where a run keeps them."""
+        return self.folder / "ema.pt"
+
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Replace the last state."""
         save_atomically(dict(state), self.last)

@@ -149,15 +149,20 @@ def peak_memory(device: torch.device) -> int:
 
 def draw_clip(clip: BatchedClip, masks: Tensor) -> Tensor:
     """A clip's first object (3,H,W) in 0..1: truth above, found masks (T,N,S,S) below, frames side by side."""
-    frames = clip.frames[:, clip.video_of[0]].float()
-    frames = frames * _colour(frames, STD) + _colour(frames, MEAN)
-    rows = [_tint(frames, clip.masks[:, 0], TRUE_COLOUR), _tint(frames, masks[:, 0], FOUND_COLOUR)]
+    frames = denormalize(clip.frames[:, clip.video_of[0]])
+    rows = [tint(frames, clip.masks[:, 0], TRUE_COLOUR), tint(frames, masks[:, 0], FOUND_COLOUR)]
     side = min(PICTURE_SIDE, frames.shape[-1])
     small = [F.interpolate(row, size=(side, side), mode="bilinear", antialias=True) for row in rows]
     return torch.cat([torch.cat(list(row), dim=-1) for row in small], dim=-2).clamp(0, 1).cpu()
 
 
-def _tint(frames: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
+def denormalize(frames: Tensor) -> Tensor:
+    """Normalized frames (...,3,S,S) as pictures: 0..1 but for what augmentations have brought beyond."""
+    frames = frames.float()
+    return frames * _colour(frames, STD) + _colour(frames, MEAN)
+
+
+def tint(frames: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:
     """Frames (T,3,S,S) with masks (T,S,S) laid over them."""
     return torch.where(masks[:, None], 0.5 * frames + 0.5 * _colour(frames, colour), frames)
 

@@ -303,7 +303,7 @@ class Trainer:
             state = training_state(self.model, self.optimizer.optimizer, self.progress, self.facts, means)
             self.checkpoints.save_last(state)
             if self.average is not None:
-                self.average.save(self.checkpoints.folder / "ema.pt")
+                self.average.save(self.checkpoints.average)
 
 
 def _is_due(count: int, frequency: int) -> bool:

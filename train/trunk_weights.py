@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from i2v.checkpoint import CheckpointError
+from i2v.checkpoint import CheckpointError, StartReport, compare_state_dict, read_bare_state_dict
 from i2v.modeling.backbones.efficientnet_lite import EfficientNetLite
 from i2v.modeling.backbones.tfi import TFI
 from i2v.modeling.i2v_model import I2VModel
 
-log = logging.getLogger(__name__)
-
 _CONVOLUTIONS = {"expand_conv": "expand", "depthwise_conv": "depthwise", "project_conv": "project"}
 _NORMS = ("expand", "depthwise", "project")
 _CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
-
-
-@dataclass(frozen=True)
-class TrunkReport:
-    """Entries of the trunk set from the file and left fresh, and entries of the file that the trunk has no use for."""
-
-    set: tuple[str, ...]
-    fresh: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Counts, with the first names of what is fresh or unused."""
-        parts = [f"{len(self.set)} entries set"]
-        for what, names in (("left fresh", self.fresh), ("of the file not used", self.unused)):
-            if names:
-                parts.append(f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}")
-        return "; ".join(parts)
 
 
 def package_file(variant: str) -> Path:
@@ -59,34 +38,26 @@ def package_file(variant: str) -> Path:
     return files[0]
 
 
-def load_efficientnet_lite(trunk: EfficientNetLite, path: Path) -> TrunkReport:
+def load_efficientnet_lite(trunk: EfficientNetLite, path: Path) -> StartReport:
     """Set a trunk's stem and blocks from a file of ImageNet weights; the neck stays as it is.
 
     Raises FileNotFoundError, or CheckpointError for a file that is no such weights or of another variant.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of EfficientNet-Lite weights")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch.load says of a damaged or hostile file
-        raise CheckpointError(f"{path}: cannot be read as PyTorch weights: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: expected a dictionary of tensors, got {type(content).__name__}")
-    found = {trunk_name(name): value for name, value in content.items()}
-    own = trunk.state_dict()
-    taken = {name: value for name, value in found.items() if name in own}
-    wanted = [name for name in own if name.startswith(("stem.", "blocks."))]
-    missing = [name for name in wanted if name not in taken]
-    wrong = [name for name, value in taken.items() if value.shape != own[name].shape]
+    content = read_bare_state_dict(path, "EfficientNet-Lite")
+    renamed = {name: trunk_name(name) for name in content}
+    entries = trunk.state_dict()
+    weights = {ours: content[name] for name, ours in renamed.items() if ours in entries}
+    compared = compare_state_dict(trunk, weights)
+    missing = [name for name in compared.missing if name.startswith(("stem.", "blocks."))]
+    wrong = [mismatch.name for mismatch in compared.mismatched]
     if missing or wrong:
         raise CheckpointError(
             f"{path}: no weights of this variant of EfficientNet-Lite: {len(missing)} entries are missing and "
             f"{len(wrong)} have another shape, such as {[*missing, *wrong][0]}"
         )
-    trunk.load_state_dict(taken, strict=False)
-    fresh = tuple(name for name in own if name not in taken)
-    unused = tuple(name for name in content if trunk_name(name) not in own)
-    return TrunkReport(tuple(taken), fresh, unused)
+    trunk.load_state_dict(weights, strict=False)
+    ignored = tuple(name for name, ours in renamed.items() if ours not in entries)
+    return StartReport(tuple(weights), fresh=compared.missing, ignored=ignored)
 
 
 def trunk_name(name: str) -> str:
@@ -100,7 +71,7 @@ def trunk_name(name: str) -> str:
     return name.replace("_conv_stem.", "stem.c.").replace("_bn0.", "stem.bn.")
 
 
-def start_from_trunk(model: I2VModel, path: Path | None) -> TrunkReport:
+def start_from_trunk(model: I2VModel, path: Path | None) -> StartReport:
     """Load ImageNet weights into a model's trunk, and let the features before any training be those of the trunk.
 
     Projections between the two are orthogonal, and the integration path of TFI passes on what it gets, so that the

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from i2v.checkpoint import load_checkpoint, save_checkpoint
+from i2v.checkpoint import load_checkpoint, read_checkpoint_info, save_checkpoint
 
 WARM_UP_STEPS = 10  # the share of the step n that the average keeps is at most n / (n + 10)
 
@@ -45,8 +45,8 @@ class WeightAverage:
         """Go on from a file that :meth:`save` wrote; without one the average begins with the model's weights."""
         if path.exists():
             load_checkpoint(self.model, path)
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            self._average.n_averaged.fill_(int(content.get("averaged_steps", 1)))
+            steps = read_checkpoint_info(path).metadata.get("averaged_steps", 1)
+            self._average.n_averaged.fill_(int(steps))
 
     def _blend(self, averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:
         steps = float(num_averaged)

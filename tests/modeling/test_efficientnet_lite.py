@@ -84,7 +84,7 @@ def test_features_are_those_of_the_reference() -> None:
         stages = trunk.stages(normalized(pixels(128)))
 
     assert all(name.startswith("neck") for name in report.fresh)
-    assert all(name.startswith(("_conv_head", "_bn1", "_fc")) for name in report.unused)
+    assert all(name.startswith(("_conv_head", "_bn1", "_fc")) for name in report.ignored)
     found = [[s.mean().item(), s.std().item(), s[0, 5, s.shape[2] // 2, s.shape[3] // 3].item()] for s in stages]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(GOLDEN), rtol=1e-3, atol=1e-4)
 
@@ -110,7 +110,7 @@ def test_a_start_from_weights_says_what_was_set(tmp_path: Path) -> None:
 
     report = start_from_trunk(model, tmp_path / "lite0.pth")
 
-    assert len(report.set) == len(state) and report.unused == ("_fc.weight",)
+    assert len(report.set) == len(state) and report.ignored == ("_fc.weight",)
     assert "6 left fresh: neck_lateral.weight" in report.describe()
     torch.testing.assert_close(trunk.blocks[3].depthwise.c.weight, before + 1)
     del state["_blocks.3._bn1.bias"]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tools import photo_scores
-from train.dataset.photo_clips import PhotoClipLoader, SceneComposer, SceneSettings
+from train.dataset.photo_clips import BatchSettings, PhotoClipLoader, SceneComposer, SceneSettings
 from train.dataset.photo_library import PhotoLibrary
 from train.scripts import pack_photos, show_batch
 
@@ -111,7 +111,8 @@ def test_moving_layers_hide_what_is_below_them(pack: Path) -> None:
 def test_a_batch_follows_from_seed_epoch_and_number(pack: Path) -> None:
     def loader(seed: int, **changes: float) -> PhotoClipLoader:
         options = {"resolution": SIDE, "num_frames": 2, "clips_per_batch": 2, "images_per_batch": 3} | changes
-        return PhotoClipLoader(str(pack), seed, device="cpu", steps_per_epoch=6, **options)  # type: ignore[arg-type]
+        batches = BatchSettings(steps_per_epoch=6, **options)  # type: ignore[arg-type]
+        return PhotoClipLoader(str(pack), seed, batches=batches, device="cpu")
 
     whole, tail = list(loader(4).epoch(1)), list(loader(4).epoch(1, start=4))
 

@@ -95,16 +95,22 @@ def test_configs_are_complete_once_their_paths_are_given(name: str, overrides: l
     assert model.image_size == config.scratch.resolution
 
 
-def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
-    work, calls, python = tmp_path / "work", tmp_path / "calls", tmp_path / "python"
-    (work / "cutouts").mkdir(parents=True)
-    write_jpegs(work / "footage", range(2))
+def calls_of_script(script: str, tmp_path: Path, *arguments: str | Path) -> list[list[str]]:
+    """What a training script tells Python, call by call."""
+    calls, python = tmp_path / "calls", tmp_path / "python"
     # Stands for Python: writes down what it is told, an argument a line and an empty line after each call.
     python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" "" >> {calls}\n')
     python.chmod(0o755)
-    script = Path(__file__).parents[2] / "train" / "train_nano.sh"
-    subprocess.run(["sh", script, "videos", work], env={**os.environ, "PYTHON": str(python)}, check=True)
-    *stages, export = (call.splitlines() for call in calls.read_text().removesuffix("\n\n").split("\n\n"))
+    path = Path(__file__).parents[2] / "train" / script
+    subprocess.run(["sh", path, *arguments], env={**os.environ, "PYTHON": str(python)}, check=True)
+    return [call.splitlines() for call in calls.read_text().removesuffix("\n\n").split("\n\n")]
+
+
+def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "cutouts").mkdir(parents=True)
+    write_jpegs(work / "footage", range(2))
+    *stages, export = calls_of_script("train_nano.sh", tmp_path, "videos", work)
     before, done = "local", 0
     for module, overrides in ((call[:4], call[4:]) for call in stages):
         assert module == ["-m", "train.train", "-c", "i2v-nano-train"]
@@ -117,4 +123,20 @@ def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tm
         assert config.trainer.stop_after <= (done if goes_on else 0) + len(loader)
         done = config.trainer.stop_after
     assert len(stages) == 5
+    assert export[:3] == ["-m", "train.scripts.export_checkpoint", before]
+
+
+def test_every_stage_of_the_training_from_photos_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    *stages, export = calls_of_script("train_nano_lite.sh", tmp_path, "photos.zip", tmp_path / "work")
+    before, minutes = "efficientnet_lite", 0.0
+    for module, overrides in ((call[:4], call[4:]) for call in stages):
+        assert module == ["-m", "train.train", "-c", "i2v-nano-lite-train"]
+        config = load_config("i2v-nano-lite-train", overrides)
+        check(config)
+        assert config.trainer.checkpoint.initial == before
+        before = f"{config.launcher.experiment_log_dir}/checkpoints/ema.pt"
+        assert config.data.train.pack == str(Path.cwd() / "photos.zip")
+        minutes += config.trainer.max_minutes
+    assert len(stages) == 2
+    assert minutes == pytest.approx(9)
     assert export[:3] == ["-m", "train.scripts.export_checkpoint", before]

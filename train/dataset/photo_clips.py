@@ -59,8 +59,28 @@ class Picture:
 
     pixels: Tensor
     aspect: Tensor  # (B,)
-    center: Tensor  # (B,2), in half heights of the picture: the point that is put to `position`
+    center: Tensor  # (B,2), in half heights of the picture: the point that motion starts from
     scale: Tensor  # (B,) half heights of the frame in one of the picture
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What batches are like. ``image_prob``: that one is of single images rather than of clips."""
+
+    resolution: int = 320
+    num_frames: int = 4
+    clips_per_batch: int = 4
+    images_per_batch: int = 8
+    image_prob: float = 0.3
+    max_num_objects: int = 2
+    steps_per_epoch: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.image_prob <= 1:
+            raise ValueError(f"image_prob: expected a probability between 0 and 1, got {self.image_prob}")
+        for name in ("num_frames", "clips_per_batch", "images_per_batch", "max_num_objects", "steps_per_epoch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
 class PhotoClipLoader:
@@ -75,49 +95,37 @@ class PhotoClipLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        resolution: int = 320,
-        num_frames: int = 4,
-        clips_per_batch: int = 4,
-        images_per_batch: int = 8,
-        image_prob: float = 0.3,
-        max_num_objects: int = 2,
-        steps_per_epoch: int = 1000,
+        batches: BatchSettings | None = None,
         device: str | None = None,
         scene: SceneSettings | None = None,
     ) -> None:
-        """``pack``: see :class:`PhotoLibrary`. ``image_prob``: that a batch is of single images.
+        """``pack``: see :class:`PhotoLibrary`. ``world_size`` changes nothing: each rank draws for itself.
 
         ``device``: cuda, mps or cpu, ``None`` for the best there is. Raises as :meth:`PhotoLibrary.open` does.
         """
-        if not 0 <= image_prob <= 1:
-            raise ValueError(f"image_prob: expected a probability between 0 and 1, got {image_prob}")
-        if min(num_frames, clips_per_batch, images_per_batch, max_num_objects, steps_per_epoch) < 1:
-            raise ValueError("num_frames, clips_per_batch, images_per_batch, max_num_objects, steps_per_epoch: below 1")
         self.library = PhotoLibrary.open(pack).to(resolve_device(device))
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.resolution, self.num_frames = resolution, num_frames
-        self.clips_per_batch, self.images_per_batch, self.image_prob = clips_per_batch, images_per_batch, image_prob
-        self.max_num_objects = max_num_objects
-        self.steps_per_epoch = steps_per_epoch
+        self.seed, self.rank = seed, rank
+        self.batches = batches or BatchSettings()
         self.scene = scene or SceneSettings()
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return self.steps_per_epoch
+        return self.batches.steps_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
         """The batches of an epoch from number ``start`` on."""
-        for number in range(start, self.steps_per_epoch):
+        for number in range(start, len(self)):
             yield self.batch(epoch, number)
 
     def batch(self, epoch: int, number: int) -> BatchedClip:
         """Batch ``number`` of an epoch."""
+        batches = self.batches
         # Whether it is of images is the same on all ranks, so that all have the same work.
-        is_image = np.random.default_rng((self.seed, epoch, number)).random() < self.image_prob
+        is_image = np.random.default_rng((self.seed, epoch, number)).random() < batches.image_prob
         generator = generator_for(torch.device("cpu"), self.seed, epoch, number, self.rank)
-        num_clips = self.images_per_batch if is_image else self.clips_per_batch
-        composer = SceneComposer(self.library, self.scene, 1 if is_image else self.num_frames, self.resolution)
-        return composer.compose(num_clips, self.max_num_objects, generator)
+        num_clips = batches.images_per_batch if is_image else batches.clips_per_batch
+        composer = SceneComposer(self.library, self.scene, 1 if is_image else batches.num_frames, batches.resolution)
+        return composer.compose(num_clips, batches.max_num_objects, generator)
 
 
 class SceneComposer:

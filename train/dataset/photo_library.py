@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,38 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 INDEX = "index.json"
 MAX_SIDE = 1024  # of packed pictures
+
+
+@dataclass(frozen=True)
+class AnnotatedPhoto:
+    """A photo (RGB) with a label image of its size: 0 is background, 255 void, other values are objects."""
+
+    name: str
+    pixels: Image.Image
+    labels: Image.Image
+
+    def masks(self) -> dict[int, NDArray[np.bool_]]:
+        """The mask (H,W) of every object, by label."""
+        values = np.array(self.labels)
+        return {int(label): values == label for label in np.unique(values) if label not in (0, 255)}
+
+
+def annotated_photos(folder: Path) -> Iterator[AnnotatedPhoto]:
+    """The photos JPEGImages/NAME.jpg of a folder with Annotations/NAME.png. Raises ValueError, naming the file."""
+    paths = sorted((folder / "JPEGImages").glob("*.jpg"))
+    if not paths:
+        raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
+    for path in paths:
+        with Image.open(path) as photo, Image.open(folder / "Annotations" / f"{path.stem}.png") as labels:
+            if photo.size != labels.size or labels.mode not in ("P", "L"):
+                raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
+            yield AnnotatedPhoto(path.stem, photo.convert("RGB"), labels.copy())
 
 
 @dataclass(frozen=True)

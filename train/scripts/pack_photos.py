@@ -22,31 +22,25 @@ from PIL import Image
 from tqdm import tqdm
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import printable
 from i2v.utils.video import open_source
-from train.dataset.photo_library import INDEX, MAX_SIDE
+from train.dataset.photo_library import INDEX, MAX_SIDE, AnnotatedPhoto, annotated_photos
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
-def read_photos(folder: Path, min_pixels: int = 16) -> Iterator[tuple[Image.Image, Image.Image, list[dict[str, Any]]]]:
-    """Photos of a folder with their label images and objects. Raises ValueError, naming the file."""
+def read_photos(folder: Path, min_pixels: int = 16) -> Iterator[tuple[AnnotatedPhoto, list[dict[str, Any]]]]:
+    """Photos of a folder that have objects, and what the index says of these. Raises ValueError, naming the file."""
     categories = read_categories(folder / "meta.jsonl")
-    paths = sorted((folder / "JPEGImages").glob("*.jpg"))
-    if not paths:
-        raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
-    for path in paths:
-        with Image.open(path) as photo, Image.open(folder / "Annotations" / f"{path.stem}.png") as labels:
-            if photo.size != labels.size or labels.mode not in ("P", "L"):
-                raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
-            values = np.array(labels)
-            objects = [
-                describe_object(values == label, int(label), categories.get((path.stem, int(label)), folder.name))
-                for label in np.unique(values)
-                if label not in (0, 255) and (values == label).sum() >= min_pixels
-            ]
-            if objects:
-                yield photo.convert("RGB"), labels.copy(), objects
+    for photo in annotated_photos(folder):
+        objects = [
+            describe_object(mask, label, categories.get((photo.name, label), folder.name))
+            for label, mask in photo.masks().items()
+            if mask.sum() >= min_pixels
+        ]
+        if objects:
+            yield photo, objects
 
 
 def read_categories(path: Path) -> dict[tuple[str, int], str]:
@@ -88,12 +82,12 @@ def write_pack(args: argparse.Namespace) -> tuple[int, int]:
     size = (args.size, args.size)
     with replacing(args.output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         found = (entry for folder in args.photos for entry in read_photos(folder))
-        for number, (photo, labels, objects) in enumerate(tqdm(found, unit=" photos", disable=None)):
-            archive.writestr(f"photos/{number}.webp", encode(photo.resize(size, Image.Resampling.LANCZOS), args))
+        for number, (photo, objects) in enumerate(tqdm(found, unit=" photos", disable=None)):
+            archive.writestr(f"photos/{number}.webp", encode(photo.pixels.resize(size, Image.Resampling.LANCZOS), args))
             data = io.BytesIO()
-            labels.resize(size, Image.Resampling.NEAREST).save(data, "PNG", optimize=True)
+            photo.labels.resize(size, Image.Resampling.NEAREST).save(data, "PNG", optimize=True)
             archive.writestr(f"labels/{number}.png", data.getvalue())
-            index["photos"].append({"aspect": photo.width / photo.height, "objects": objects})
+            index["photos"].append({"aspect": photo.pixels.width / photo.pixels.height, "objects": objects})
         for number, picture in enumerate(read_backgrounds(args.backgrounds, args.every)):
             archive.writestr(f"backgrounds/{number}.webp", encode(picture.resize(size, Image.Resampling.LANCZOS), args))
             index["backgrounds"].append({"aspect": picture.width / picture.height})
@@ -123,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         photos, backgrounds = write_pack(args)
     except (OSError, ValueError, KeyError) as error:
-        print(f"pack_photos: error: {error}", file=sys.stderr)
+        print(f"pack_photos: error: {printable(error)}", file=sys.stderr)
         return 1
     size = args.output.stat().st_size
     print(f"{args.output}: {photos} photos, {backgrounds} backgrounds, {size / 2**20:.1f} MiB")

@@ -15,26 +15,26 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, load_config
 from i2v.utils.files import replacing
-from i2v.utils.frame_loader import MEAN, STD
+from i2v.utils.terminal import printable
 from train.build import build
 from train.dataset.structures import BatchedClip
+from train.metrics import TRUE_COLOUR, denormalize, tint
 
 SIDE = 128  # pixels of a frame
-COLOUR = (1.0, 0.15, 0.15)
 MAX_ROWS = 48  # objects in a picture
 
 
 def draw_batch(batch: BatchedClip) -> Tensor:
     """The frames of every object with its mask, one row each: (3,H,W) uint8."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    colour = torch.tensor(COLOUR).view(3, 1, 1)
     rows = []
     for number, clip in enumerate(batch.video_of.tolist()[:MAX_ROWS]):
-        frames = F.interpolate((batch.frames[:, clip].cpu() * std + mean).clamp(0, 1), size=(SIDE, SIDE), mode="area")
-        mask = F.interpolate(batch.masks[:, number, None].float().cpu(), size=(SIDE, SIDE), mode="area")
-        rows.append(torch.cat(list(torch.lerp(frames, colour.expand_as(frames), 0.5 * mask)), dim=2))
+        frames = denormalize(batch.frames[:, clip].cpu()).clamp(0, 1)
+        row = tint(frames, batch.masks[:, number].cpu(), TRUE_COLOUR)
+        small = F.interpolate(row, size=(SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
+        rows.append(torch.cat(list(small), dim=2))
     return (torch.cat(rows, dim=1) * 255).round().byte()
 
 
@@ -45,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--output", type=Path, default=Path("batch.png"))
     parser.add_argument("--batches", type=int, default=1, help="below each other (default: %(default)s)")
+    add_trust_option(parser)
     args = parser.parse_intermixed_args(argv)
     try:
-        config = load_config(args.config, args.overrides)
+        config = load_config(args.config, args.overrides, args.trust_config)
         loader = build(config, "data.train", seed=config.trainer.seed_value, rank=0, world_size=1)
         pictures = [draw_batch(batch) for batch, _ in zip(loader.epoch(0), range(args.batches), strict=False)]
     except (ConfigError, OSError, ValueError) as error:
-        print(f"show_batch: error: {error}", file=sys.stderr)
+        print(f"show_batch: error: {printable(error)}", file=sys.stderr)
         return 2
     width = max(picture.shape[2] for picture in pictures)
     whole = torch.cat([F.pad(picture, (0, width - picture.shape[2])) for picture in pictures], dim=1)
