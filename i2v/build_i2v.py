@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from i2v.checkpoint import StrPath, load_checkpoint
 from i2v.compiling import compile_model
-from i2v.config import ConfigError, ConfigLike, load_config
+from i2v.config import ConfigLike, instantiate, load_config
 from i2v.host_memory import keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
 
@@ -45,11 +42,12 @@ def build_i2v(
     apply_postprocessing: bool = True,
     *,
     config_file: ConfigLike | None = None,
+    trust_config: bool = False,
 ) -> I2VModel:
     """Build the model that a config describes.
 
-    `config` and `hydra_overrides_extra` are what `i2v.config.load_config` takes; `config_file` is the
-    published name of `config`. Without `ckpt_path` the weights are random. `device` is CUDA, else MPS, else
+    `config`, `hydra_overrides_extra` and `trust_config` are what `i2v.config.load_config` takes; `config_file` is
+    the published name of `config`. Without `ckpt_path` the weights are random. `device` is CUDA, else MPS, else
     the CPU unless given. `mode` is "eval" or "train". `apply_postprocessing` sets the published
     post-processing of masks, over the config's values and under `hydra_overrides_extra`.
 
@@ -58,7 +56,7 @@ def build_i2v(
     unavailable device.
     """
     built_in = MODEL_POSTPROCESSING if apply_postprocessing else ()
-    composed = _compose(config, config_file, built_in, hydra_overrides_extra)
+    composed = _compose(config, config_file, built_in, hydra_overrides_extra, trust_config)
     return _build_model(composed, ckpt_path, resolve_device(device), mode)
 
 
@@ -74,6 +72,7 @@ def build_i2v_video_predictor(
     compile: bool = False,
     tf32: bool = False,
     config_file: ConfigLike | None = None,
+    trust_config: bool = False,
 ) -> I2VVideoPredictor:
     """Build a predictor: the model of `build_i2v`, which see for the arguments, and sessions over videos.
 
@@ -85,10 +84,10 @@ def build_i2v_video_predictor(
     On a CPU the process keeps up to a gigabyte of freed memory, see `i2v.host_memory`.
     """
     built_in = PREDICTOR_POSTPROCESSING if apply_postprocessing else ()
-    composed = _compose(config, config_file, built_in, hydra_overrides_extra)
+    composed = _compose(config, config_file, built_in, hydra_overrides_extra, trust_config)
     where = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, where)
-    settings = _build_node(composed, "predictor")
+    settings = instantiate(composed, "predictor")
     model = _build_model(composed, ckpt_path, where, mode)
     if compile:
         compile_model(model)
@@ -123,32 +122,27 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
 
 
 def _compose(
-    config: ConfigLike | None, config_file: ConfigLike | None, built_in: Sequence[str], extra: Sequence[str]
+    config: ConfigLike | None,
+    config_file: ConfigLike | None,
+    built_in: Sequence[str],
+    extra: Sequence[str],
+    trust_config: bool,
 ) -> DictConfig:
     given = config_file if config is None else config
     if given is None or (config is not None and config_file is not None):
         raise TypeError("expected one config, as `config` or by its published name `config_file`")
     if isinstance(extra, str):
         raise TypeError(f"hydra_overrides_extra: expected a list of strings, got the string {extra!r}")
-    return load_config(given, [*built_in, *extra])
+    return load_config(given, [*built_in, *extra], trust_config)
 
 
 def _build_model(config: DictConfig, ckpt_path: StrPath | None, device: torch.device, mode: str) -> I2VModel:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode: expected 'eval' or 'train', got {mode!r}")
-    model: I2VModel = _build_node(config, "model")
+    model: I2VModel = instantiate(config, "model")
     # Weights come first: entering eval mode and moving may keep tables that are made from them.
     if ckpt_path is None:
         log.warning("no checkpoint was given: the weights of the model are random")
     else:
         load_checkpoint(model, ckpt_path)
     return model.train(mode == "train").to(device)
-
-
-def _build_node(config: DictConfig, name: str) -> Any:
-    if name not in config:
-        raise ConfigError(f"the config has no node {name!r}, only {', '.join(map(str, config))}")
-    try:
-        return instantiate(config[name], _convert_="all")
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"cannot build the node {name!r} of the config: {error}") from error

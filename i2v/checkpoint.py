@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from i2v.download import DownloadError, fetch
 from i2v.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -113,16 +114,17 @@ class CheckpointInfo:
 
 
 def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file or URL, on the CPU and possibly mapped from the file.
+    """The state dict of a checkpoint file or https address, on the CPU and possibly mapped from the file.
 
-    Raises FileNotFoundError for a missing file and CheckpointError for one that is not a checkpoint, is
-    damaged, is laid out differently or could only be read by running code.
+    An address may end in `#sha256=` and the checksum that the file must have, see `i2v.download.fetch`. Raises
+    FileNotFoundError for a missing file and CheckpointError for one that is not a checkpoint, is damaged, is laid out
+    differently, could only be read by running code, or cannot be fetched.
     """
     return _state_dict(_read_mapping(path), path)
 
 
 def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
-    """A summary of a checkpoint file or URL; raises what `read_checkpoint` does."""
+    """A summary of a checkpoint file or address; raises what `read_checkpoint` does."""
     content = _read_mapping(path)
     weights = _state_dict(content, path)
     beside = {str(key): value for key, value in content.items() if key != "model"}
@@ -151,7 +153,7 @@ def compare_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> State
 
 
 def load_checkpoint(model: nn.Module, path: StrPath) -> None:
-    """Load a checkpoint file or URL into a model, every entry of both; values take the model's dtypes.
+    """Load a checkpoint file or address into a model, every entry of both; values take the model's dtypes.
 
     Raises what `read_checkpoint` does, and CheckpointError if an entry is missing, left over or of another
     shape; the model is then unchanged.
@@ -233,11 +235,10 @@ def _read_mapping(path: StrPath) -> dict[Any, Any]:
 def _local(path: StrPath) -> Path:
     if "://" not in os.fspath(path):
         return Path(path)
-    from iopath.common.file_io import HTTPURLHandler, PathManager
-
-    manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
-    return Path(manager.get_local_path(os.fspath(path)))
+    try:
+        return fetch(os.fspath(path))
+    except DownloadError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _head(file: Path) -> bytes:

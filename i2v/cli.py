@@ -10,11 +10,12 @@ import functools
 import hashlib
 import itertools
 import logging
+import re
 import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from i2v.overlay import UserPrompt
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
 from i2v.utils.files import interrupts_deferred
+from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from i2v.inference_state import InferenceState
     from i2v.utils.frame_source import FrameSource
 
+_LONGEST_CLAIM = 200  # characters shown of what a checkpoint says of itself
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C: 128 + SIGINT
 # Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
 UNTRAINED_DEMO = ("model.image_size=128",)
@@ -62,10 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except FAILURES as error:
         if verbose:
-            traceback.print_exc()
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"i2v: error: {text}", file=sys.stderr)
+            print(printable_lines(traceback.format_exc()), file=sys.stderr)
+        print(f"i2v: error: {printable(error) or type(error).__name__}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _say(text: str) -> None:
+    print(printable(text), flush=True)
 
 
 def build_i2v_video_predictor(*args: Any, **kwargs: Any) -> I2VVideoPredictor:
@@ -83,11 +89,9 @@ def open_source(video: Path | NDArray[np.uint8]) -> FrameSource:
 
 
 def _configure_logging(verbose: bool) -> None:
-    handler = logging.StreamHandler()
+    handler = log_to_stderr(logging.INFO if verbose else logging.WARNING, "i2v: %(levelname)s: %(message)s")
     # The builder, too, warns of random weights; one line about them, that of the command, is enough.
     handler.addFilter(lambda record: verbose or record.name != "i2v.build_i2v")
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, handlers=[handler], format="i2v: %(levelname)s: %(message)s")
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class _Run:
     model: ModelChoice
     device: str | None
     overrides: tuple[str, ...] = ()
+    trust_config: bool = False
     direction: str = "forward"
     max_frames: int | None = None
 
@@ -114,6 +119,7 @@ def _track(args: Namespace) -> int:
         model=choose_model(args.config, args.checkpoint),
         device=args.device,
         overrides=tuple(args.overrides),
+        trust_config=args.trust_config,
         direction=args.direction,
         max_frames=args.max_frames,
     )
@@ -130,9 +136,9 @@ def _annotate(args: Namespace) -> int:
         raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
 
     def build() -> I2VVideoPredictor:
-        return _build(choose_model(args.config, args.checkpoint), args.device, args.overrides)
+        return _build(choose_model(args.config, args.checkpoint), args.device, args.overrides, args.trust_config)
 
-    return annotate(args, build, functools.partial(print, flush=True))
+    return annotate(args, build, _say)
 
 
 def _demo(args: Namespace) -> int:
@@ -150,6 +156,7 @@ def _demo(args: Namespace) -> int:
         model=model,
         device=args.device,
         overrides=() if model.checkpoint else UNTRAINED_DEMO,
+        trust_config=args.trust_config,
     )
     results = _perform(run)
     if clip is not None:
@@ -174,7 +181,7 @@ def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
     obj_ids = [prompt.obj_id for prompt in run.prompts]
     ResultFolder(run.out, obj_ids, run.overwrite)  # refuses a bad folder before the model is loaded
-    predictor = _build(run.model, run.device, run.overrides)
+    predictor = _build(run.model, run.device, run.overrides, run.trust_config)
     state = predictor.init_state(run.video)
     # The overlay lags behind the model: with a reader of its own, none of the two makes the other seek.
     with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
@@ -187,7 +194,7 @@ def _perform(run: _Run) -> ResultFolder:
     return results
 
 
-def _build(model: ModelChoice, device: str | None, overrides: Sequence[str]) -> I2VVideoPredictor:
+def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], trust_config: bool) -> I2VVideoPredictor:
     """Say which model it is, where that was not told, and build it."""
     if model.checkpoint is None:
         warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
@@ -195,7 +202,11 @@ def _build(model: ModelChoice, device: str | None, overrides: Sequence[str]) -> 
     elif model.is_nano:
         print("i2v: using i2v-nano, the small model that comes with i2v; --checkpoint takes another", file=sys.stderr)
     return build_i2v_video_predictor(
-        model.config, ckpt_path=model.checkpoint, device=device, hydra_overrides_extra=list(overrides)
+        model.config,
+        ckpt_path=model.checkpoint,
+        device=device,
+        hydra_overrides_extra=list(overrides),
+        trust_config=trust_config,
     )
 
 
@@ -286,12 +297,12 @@ def _follow(
 def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
     count = len(results.frames)
     if stopped:
-        kept = f"{count} finished frames are kept in {results.folder}" if count else "no frame was finished"
+        kept = f"{count} finished frames are kept in {printable(results.folder)}" if count else "no frame was finished"
         print(f"i2v: stopped: {kept}", file=sys.stderr)
         return
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")
     for name in ("masks", "masks.json", "overlay.mp4", "contact_sheet.png"):
-        print(f"  {results.folder / name}")
+        print(f"  {printable(results.folder / name)}")
 
 
 def _propagate(
@@ -330,8 +341,9 @@ def _info(args: Namespace) -> int:
     from i2v.checkpoint import compare_state_dict, read_checkpoint, read_checkpoint_info
 
     info = read_checkpoint_info(args.checkpoint)
-    config = args.config or config_of(info.metadata)
-    report = compare_state_dict(build_i2v(config, device="cpu"), read_checkpoint(args.checkpoint))
+    config = args.config or config_of(args.checkpoint, info.metadata)
+    model = build_i2v(config, device="cpu", trust_config=args.trust_config)
+    report = compare_state_dict(model, read_checkpoint(args.checkpoint))
     facts = {
         "file": args.checkpoint,
         "size": f"{args.checkpoint.stat().st_size:,} bytes",
@@ -339,13 +351,20 @@ def _info(args: Namespace) -> int:
         "entries": f"{info.num_entries:,}",
         "numbers": f"{info.num_values:,}",
         "dtypes": ", ".join(info.dtypes),
-        **info.metadata,
         "also holds": ", ".join(info.other_keys) or "nothing",
         "fits": f"{config}: {'yes' if report.fits else 'no'}; {report.describe()}",
     }
-    for name, fact in facts.items():
-        print(f"{name:<12}{fact}")
+    for name, fact in (*facts.items(), *_claims(info.metadata, facts)):
+        print(f"{name:<12}{printable(fact)}")
     return 0 if report.fits else 1
+
+
+def _claims(metadata: Mapping[str, str | int | float], facts: Container[str]) -> Iterator[tuple[str, object]]:
+    """What a file says of itself. A name that could pass for one of our facts, or for more than a name, is quoted."""
+    for name, claim in metadata.items():
+        is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name, re.ASCII) and name not in facts
+        text = " ".join(str(claim).split())  # many spaces could reach into the next line of a terminal
+        yield (name if is_plain else repr(printable(name, _LONGEST_CLAIM))), printable(text, _LONGEST_CLAIM)
 
 
 def _sha256(path: Path) -> str:

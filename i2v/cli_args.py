@@ -12,6 +12,8 @@ from typing import NoReturn
 from i2v import __version__
 from i2v.overlay import UserPrompt
 
+TRUST = "--trust-config"
+
 
 class UsageError(ValueError):
     """The command line itself is wrong."""
@@ -47,6 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="track an object in a rendered clip", allow_abbrev=False))
     _add_info(commands.add_parser("info", help="say what a checkpoint holds", allow_abbrev=False))
     return parser
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """The option by which a user vouches for a config: every command that takes a config has it under this name."""
+    text = "let the config name any class and function, which then run: as you would trust a program"
+    parser.add_argument(TRUST, action="store_true", help=text)
 
 
 def _add_track(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +105,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     parser.description = "Say what a checkpoint holds; exit 0 if it fits the config, 1 if not."
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     parser.add_argument("--config", metavar="NAME", help="default: the one that the checkpoint is for, or i2v-infer")
+    add_trust_option(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
 
 
@@ -108,7 +117,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="NAME", help="default: i2v-nano-infer, with a checkpoint the one it is for")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights; default: those of i2v-nano, the small model")
+    add_trust_option(parser)
+    checkpoint = "weights, a file or an https address; default: those of i2v-nano, the small model"
+    parser.add_argument("--checkpoint", metavar="FILE", help=checkpoint)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best there is")
     parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
 

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import copy
 import difflib
+import filecmp
 import inspect
 import logging
 import os
 import pkgutil
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+import hydra.utils
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+
+from i2v.config_files import ConfigError, compose, hydra_lock
+from i2v.config_trust import AllowedTargets, check_config, check_resolved, is_trusted, trust
+
+__all__ = ["ConfigError", "ConfigLike", "available_configs", "instantiate", "load_config", "packaged_name"]
 
 log = logging.getLogger(__name__)
 
@@ -88,28 +89,24 @@ _FIXED_KEYS: dict[str, tuple[Any, ...]] = {
     "model.compile_image_encoder": (False,),
 }
 
-# Hydra fills its registries on first use without a lock of its own.
-_hydra_lock = threading.Lock()
 
-
-class ConfigError(ValueError):
-    """A config or an override that cannot be used; the message names the file or the key."""
-
-
-def load_config(config: ConfigLike, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config: bool = False) -> DictConfig:
     """Compose a config and apply overrides, the last one of a key winning.
 
-    `config` is a name ("i2v-infer"), a path to a YAML file with or without its suffix, or a composed config,
-    which is copied. A relative path is looked up from the working directory first, then, where it is a bare
-    name or ends a path like `configs/NAME`, among the configs of this package. A YAML file's `defaults` may
-    name this package's groups (`model: i2v`).
+    `config` is the name of a config of this package ("i2v-infer"), a path to a YAML file with or without its suffix,
+    or a composed config, which is copied. A path has a separator ("./mine.yaml"): a bare name never means a file of
+    the working directory. Where there is no file, the published paths `configs/NAME` and `i2v/configs/NAME` mean this
+    package's. A YAML file's `defaults` may name this package's groups (`model: i2v`), and files below its own folder.
 
     `overrides` follow Hydra's grammar: `KEY=VALUE` and `++KEY=VALUE` set a key that the config has or that
     the constructor it belongs to takes, `+KEY=VALUE` may also add one to a plain mapping, `~KEY` removes one
     and `GROUP@NODE=NAME` chooses another file. Keys of the published SAM-I2V configs are translated.
 
+    What a config may name is bounded, see `i2v.config_trust`. `trust_config` says that it and the overrides are as good
+    as a program of the caller's: any `_target_` and any resolver is then allowed. That holds for copies, too.
+
     The result is a struct with interpolations left to resolve. Raises FileNotFoundError if there is no such
-    config and ConfigError for a bad file, an unknown key or a bad value.
+    config and ConfigError for a bad file, an unknown key, a bad value or what only a trusted config may name.
     """
     # `${grid:SIDE}` is the side of the feature map of a square image, as the model's YAML files use it.
     OmegaConf.register_new_resolver("grid", lambda side: int(side) // FEATURE_STRIDE, replace=True)
@@ -118,11 +115,36 @@ def load_config(config: ConfigLike, overrides: Sequence[str] = ()) -> DictConfig
         composed, settings = copy.deepcopy(config), parsed
         OmegaConf.set_readonly(composed, False)
     else:
-        composed, settings = _compose(_find_config(config), parsed)
+        composed, settings = compose(_find_config(config), PACKAGE_CONFIGS, parsed)
+    if trust_config:
+        trust(composed)
+    check_config(composed, PACKAGE_CONFIGS)  # before overrides, which look into constructors
     for override in settings:
         _apply(composed, override)
+    check_config(composed, PACKAGE_CONFIGS)
     OmegaConf.set_struct(composed, True)
     return composed
+
+
+def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
+    """Build the object that a node of a config describes, with `arguments` over those of the node.
+
+    Raises ConfigError, which names the node, if there is none, if it names what only a trusted config may, or if
+    building it fails.
+    """
+    try:
+        node = OmegaConf.select(config, key)
+        if node is None:
+            raise ConfigError(f"the config has no node {key!r}, only {', '.join(map(str, config))}")
+        plain = _nested(key, OmegaConf.to_container(node, resolve=True))
+        # What is checked here is what is built: plain values, in which nothing is left to be looked up.
+        check_resolved(plain)
+        if not is_trusted(config):
+            AllowedTargets(PACKAGE_CONFIGS).check(plain)
+        alone = OmegaConf.create(plain, flags={"allow_objects": True})
+        return hydra.utils.instantiate(OmegaConf.select(alone, key), _convert_="all", **arguments)
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"cannot build the node {key!r} of the config: {error}") from error
 
 
 def available_configs() -> list[str]:
@@ -130,12 +152,20 @@ def available_configs() -> list[str]:
     return sorted(path.stem for path in PACKAGE_CONFIGS.glob("*.yaml"))
 
 
+def packaged_name(config: str | os.PathLike[str]) -> str | None:
+    """The name of the config of this package that is meant; None for a file of the user's. Raises as `load_config`."""
+    path = _find_config(config)
+    return path.stem if path.parent == PACKAGE_CONFIGS else None
+
+
 def _parse(line: str) -> Override:
     try:
-        with _hydra_lock:
+        with hydra_lock:
             override = OverridesParser.create().parse_override(line)
     except HydraException as error:
         raise ConfigError(f"cannot read the override {line!r}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"cannot read the override {line[:40]!r}...: it is nested too deep") from None
     if override.is_sweep_override():
         raise ConfigError(f"override {line!r}: expected one value, got a sweep over several")
     return override
@@ -143,48 +173,36 @@ def _parse(line: str) -> Override:
 
 def _find_config(config: str | os.PathLike[str]) -> Path:
     given = os.path.expanduser(os.fspath(config))
-    places = [Path.cwd() / given]
     relative = PurePath(os.path.normpath(given))
     folders = [part for part in relative.parts[:-1] if part != ".."]
-    if not relative.is_absolute() and folders in ([], ["configs"], ["i2v", "configs"]):
-        places.append(PACKAGE_CONFIGS / relative.name)
-    tried = [path for place in places for path in (place, place.with_name(f"{place.name}.yaml"))]
-    for path in tried:
-        if path.is_file():
-            if path.suffix != ".yaml":
-                raise ConfigError(f"config {given!r}: expected a file that ends in .yaml, got {path}")
-            return path.absolute()
-    raise FileNotFoundError(
-        f"config {given!r} not found; tried {', '.join(map(str, tried))}; "
-        f"the package has {', '.join(available_configs()) or 'none'}"
-    )
+    is_path = os.path.basename(given) != given
+    ours = not relative.is_absolute() and folders in ([], ["configs"], ["i2v", "configs"])
+    own = _first_file(Path.cwd() / given) if is_path else None
+    packaged = _first_file(PACKAGE_CONFIGS / relative.name) if ours and (folders or not is_path) else None
+    if own and packaged and not filecmp.cmp(own, packaged, shallow=False):
+        raise ConfigError(
+            f"config {given!r} may mean {own} or {packaged}, which differ: give the whole path of the one, or "
+            f"{packaged.stem!r} for the other"
+        )
+    found = packaged or own
+    if found is None:
+        raise FileNotFoundError(_not_found(given, is_path))
+    if found.suffix != ".yaml":
+        raise ConfigError(f"config {given!r}: expected a file that ends in .yaml, got {found}")
+    return found
 
 
-def _compose(path: Path, overrides: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
-    """Compose the file with the overrides that choose files; return it with those that set values."""
-    search_path = ConfigSearchPathImpl()
-    search_path.append("hydra", "pkg://hydra.conf")
-    search_path.append("main", str(path.parent))
-    search_path.append("i2v", str(PACKAGE_CONFIGS))
-    search_path.append("schema", "structured://")
-    try:
-        with _hydra_lock:
-            Plugins.instance()  # registers the readers of the schemes above
-            # hydra.compose would need the process-wide GlobalHydra, which may be the caller's.
-            loader = ConfigLoaderImpl(search_path)
-            choices = [override for override in overrides if _chooses_a_file(loader, override)]
-            lines = [str(override.input_line) for override in choices]
-            composed = loader.load_configuration(path.name, lines, RunMode.RUN, from_shell=False)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"cannot compose {path}: {error}") from error
-    with open_dict(composed):
-        del composed["hydra"]
-    return composed, [override for override in overrides if override not in choices]
+def _first_file(path: Path) -> Path | None:
+    """The file at a path, or at the path with the suffix of configs."""
+    return next((each.absolute() for each in (path, path.with_name(f"{path.name}.yaml")) if each.is_file()), None)
 
 
-def _chooses_a_file(loader: ConfigLoaderImpl, override: Override) -> bool:
-    is_group = bool(loader.get_group_options(override.key_or_group))
-    return override.is_hydra_override() or (is_group and not isinstance(override.value(), dict))
+def _not_found(given: str, is_path: bool) -> str:
+    names = f"the package has {', '.join(available_configs()) or 'none'}"
+    if is_path:
+        return f"config {given!r} not found; tried {Path.cwd() / given} and the same with .yaml; {names}"
+    near = _first_file(Path.cwd() / given)
+    return f"config {given!r} not found; {names}; a file needs a path: ./{near.name if near else given}"
 
 
 def _apply(config: DictConfig, override: Override) -> None:
@@ -200,6 +218,8 @@ def _apply(config: DictConfig, override: Override) -> None:
         raise ConfigError(f"override {override.input_line!r}: there is no config group {published!r} to choose from")
     if not (_is_known(config, key) or (override.is_add() and _may_add(config, key))):
         raise ConfigError(f"override {override.input_line!r}: unknown key {published!r}{_near_matches(config, key)}")
+    if not is_trusted(config):  # now, as the next override may look into its constructor
+        AllowedTargets(PACKAGE_CONFIGS).check(_nested(key, value))
     if override.is_delete():
         _delete(config, key)
     else:
@@ -231,6 +251,12 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
         OmegaConf.update(config, key, value, merge=True, force_add=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot set {key} to {value}: {error}") from error
+
+
+def _nested(key: str, value: Any) -> Any:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
 
 
 def _delete(config: DictConfig, key: str) -> None:

@@ -40,7 +40,8 @@ def choose_model(config: str | None = None, checkpoint: str | None = None) -> Mo
     """What is meant by a config and a checkpoint, of which either may be missing.
 
     Without both it is i2v-nano. A checkpoint says for which config it is, if :func:`i2v.checkpoint.save_checkpoint` was
-    told; else it is for the published model. A config alone has random weights, but for i2v-nano's.
+    told; else it is for the published model. A config alone has random weights, but for i2v-nano's. Raises
+    CheckpointError where a checkpoint names what is no config of this package.
     """
     if checkpoint is not None:
         return ModelChoice(config or _config_of_file(checkpoint), checkpoint)
@@ -50,13 +51,26 @@ def choose_model(config: str | None = None, checkpoint: str | None = None) -> Mo
     return ModelChoice(config, None)
 
 
-def config_of(metadata: Mapping[str, str | int | float]) -> str:
-    """The config that a checkpoint with such metadata is for; the published model's where it does not say."""
-    return str(metadata.get("config", PUBLISHED))
+def config_of(checkpoint: str | Path, metadata: Mapping[str, str | int | float]) -> str:
+    """The config that a checkpoint with such metadata is for: the published model's where it does not say.
+
+    A file must not choose what else is read, so anything but the name of a config of this package, such as a path, is
+    refused with CheckpointError.
+    """
+    # Imported late: torch and Hydra take a while to load.
+    from i2v.checkpoint import CheckpointError
+    from i2v.config import available_configs
+
+    named = metadata.get("config", PUBLISHED)
+    if named not in available_configs():
+        raise CheckpointError(
+            f"{checkpoint} says that it is for the config {named!r}, expected one of this package "
+            f"({', '.join(available_configs())}): say with --config which one to use"
+        )
+    return str(named)
 
 
 def _config_of_file(checkpoint: str) -> str:
-    # Imported late: it loads torch, which takes a while.
     from i2v.checkpoint import read_checkpoint_info
 
-    return config_of(read_checkpoint_info(checkpoint).metadata)
+    return config_of(checkpoint, read_checkpoint_info(checkpoint).metadata)

@@ -18,6 +18,7 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.terminal import printable
 from sav_dataset.utils.contact_sheet import ObjectPictures
 from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
 from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report, write_text
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _evaluate(args, _find_trees(args))
     except (ValueError, OSError) as error:
-        print(f"sav_evaluator: error: {error}", file=sys.stderr)
+        print(f"sav_evaluator: error: {printable(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -125,7 +126,7 @@ def _evaluate(args: argparse.Namespace, trees: _Trees) -> None:
     scores = evaluate(trees.gt_root, args.pred_root, settings, trees.videos)
     seconds = time.perf_counter() - start
     for warning in scores.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     parts = _parts(args, trees, scores)
     if not args.quiet:
         print(f"{len(scores.by_video())} videos, {len(scores.objects)} objects\n{published_table(scores)}")

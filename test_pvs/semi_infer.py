@@ -22,7 +22,9 @@ import torch
 from tqdm import tqdm
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.cli_args import add_trust_option
 from i2v.config import load_config
+from i2v.utils.terminal import log_to_stderr, printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
 from test_pvs.prompts import PROTOCOLS, protocol
 from test_pvs.run_settings import RunSettings, claim_folder
@@ -42,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
     add("--ckpt", required=True, help="NAME for checkpoints/NAME.pt, a path, or 'none' for random weights")
     add("--yaml", default="i2v-infer", help="config: its name or path (default: %(default)s)")
+    add_trust_option(parser)
     add("--save_dir_name", help="folder of the run below --output_root (default: the checkpoint's name)")
     add("--dataset", choices=LAYOUTS, default="sav", help="benchmark (default: %(default)s)")
     add("--data_root", type=Path, required=True, help="its folder")
@@ -68,17 +71,17 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
     try:
         failures = run(args)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"semi_infer: error: {error}", file=sys.stderr)
+        print(f"semi_infer: error: {printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("semi_infer: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     for failure in failures:
-        print(f"semi_infer: error: video {failure.job.video}: {failure.reason}", file=sys.stderr)
+        print(f"semi_infer: error: video {printable(f'{failure.job.video}: {failure.reason}')}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -87,7 +90,9 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
     shard = read_shard(os.environ, args.shard)
     dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
     settings = _settings(args)
-    load_config(settings.config, settings.overrides)  # its mistakes are told once, before processes start
+    load_config(
+        settings.config, settings.overrides, args.trust_config
+    )  # its mistakes are told once, before processes start
     folder = run_folder(args)
     claim_folder(folder, settings, args.overwrite)
     jobs = plan_jobs(args, dataset, folder, shard)
@@ -186,10 +191,10 @@ def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> 
         raise ValueError(f"gpus: wanted {args.gpus}, PyTorch finds {num_gpus} here")
     chosen = num_gpus if args.gpus is None else args.gpus
     devices = choose_devices(kind, chosen, shard, args.workers, os.cpu_count() or 1)
-    return [functools.partial(start_worker, settings, device) for device in devices]
+    return [functools.partial(start_worker, settings, device, args.trust_config) for device in devices]
 
 
-def start_worker(settings: RunSettings, device: str) -> Work[VideoJob]:
+def start_worker(settings: RunSettings, device: str, trust_config: bool = False) -> Work[VideoJob]:
     """Build a predictor in a worker process; what comes back runs videos with it."""
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)  # random weights, where there is no checkpoint, are the same in every process
@@ -200,6 +205,7 @@ def start_worker(settings: RunSettings, device: str) -> Work[VideoJob]:
         hydra_overrides_extra=settings.overrides,
         apply_postprocessing=settings.postprocessing,
         dtype=settings.dtype,
+        trust_config=trust_config,
     )
     prompt = protocol(settings.prompt, settings.replay_best)
     threads = ThreadPoolExecutor(NUM_WRITERS)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset, wanted_frames
 from test_pvs.targets import frame_names
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = dataset.layout.submission_folder if args.folder is None else args.folder
         write_zip(args.output, args.pred_root, files, folder)
     except (ValueError, OSError) as error:
-        print(f"submission: error: {error}", file=sys.stderr)
+        print(f"submission: error: {printable(error)}", file=sys.stderr)
         return 1
     print(f"{args.output}: {len(files)} masks of {len(dataset.videos)} videos")
     return 0

@@ -87,6 +87,7 @@ def test_options_reach_the_builder(clip: Path, fake: FakePredictor, capsys: Any)
         "ckpt_path": "w.pt",
         "device": "cpu",
         "hydra_overrides_extra": ["a.b=1", "c=2"],
+        "trust_config": False,
     }
     assert "untrained" not in capsys.readouterr().err
     assert Path("r/masks.json").exists()

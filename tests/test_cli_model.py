@@ -28,7 +28,7 @@ from i2v.overlay import VideoWriter
 def test_info_says_what_a_checkpoint_holds_and_whether_it_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("i2v.build_i2v.build_i2v", lambda config, device: torch.nn.Linear(3, 2))
+    monkeypatch.setattr("i2v.build_i2v.build_i2v", lambda config, device, trust_config: torch.nn.Linear(3, 2))
     good, bad, broken = tmp_path / "good.pt", tmp_path / "bad.pt", tmp_path / "broken.pt"
     torch.save({"model": torch.nn.Linear(3, 2).state_dict(), "epoch": 7, "optimizer": {"state": {}}}, good)
     save_checkpoint(torch.nn.Linear(4, 2, bias=False), bad)

@@ -126,31 +126,50 @@ def test_an_absolute_path_needs_no_suffix(package: Path) -> None:
     assert load_config(package / "toy.yaml") == load_config(str(package / "toy")) == load_config("toy")
 
 
-def test_a_users_file_wins_and_may_use_the_groups_of_the_package(tmp_path: Path) -> None:
+def test_a_users_file_may_use_the_groups_of_the_package(tmp_path: Path) -> None:
     mine = "defaults: [model: small, selector@model.selector: mine, _self_]\nmodel: {image_size: 16}\n"
     write_tree(tmp_path / "elsewhere", {"toy.yaml": mine, "selector/mine.yaml": "num: 1"})
-    config = load_config("toy")
+    config = load_config("./toy.yaml")
     assert config.model.image_size == 16
     assert config.model.widths == [2, 3]
     assert config.model.selector == {"num": 1}
+    assert load_config("./toy") == load_config(tmp_path / "elsewhere" / "toy") == config
 
 
-@pytest.mark.parametrize("name", ["nothing", "configs/nothing.yaml", "/nowhere/toy.yaml", "other/toy.yaml"])
+def test_a_bare_name_is_never_a_file_of_the_working_directory(tmp_path: Path) -> None:
+    ours = load_config("toy")
+    write_tree(tmp_path / "elsewhere", {"toy.yaml": "a: 1", "mine.yaml": "a: 2", "model/small.yaml": "a: 3"})
+    assert load_config("toy") == load_config("toy.yaml") == load_config(Path("toy.yaml")) == ours
+    with pytest.raises(FileNotFoundError, match=r"'mine' not found; .* a file needs a path: \./mine\.yaml"):
+        load_config("mine")
+    assert load_config("./mine") == {"a": 2}
+
+
+def test_a_path_that_may_mean_two_configs_means_none(tmp_path: Path, package: Path) -> None:
+    write_tree(tmp_path / "elsewhere", {"configs/toy.yaml": "a: 1", "i2v/configs/toy.yaml": TREE["toy.yaml"]})
+    for name in ("configs/toy", "./configs/toy.yaml", Path("configs/toy.yaml")):
+        with pytest.raises(ConfigError, match=r"may mean .*elsewhere.configs.toy\.yaml or .*package.configs.toy\.yaml"):
+            load_config(name)
+    assert load_config(tmp_path / "elsewhere" / "configs" / "toy.yaml") == {"a": 1}
+    assert load_config("./i2v/configs/toy.yaml") == load_config("toy")  # a checkout of what is installed
+
+
+@pytest.mark.parametrize("name", ["nothing", "configs/nothing.yaml", "/nowhere/toy.yaml", "other/toy.yaml", "./toy"])
 def test_a_missing_config_lists_what_was_tried(name: str) -> None:
     with pytest.raises(FileNotFoundError) as raised:
         load_config(name)
-    assert str(Path.cwd() / name) in str(raised.value)
+    assert (str(Path.cwd() / name) if "/" in name else "a file needs a path: ./nothing") in str(raised.value)
     assert "the package has bare, toy" in str(raised.value)
 
 
 def test_a_file_that_is_no_yaml_config_is_named(tmp_path: Path) -> None:
     write_tree(tmp_path / "elsewhere", {"a.json": "{}", "bad.yaml": "a: [1", "group.yaml": "defaults: [model: huge]"})
     with pytest.raises(ConfigError, match=r"ends in \.yaml, got .*a\.json"):
-        load_config("a.json")
+        load_config("./a.json")
     with pytest.raises(ConfigError, match=r"cannot compose .*bad\.yaml"):
-        load_config("bad")
+        load_config("./bad")
     with pytest.raises(ConfigError, match=r"model/huge(.|\n)*small(.|\n)*wide"):
-        load_config("group")
+        load_config("./group")
 
 
 def test_the_last_override_wins() -> None:
@@ -357,4 +376,4 @@ def test_dtypes_are_named_or_follow_the_device() -> None:
 
 def test_a_config_can_ask_for_the_side_of_the_feature_map(tmp_path: Path) -> None:
     write_tree(tmp_path / "elsewhere", {"sided.yaml": "image_size: 64\ngrid: ${grid:${image_size}}\n"})
-    assert load_config("sided", ["image_size=48"]).grid == 3
+    assert load_config("./sided", ["image_size=48"]).grid == 3

@@ -24,9 +24,9 @@ def test_nothing_said_means_the_small_model() -> None:
 
 def test_a_checkpoint_says_for_which_config_it_is(tmp_path: Path) -> None:
     told, untold = tmp_path / "told.pt", tmp_path / "untold.pt"
-    save_checkpoint(torch.nn.Linear(2, 2), told, config="mine")
+    save_checkpoint(torch.nn.Linear(2, 2), told, config="i2v-train")
     save_checkpoint(torch.nn.Linear(2, 2), untold)
-    assert choose_model(None, str(told)) == ModelChoice("mine", str(told))
+    assert choose_model(None, str(told)) == ModelChoice("i2v-train", str(told))
     assert choose_model("other", str(told)) == ModelChoice("other", str(told))
     assert choose_model(None, str(untold)) == ModelChoice(PUBLISHED, str(untold))
 

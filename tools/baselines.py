@@ -28,6 +28,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.export import write_label_png
+from i2v.utils.terminal import printable
 from i2v.utils.video import FrameSource, open_source
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
 from test_pvs.mask_writer import MaskFolder
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = open_dataset(args.dataset, args.data_root, video_list=args.video_list)
         predict(dataset, args.baseline, args.output, args.overwrite)
     except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"baselines: error: {error}", file=sys.stderr)
+        print(f"baselines: error: {printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("baselines: interrupted", file=sys.stderr)

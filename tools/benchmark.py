@@ -17,12 +17,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import log_to_stderr, printable
 from tools import benchmarks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark, print its table, write its JSON."""
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    log_to_stderr(logging.ERROR, "%(levelname)s: %(message)s")
     modules = load_benchmarks()
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True)
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = modules[args.benchmark].run(args)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmark: error: {error}", file=sys.stderr)
+        print(f"benchmark: error: {printable(error)}", file=sys.stderr)
         return 1
     report["command"] = " ".join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
     print(table(report["rows"]))

@@ -27,7 +27,9 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.cli_args import TRUST, add_trust_option
 from i2v.config import load_config
+from i2v.utils.terminal import printable
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
@@ -70,6 +72,7 @@ class Model:
     config: str
     checkpoint: str | None
     overrides: tuple[str, ...]
+    trust_config: bool = False
 
     def describe(self) -> dict[str, Any]:
         """As JSON values; a checkpoint by its contents."""
@@ -78,7 +81,7 @@ class Model:
 
     def folder_name(self) -> str:
         """Another one for other weights and for another config. Raises as ``load_config`` does."""
-        composed = OmegaConf.to_yaml(load_config(self.config, self.overrides))
+        composed = OmegaConf.to_yaml(load_config(self.config, self.overrides, self.trust_config))
         digest = hashlib.sha256(f"{composed}{self.describe()['sha256']}".encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
@@ -98,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--backgrounds", nargs="*", default=[], help="real videos that half of the rendered scenes play before")
     add("--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="default: all of them")
     add("--config", help="the model: its config's name or path")
+    add_trust_option(parser)
     add("--checkpoint", help="its weights: NAME for checkpoints/NAME.pt, or a path (default: random ones)")
     add("--name", help="its name in the tables (default: the checkpoint's, else the config's)")
     add("--prompts", nargs="*", choices=PROTOCOLS, default=["gm", "bb", "3c"], help="default: gm bb 3c")
@@ -115,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = run(args, argv)
     except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"results: error: {error}", file=sys.stderr)
+        print(f"results: error: {printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("results: interrupted; the same command goes on from here", file=sys.stderr)
@@ -161,10 +165,10 @@ def _model(args: argparse.Namespace) -> Model | None:
         if args.checkpoint is not None:
             raise ValueError("--checkpoint: wanted --config, too")
         return None
-    load_config(args.config, args.overrides)  # its mistakes are told before anything is made
+    load_config(args.config, args.overrides, args.trust_config)  # its mistakes are told before anything is made
     checkpoint = None if args.checkpoint is None else semi_infer.find_checkpoint(args.checkpoint)
     name = args.name or Path(checkpoint or args.config).stem
-    return Model(name, args.config, checkpoint, tuple(args.overrides))
+    return Model(name, args.config, checkpoint, tuple(args.overrides), args.trust_config)
 
 
 def _predict(model: Model, prompt: str, dataset: Dataset, folder: Path, args: argparse.Namespace) -> Path:
@@ -184,6 +188,7 @@ def _predict(model: Model, prompt: str, dataset: Dataset, folder: Path, args: ar
         "workers": args.workers,
     }
     words = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
+    words += [TRUST] if model.trust_config else []
     parsed = semi_infer.make_parser().parse_args([*words, "--", *model.overrides])
     failures = semi_infer.run(parsed)
     if failures:

@@ -24,6 +24,7 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.terminal import printable
 from sav_dataset.utils.datasets import read_video_list
 from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
 from sav_dataset.utils.mask_info import MaskInfo, encode_mask, write_mask_info
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         failures = [str(error)]
     for failure in failures:
-        print(f"save_gt_mask: error: {failure}", file=sys.stderr)
+        print(f"save_gt_mask: error: {printable(failure)}", file=sys.stderr)
     return 1 if failures else 0
 
 

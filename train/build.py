@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
+from i2v.config import instantiate as build
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import replacing
+from i2v.utils.terminal import PrintableFormatter
 from train.checkpointing import CheckpointFolder, initialize, look_for_likeness
 from train.distributed import World, joined
 from train.launch import StopRequest
@@ -151,20 +151,12 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
     )
 
 
-def build(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """The object that a node of the config describes; ConfigError names the node and what is wrong with it."""
-    try:
-        return instantiate(OmegaConf.select(config, key), _convert_="all", **arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"cannot build the node {key!r} of the config: {error}") from error
-
-
 @contextlib.contextmanager
 def logging_to(folder: Path, world: World) -> Iterator[None]:
     """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss."""
     path = folder / "logs" / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
-    form = logging.Formatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
+    form = PrintableFormatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers = [logging.StreamHandler(sys.stderr), logging.FileHandler(path)]

@@ -19,6 +19,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import multiprocessing
 
+from i2v.config import ConfigError
+
 log = logging.getLogger(__name__)
 
 Work = Callable[[DictConfig], None]
@@ -147,6 +149,10 @@ def submit(work: Work, config: DictConfig, folder: Path, num_nodes: int, num_pro
     cpu_bind = settings["srun_args"]["cpu_bind"]
     given = {key: value for key, value in shared.items() if value is not None}
     given |= {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+    for key, value in {**given, "cpu_bind": cpu_bind, "folder": folder}.items():
+        # submitit writes them into a shell script, where what follows a line's end is a command of its own.
+        if not str(value).isprintable():
+            raise ConfigError(f"submitit: {key.removeprefix('slurm_')} is {value!r}, expected one line of plain text")
     if cpu_bind is not None:
         given["slurm_srun_args"] = [f"--cpu-bind={cpu_bind}"]
     executor.update_parameters(**given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import math
-import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -212,10 +212,11 @@ def _matching(option: str, pattern: str, model: nn.Module) -> list[str]:
 
 
 def _owned(option: str, class_name: str, model: nn.Module) -> list[str]:
-    try:
-        wanted = pkgutil.resolve_name(class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{option}: there is no class {class_name!r}") from error
+    # A class that the model is made of has been imported: a config's name is looked up, and never imports anything.
+    module_name, _, attribute = class_name.rpartition(".")
+    wanted = vars(sys.modules[module_name]).get(attribute) if module_name in sys.modules else None
+    if not (isinstance(wanted, type) and issubclass(wanted, nn.Module)):
+        raise ValueError(f"{option}: there is no class {class_name!r} in use")
     names = [
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()

@@ -17,7 +17,9 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
+from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, load_config
+from i2v.utils.terminal import log_to_stderr
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
 
@@ -36,7 +38,7 @@ _OPTIONS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr(logging.INFO, "%(message)s")
     try:
         config = compose(parse(arguments))
         check(config)
@@ -59,6 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see the config's `submitit`")
     for name in ("partition", "account", "qos"):
         parser.add_argument(f"--{name}", metavar="NAME", help="of SLURM")
+    add_trust_option(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config")
     return parser.parse_intermixed_args(arguments)
 
@@ -67,7 +70,7 @@ def compose(arguments: argparse.Namespace) -> DictConfig:
     """The config that a command line means."""
     given = {key: getattr(arguments, name) for name, key in _OPTIONS.items()}
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_config(arguments.config, [*options, *arguments.overrides])
+    config = load_config(arguments.config, [*options, *arguments.overrides], arguments.trust_config)
     if config.launcher.experiment_log_dir is None:
         config.launcher.experiment_log_dir = f"logs/{Path(arguments.config).stem}"
     return config

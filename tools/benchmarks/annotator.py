@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from i2v.cli_args import TRUST, add_trust_option
 from tools.benchmarks import machine
 from tools.benchmarks.memory import write_clip
 
@@ -37,6 +38,7 @@ _NEXT_ANSWER = """() => { window.answer = new Promise((resolve) => {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, help="default: a rendered clip of 1280 x 720 pixels")
     parser.add_argument("--config")
+    add_trust_option(parser)
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
     parser.add_argument("--clicks", type=int, default=12, help="of each kind; 0: only memory is looked at")
@@ -67,6 +69,7 @@ def _served(args: argparse.Namespace, video: Path, out: Path) -> Iterator[tuple[
     for name in ("config", "checkpoint", "device"):
         if getattr(args, name) is not None:
             command += [f"--{name}", getattr(args, name)]
+    command += [TRUST] if args.trust_config else []
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from pycocotools import mask as coco
 
-from i2v.config import PACKAGE_CONFIGS
+from i2v.config import PACKAGE_CONFIGS, instantiate, load_config
 from i2v.demo import render_demo_clip
 from i2v.overlay import VideoWriter
 from i2v.utils.video_file import VideoFile
@@ -105,8 +103,8 @@ def _clips_per_second(dataset: RawDataset, size: int, args: argparse.Namespace) 
 
 
 def _published_transforms() -> list[transforms.Transform]:
-    config = OmegaConf.load(PACKAGE_CONFIGS / "augmentation" / "published.yaml")
-    return list(hydra.utils.instantiate(config.train_transforms, _convert_="all"))
+    config = load_config(PACKAGE_CONFIGS / "augmentation" / "published.yaml")
+    return list(instantiate(config, "train_transforms"))
 
 
 def _rendered(path: Path) -> Path:

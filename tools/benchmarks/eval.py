@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.cli_args import add_trust_option
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs.prompts import Target, protocol
@@ -31,6 +32,7 @@ Mask = NDArray[np.bool_]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-infer")
+    add_trust_option(parser)
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
     parser.add_argument("--image-size", type=int, nargs="*", default=[128], help="model image sizes for the passes")
@@ -51,7 +53,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows.append(_scoring_row(Path(folder), args))
         for image_size in args.image_size:
             predictor = build_i2v_video_predictor(
-                args.config, args.checkpoint, args.device, hydra_overrides_extra=[f"model.image_size={image_size}"]
+                args.config,
+                args.checkpoint,
+                args.device,
+                hydra_overrides_extra=[f"model.image_size={image_size}"],
+                trust_config=args.trust_config,
             )
             if args.checkpoint is None:
                 keep_in_view(predictor.model)

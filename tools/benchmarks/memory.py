@@ -13,12 +13,14 @@ import av
 import numpy as np
 
 from i2v.build_i2v import build_i2v_video_predictor
+from i2v.cli_args import add_trust_option
 from tools.benchmarks import machine
 from tools.benchmarks.sides import keep_in_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-infer")
+    add_trust_option(parser)
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
     parser.add_argument("--at", type=int, nargs="+", default=[200, 500, 1000, 2000], help="frames to look at")
@@ -30,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     predictor = build_i2v_video_predictor(
-        args.config, args.checkpoint, args.device, hydra_overrides_extra=[f"model.image_size={args.image_size}"]
+        args.config,
+        args.checkpoint,
+        args.device,
+        hydra_overrides_extra=[f"model.image_size={args.image_size}"],
+        trust_config=args.trust_config,
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from i2v.cli_args import TRUST, add_trust_option
 from i2v.demo import centre_of, render_demo_clip
 from i2v.overlay import VideoWriter
 from tools.benchmarks import machine
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-nano-infer")
+    add_trust_option(parser)
     parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", nargs="+", default=["480x270", "1280x720"], metavar="WxH", help="of rendered videos")
@@ -72,6 +74,7 @@ def track(folder: Path, size: str, click: str, threads: int, args: argparse.Name
     command += ["--config", args.config, "--out", str(folder / "out")]
     command += ["--device", args.device] if args.device else []
     command += ["--checkpoint", args.checkpoint] if args.checkpoint else []
+    command += [TRUST] if args.trust_config else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     reported = re.search(r"\(([\d.]+) frames/s\)", done.stdout)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_dtype
+from i2v.cli_args import add_trust_option
 from i2v.compiling import compile_model
 from i2v.host_memory import GLIBC_KEEPS, KEPT_MEMORY, keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
@@ -76,6 +77,7 @@ class Laps:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that make sides."""
     parser.add_argument("--config", default="i2v-infer")
+    add_trust_option(parser)
     parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
     parser.add_argument("--device")
     parser.add_argument("--dtype", nargs="+", help="float32, bfloat16 or float16, one or more; default: the device's")
@@ -88,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_sides(args: argparse.Namespace) -> list[Side]:
     """The plain path first, then ours in every dtype asked for; all have the same weights."""
     predictor = build_i2v_video_predictor(
-        args.config, args.checkpoint, device=args.device, hydra_overrides_extra=args.set
+        args.config, args.checkpoint, device=args.device, hydra_overrides_extra=args.set, trust_config=args.trust_config
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)

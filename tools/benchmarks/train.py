@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.build_i2v import resolve_device
+from i2v.cli_args import TRUST, add_trust_option
 from tools.benchmarks import machine
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-train")
+    add_trust_option(parser)
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS), metavar="OPTION")
     parser.add_argument("--size", type=int, default=512, help="side of the frames")
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
@@ -80,7 +82,8 @@ def train(folder: Path, overrides: tuple[str, ...], args: argparse.Namespace) ->
         "trainer.checkpoint.initial=none",
         "trainer.logging.log_freq=1",
     )
-    command = [sys.executable, "-m", "train.train", "-c", args.config, *settings, *overrides, *args.set]
+    trust = [TRUST] if args.trust_config else []
+    command = [sys.executable, "-m", "train.train", "-c", args.config, *trust, *settings, *overrides, *args.set]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")

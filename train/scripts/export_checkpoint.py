@@ -15,7 +15,9 @@ import torch
 
 from i2v.build_i2v import build_i2v
 from i2v.checkpoint import CheckpointError, save_checkpoint
-from i2v.config import ConfigError
+from i2v.cli_args import add_trust_option
+from i2v.config import ConfigError, packaged_name
+from i2v.utils.terminal import printable
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -26,15 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("state", type=Path, help="checkpoint.pt, checkpoint_N.pt or best.pt of a run")
     parser.add_argument("output", type=Path, help="the file to write; one that is there is replaced")
     parser.add_argument("--config", required=True, metavar="NAME", help="with which the weights are to be used")
+    add_trust_option(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float16")
     args = parser.parse_args(arguments)
     try:
-        model = build_i2v(args.config, args.state, device="cpu")
+        name = packaged_name(args.config)
+        model = build_i2v(args.config, args.state, device="cpu", trust_config=args.trust_config)
     except (CheckpointError, ConfigError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
-    save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], config=args.config)
-    print(f"{args.output}: {args.output.stat().st_size:,} bytes, for {args.config}")
+    # A file cannot name another one: only a config that everybody has.
+    save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], **({"config": name} if name else {}))
+    use = f"for {name}" if name else f"to be used with --config {args.config}"
+    print(f"{args.output}: {args.output.stat().st_size:,} bytes, {use}")
     return 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.utils.terminal import log_to_stderr
 from i2v.utils.video_file import VideoFile
 from train.dataset.frame_reader import VIDEO_SUFFIXES
 from train.dataset.vos_raw_dataset import find_files
@@ -62,7 +63,7 @@ def extract(video: Path, folder: Path, extraction: Extraction) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a video could not be extracted."""
     args = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr(logging.INFO, "%(message)s")
     videos = find_files(args.input, VIDEO_SUFFIXES)
     if not videos:
         raise SystemExit(f"no videos in {args.input} or its sub-folders: wanted {' '.join(VIDEO_SUFFIXES)}")

@@ -21,6 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import printable
 from train.dataset.frame_reader import open_frames
 from train.dataset.synthetic_footage import find_footage
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         videos = find_footage([args.input])
     except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     args.output.mkdir(parents=True, exist_ok=True)
     count = 0

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import log_to_stderr
 from train.dataset.vos_raw_dataset import (
     ImageMaskRawDataset,
     JSONRawDataset,
@@ -64,7 +65,7 @@ def write_list(path: Path, names: Sequence[str], suffix: str = "") -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; SystemExit with the reason if there is nothing to list."""
     args = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_stderr(logging.INFO, "%(message)s")
     reader, suffix = _KINDS[args.kind]
     try:
         names = sampled(reader(args.images, args.annotations).names, args.sample, args.seed)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.utils.files import replacing
+from i2v.utils.terminal import printable
 
 CURVES = {
     "loss_mask": "mask loss of a clip",
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         stages = [read_log(run) for run in args.runs]
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     draw(stages, args.output)
     return 0
