@@ -1,0 +1,111 @@
+"""Being asked to stop from outside: Ctrl-C, and SIGTERM and SIGHUP, which commands treat like it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import ParamSpec
+
+_Arguments = ParamSpec("_Arguments")
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# `timeout`, and launchers of several processes, tell a process twice: by itself and as one of its group.
+REPEAT_SECONDS = 1.0
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: raised where Ctrl-C would have raised KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        """`number`: of the signal."""
+        super().__init__(number)
+        self.number = number
+
+
+def exit_status(stop: KeyboardInterrupt) -> int:
+    """What shells report for a process that was ended so: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+class _Raiser:
+    """A handler that raises; signals that come less than a second after another one are taken for the same request."""
+
+    def __init__(self) -> None:
+        self._last = -REPEAT_SECONDS
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last >= REPEAT_SECONDS:
+            self._last = now
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+@contextlib.contextmanager
+def stop_signals_raised() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Stopped` while the block runs, and Ctrl-C KeyboardInterrupt, as ever.
+
+    Only the main thread can do so; elsewhere nothing is done. Signals that are ignored, as under nohup, or that the
+    program handles by itself are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    raiser = _Raiser()
+    previous = {n: signal.signal(n, raiser) for n in STOP_SIGNALS if signal.getsignal(n) in defaults}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Hold signals that would raise back until the block has ended.
+
+    Only the main thread gets them; elsewhere nothing is done. Signals without a handler act at once, as ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handled = [number for number in STOP_SIGNALS if callable(signal.getsignal(number))]
+    previous = {number: signal.signal(number, lambda number, _: held.append(number)) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+def interruptible(
+    name: str, remark: str = ""
+) -> Callable[[Callable[_Arguments, int]], Callable[_Arguments, int]]:
+    """Decorate the main function of a command: after a stop it says so in one line and returns its exit status.
+
+    `name`: of the command; `remark`: what its user should know then.
+    """
+
+    def decorate(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
+        @functools.wraps(main)
+        def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
+            try:
+                with stop_signals_raised():
+                    return main(*args, **kwargs)
+            except KeyboardInterrupt as stop:
+                by = f" by {signal.Signals(stop.number).name}" if isinstance(stop, Stopped) else ""
+                sys.stderr.write(f"{name}: interrupted{by}{remark and f'; {remark}'}\n")
+                return exit_status(stop)
+
+        return run
+
+    return decorate
