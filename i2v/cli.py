@@ -30,7 +30,8 @@ from i2v.export import FrameReader, ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
-from i2v.utils.signals import interruptible, interrupts_deferred
+from i2v.utils.command import as_command
+from i2v.utils.signals import interrupts_deferred
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +46,9 @@ UNTRAINED_DEMO = ("model.image_size=128",)
 FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 
-@interruptible("i2v")
+@as_command("i2v")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 by SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
     commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ from i2v.overlay import (
     blend_overlay,
     spread_frames,
 )
-from i2v.utils.files import DiskFullError, StreamedFile, replacing
+from i2v.utils.files import DiskFullError, StreamedFile
+from i2v.utils.picture_file import write_picture
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.temporary import remove_leftovers
 
@@ -97,9 +98,8 @@ def write_label_png(path: str | Path, labels: Pixels) -> None:
     """Write a label map (H,W) uint8 as a palette PNG, atomically."""
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
-    with replacing(path, one_of_many=True) as temporary:
-        # Label maps are flat: more effort makes them hardly smaller, and takes three times as long.
-        image.save(temporary, format="PNG", compress_level=1)
+    # Label maps are flat: more effort makes them hardly smaller, and takes three times as long.
+    write_picture(path, image, "PNG", compress_level=1)
 
 
 def read_label_png(path: str | Path) -> Pixels:
@@ -193,7 +193,8 @@ class ResultFolder:
 
     Masks are written as the frames come, in any order. JSON and video need the order of the video. They grow along
     where that is how the frames come; a backward run gives them reversed, so `finish` makes both afterwards, from the
-    masks on disk and the frames, read again.
+    masks on disk and the frames, read again. On a full disk the finished frames keep their masks, in PNGs and JSON,
+    and get a coarser video if there is room for one.
     """
 
     def __init__(
@@ -247,12 +248,10 @@ class ResultFolder:
         picture = None if self._ordered is None else blend_overlay(self._ordered.read(frame), labels)
         # A frame is finished or it is not: an interrupt must not leave its PNG without its scores.
         with interrupts_deferred():
-            if not self._scores:
-                self._begin()
+            masks = self._masks or self._begin()
             write_label_png(self.mask_path(frame), labels)
             try:
-                if self._masks is not None:
-                    self._masks.write(frame, labels, given)
+                masks.write(frame, labels, given)
             except OSError:
                 self.mask_path(frame).unlink(missing_ok=True)
                 raise
@@ -260,22 +259,23 @@ class ResultFolder:
             if self._video is not None and picture is not None:
                 self._video.write(picture)
 
-    def _begin(self) -> None:
+    def _begin(self) -> RleJson:
         # Only our own file names go: the folder is the user's.
-        masks = self.mask_path(0).parent
-        masks.mkdir(parents=True, exist_ok=True)
-        for folder in (self.folder, masks):
+        pngs = self.mask_path(0).parent
+        pngs.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, pngs):
             remove_leftovers(folder)
-        stale = [path for path in masks.iterdir() if re.fullmatch(r"\d{5,}\.png", path.name)]
+        stale = [path for path in pngs.iterdir() if re.fullmatch(r"\d{5,}\.png", path.name)]
         stale += [self.folder / name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME)]
         for path in stale:
             path.unlink(missing_ok=True)
+        self._masks = self._new_masks(self._ordered)
         if self._ordered is not None:
-            self._masks = self._new_masks(self._ordered)
             self._video = VideoWriter(self.folder / VIDEO_NAME, self._ordered.frame_rate)
+        return self._masks
 
-    def _new_masks(self, source: FrameReader) -> RleJson:
-        return RleJson(self.folder / JSON_NAME, self.labels, source.frame_rate)
+    def _new_masks(self, source: FrameReader | None) -> RleJson:
+        return RleJson(self.folder / JSON_NAME, self.labels, None if source is None else source.frame_rate)
 
     def finish(self, source: FrameReader, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
         """Complete JSON and video, or make them of the finished frames, and write the contact sheet.
@@ -297,7 +297,7 @@ class ResultFolder:
             raise troubles[0]
 
     def lacks(self) -> list[str]:
-        """What is missing beside the masks of the finished frames, for a message; nothing if `finish` raised nothing."""
+        """What is missing beside the PNGs of the finished frames, for a message; nothing if `finish` raised nothing."""
         names = [name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME) if not (self.folder / name).exists()]
         written = len(self._scores) if self._masks is None else self._masks.num_frames
         if JSON_NAME not in names and written < len(self._scores):
@@ -305,9 +305,13 @@ class ResultFolder:
         return names if self._scores else []
 
     def _complete_masks(self, source: FrameReader) -> None:
-        if self._masks is not None:
+        if self._masks is None:
+            return
+        if self._ordered is not None:
             self._masks.close()
             return
+        # What is there, in the order of coming, has kept the room: the disk may be full by now.
+        self._masks.discard()
         self._masks = self._new_masks(source)
         with self._masks:
             for frame in self.frames:

@@ -139,7 +139,9 @@ class VideoWriter(StreamedFile):
     def _finalize(self) -> None:
         if self._container is not None and self._stream is not None:
             try:
-                self._container.mux(self._stream.encode(None))
+                # After a header that could not be written, FFmpeg crashes at more packets.
+                if not self._failed:
+                    self._container.mux(self._stream.encode(None))
             finally:
                 self._container.close()
 

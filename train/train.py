@@ -18,6 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
 from i2v.config import ConfigError, load_config
+from i2v.utils.command import as_command
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
 
@@ -34,6 +35,7 @@ _OPTIONS = {
 }
 
 
+@as_command("train", "the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -15,8 +15,8 @@ from i2v.utils.temporary import Temporary, remove_leftovers
 
 _File = TypeVar("_File", bound="StreamedFile")
 
-# What a full disk says, a quota that is used up, and a file system or a limit that takes no larger file.
-_NO_ROOM = {errno.ENOSPC: "the disk is full: ", errno.EDQUOT: "the disk quota is used up: ", errno.EFBIG: ""}
+NO_ROOM = {errno.ENOSPC: "the disk is full: ", errno.EDQUOT: "the disk quota is used up: ", errno.EFBIG: ""}
+"""Numbers of the errors of which DiskFullError is about, and what is said of them before the system's own words."""
 
 
 class DiskFullError(OSError):
@@ -28,7 +28,7 @@ class DiskFullError(OSError):
     kept = ""
 
     def __str__(self) -> str:
-        text = _NO_ROOM.get(self.errno or 0, "") + super().__str__()
+        text = NO_ROOM.get(self.errno or 0, "") + super().__str__()
         return f"{text}; {self.kept}" if self.kept else text
 
 
@@ -47,14 +47,26 @@ def replacing(path: str | Path, one_of_many: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
+def replacing_folder(path: str | Path, one_of_many: bool = False) -> Iterator[Path]:
     """As `replacing`, for a folder that the block fills; folders above it are made.
 
     A folder that has the name already is replaced as a whole; FileExistsError for a file or a link of that name.
     """
-    remove_leftovers(Path(path).parent)
+    if not one_of_many:
+        remove_leftovers(Path(path).parent)
     with _taking_the_place_of(Path(path), Temporary.make_folder) as temporary:
         yield temporary
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Raise DiskFullError about a file that the block writes, where the system only says that there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM or isinstance(error, DiskFullError):
+            raise
+        raise _about(Path(path), error) from error
 
 
 @contextlib.contextmanager
@@ -65,19 +77,21 @@ def _taking_the_place_of(target: Path, make: Callable[[Temporary], None]) -> Ite
         yield temporary.path
         temporary.keep()
     except OSError as error:
-        # Without a name it may be about a file that the block reads; but no reading fills a disk.
-        if error.filename == os.fspath(temporary.path) or (error.filename is None and error.errno in _NO_ROOM):
-            raise _about(target, error) from error
-        raise
+        if error.filename is not None:
+            path = Path(os.fsdecode(error.filename))
+            if not path.is_relative_to(temporary.path):
+                raise
+            target /= path.relative_to(temporary.path)
+        elif error.errno not in NO_ROOM:
+            raise  # perhaps about a file that the block reads; but no reading fills a disk
+        raise _about(target, error) from error
     finally:
         temporary.discard()
 
 
 def _about(target: Path, error: OSError) -> OSError:
-    """An error with the final name, as the user does not know the temporary one."""
-    if isinstance(error, DiskFullError):
-        return error
-    kind = DiskFullError if error.errno in _NO_ROOM else OSError
+    """The same error with the final name, as the user does not know the temporary one."""
+    kind = DiskFullError if error.errno in NO_ROOM else OSError
     return kind(error.errno, error.strerror, str(target))
 
 
@@ -121,6 +135,11 @@ class StreamedFile(ABC):
                 raise _about(self.path, error) from error
             finally:
                 self._temporary.discard()
+
+    def discard(self) -> None:
+        """Give the file up, unless it has its name already; raises no OSError."""
+        self._failed = True
+        self.close()
 
     def _make(self) -> Path:
         """Make the file, empty; returns its temporary path."""

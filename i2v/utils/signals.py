@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import math
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
-from typing import ParamSpec
-
-_Arguments = ParamSpec("_Arguments")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout`, and launchers of several processes, tell a process twice: by itself and as one of its group.
@@ -26,6 +22,7 @@ class Stopped(KeyboardInterrupt):
         """`number`: of the signal."""
         super().__init__(number)
         self.number = number
+        self.name = signal.Signals(number).name
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
@@ -37,7 +34,7 @@ class _Raiser:
     """A handler that raises; signals that come less than a second after another one are taken for the same request."""
 
     def __init__(self) -> None:
-        self._last = -REPEAT_SECONDS
+        self._last = -math.inf
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -85,27 +82,3 @@ def interrupts_deferred() -> Iterator[None]:
             signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
-
-
-def interruptible(
-    name: str, remark: str = ""
-) -> Callable[[Callable[_Arguments, int]], Callable[_Arguments, int]]:
-    """Decorate the main function of a command: after a stop it says so in one line and returns its exit status.
-
-    `name`: of the command; `remark`: what its user should know then.
-    """
-
-    def decorate(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
-        @functools.wraps(main)
-        def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
-            try:
-                with stop_signals_raised():
-                    return main(*args, **kwargs)
-            except KeyboardInterrupt as stop:
-                by = f" by {signal.Signals(stop.number).name}" if isinstance(stop, Stopped) else ""
-                sys.stderr.write(f"{name}: interrupted{by}{remark and f'; {remark}'}\n")
-                return exit_status(stop)
-
-        return run
-
-    return decorate
