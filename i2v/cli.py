@@ -31,7 +31,9 @@ from i2v.export import FrameReader, ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
+from i2v.utils.command import as_command
 from i2v.utils.files import interrupts_deferred
+from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -42,15 +44,15 @@ if TYPE_CHECKING:
     from i2v.utils.frame_source import FrameSource
 
 _LONGEST_CLAIM = 200  # characters shown of what a checkpoint says of itself
-INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C: 128 + SIGINT
 # Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
 UNTRAINED_DEMO = ("model.image_size=128",)
 # What the library raises for mistakes of its user, and the system for files and disks.
 FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 
+@as_command("i2v")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 by SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
     commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
@@ -60,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[args.command](args)
     except SystemExit as stop:  # argparse ends --help and --version this way
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("i2v: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except FAILURES as error:
         if verbose:
             print(printable_lines(traceback.format_exc()), file=sys.stderr)
@@ -288,7 +287,10 @@ def _follow(
     # The first Ctrl-C stops tracking only; another one, while the files are completed, cuts these short.
     with contextlib.nullcontext() if stop else interrupts_deferred():
         bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
-        results.finish(reader, run.prompts, progress=bar)
+        try:
+            results.finish(reader, run.prompts, progress=bar)
+        except OSError as error:
+            stop = stop or error
         _report(results, seconds, stopped=stop is not None)
     if stop:
         raise stop
@@ -298,6 +300,8 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
     count = len(results.frames)
     if stopped:
         kept = f"{count} finished frames are kept in {printable(results.folder)}" if count else "no frame was finished"
+        if lacking := results.lacks():
+            kept += f", but not {', '.join(lacking)}"
         print(f"i2v: stopped: {kept}", file=sys.stderr)
         return
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")

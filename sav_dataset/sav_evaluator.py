@@ -18,6 +18,8 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.command import as_command
+from i2v.utils.files import DiskFullError
 from i2v.utils.terminal import printable
 from sav_dataset.utils.contact_sheet import ObjectPictures
 from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
@@ -67,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("sav_evaluator")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate. Returns the exit status: 0 done, 1 failed."""
     args = make_parser().parse_args(argv)
@@ -156,8 +159,14 @@ def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> 
     report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
     pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object)
     print(f"Saving the results to {output}, the report to {report}")
-    write_text(output, published_table(contents.scores))
-    write_report(report, contents, pictures, args.num_worst)
+    try:
+        write_text(output, published_table(contents.scores))
+        write_report(report, contents, pictures, args.num_worst)
+    except DiskFullError as error:
+        if args.quiet:
+            print(published_table(contents.scores))
+        error.kept = "the scores of all objects are printed above"
+        raise
 
 
 if __name__ == "__main__":

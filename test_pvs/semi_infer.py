@@ -24,6 +24,7 @@ from tqdm import tqdm
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
 from i2v.cli_args import add_trust_option
 from i2v.config import load_config
+from i2v.utils.command import as_command
 from i2v.utils.terminal import log_to_stderr, printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
 from test_pvs.prompts import PROTOCOLS, protocol
@@ -68,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("semi_infer", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
@@ -77,9 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"semi_infer: error: {printable(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("semi_infer: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     for failure in failures:
         print(f"semi_infer: error: video {printable(f'{failure.job.video}: {failure.reason}')}", file=sys.stderr)
     return 1 if failures else 0
@@ -108,6 +107,9 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
         num_frames = bar.n
     seconds = time.perf_counter() - start
     print(f"{num_frames} frames in {seconds:.1f} s, {num_frames / max(seconds, 1e-9):.2f} frames/s")
+    if failures:
+        done = len(jobs) - len(failures)
+        print(f"{done} of {len(jobs)} videos are finished and kept; the same command tries the others again")
     return failures
 
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.terminal import printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset, wanted_frames
@@ -33,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("submission")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file. Returns the exit status: 0 done, 1 failed."""
     args = make_parser().parse_args(argv)

@@ -28,6 +28,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.export import write_label_png
+from i2v.utils.command import as_command
 from i2v.utils.terminal import printable
 from i2v.utils.video import FrameSource, open_source
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
@@ -160,6 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("baselines", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
@@ -169,9 +171,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, IndexError) as error:
         print(f"baselines: error: {printable(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("baselines: interrupted", file=sys.stderr)
-        return 130
     print(f"{len(dataset.videos)} videos in {args.output}")
     return 0
 

@@ -16,11 +16,13 @@ from typing import Any
 # Run as a script, this file sees only its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.terminal import log_to_stderr, printable
 from tools import benchmarks
 
 
+@as_command("benchmark")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark, print its table, write its JSON."""
     log_to_stderr(logging.ERROR, "%(levelname)s: %(message)s")

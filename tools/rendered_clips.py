@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from i2v.export import write_label_png
-from i2v.utils.files import replacing
+from i2v.utils.picture_file import write_picture
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from test_pvs.mask_writer import MaskFolder
 from test_pvs.run_settings import claim_folder
@@ -76,5 +76,4 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
 
 def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture (H,W,3) as a JPEG of high quality, atomically."""
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=95)
+    write_picture(path, Image.fromarray(picture), "JPEG", quality=95)

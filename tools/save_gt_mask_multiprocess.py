@@ -9,12 +9,10 @@ DAVIS, and writes DATA_ROOT/mask_info/VIDEO/III.json. III counts the objects tha
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +22,10 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.command import as_command
+from i2v.utils.files import replacing_folder
 from i2v.utils.terminal import printable
+from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.datasets import read_video_list
 from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
 from sav_dataset.utils.mask_info import MaskInfo, encode_mask, write_mask_info
@@ -46,8 +47,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("save_gt_mask", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert all videos. Returns the exit status: 0 done, 1 failed."""
+    """Convert all videos. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     try:
         annotations = args.annotations or _annotations(args.data_root)
@@ -78,8 +80,7 @@ def convert_videos(annotations: Path, output: Path, videos: Iterable[str], worke
         raise ValueError(f"workers: wanted at least 1, got {workers}")
     failures = []
     convert = partial(convert_video, annotations, output)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with worker_pool(workers, [output]) as pool:
         jobs = {pool.submit(convert, video): video for video in videos}
         for job in tqdm(as_completed(jobs), total=len(jobs), desc="mask_info", unit=" videos"):
             error = job.exception()
@@ -91,15 +92,9 @@ def convert_videos(annotations: Path, output: Path, videos: Iterable[str], worke
 def convert_video(annotations: Path, output: Path, video: str) -> int:
     """Write a video's files; its folder appears when all are there. Returns how many objects it has."""
     infos = collect_objects(MaskVideo.open(annotations / video))
-    unfinished = output / f".{video}.{os.getpid()}.tmp"
-    unfinished.mkdir(parents=True)
-    try:
+    with replacing_folder(output / video, one_of_many=True) as folder:
         for number, info in enumerate(infos):
-            write_mask_info(unfinished / f"{number:03d}.json", info)
-        shutil.rmtree(output / video, ignore_errors=True)
-        unfinished.rename(output / video)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            write_mask_info(folder / f"{number:03d}.json", info)
     return len(infos)
 
 

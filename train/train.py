@@ -19,6 +19,7 @@ from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
 from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, load_config
+from i2v.utils.command import as_command
 from i2v.utils.terminal import log_to_stderr
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
@@ -36,6 +37,7 @@ _OPTIONS = {
 }
 
 
+@as_command("train", "the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
     log_to_stderr(logging.INFO, "%(message)s")

@@ -128,7 +128,7 @@ class Recording(Footage):
         pixels = rgb_array(picture, f"{self.name}: frame {self._arrived}")
         if pixels.shape[:2] != (self.height, self.width):
             raise ValueError(f"frame {self._arrived} is {pixels.shape[1]}x{pixels.shape[0]}, unlike those before it")
-        with replacing(self.folder / f"{self._arrived:06d}.jpg") as temporary:
+        with replacing(self.folder / f"{self._arrived:06d}.jpg", one_of_many=True) as temporary:
             temporary.write_bytes(to_jpeg(Image.fromarray(np.ascontiguousarray(pixels)), QUALITY))
         self._arrived += 1
 

@@ -7,15 +7,14 @@ themselves are in ``measures.py`` and can be imported from here.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
@@ -228,9 +227,7 @@ def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple
         stack.enter_context(bar)
         results: Iterable[_TaskResult] = map(_compare, tasks)
         if num_processes > 1:
-            # Spawned, not forked: the caller may hold threads and devices that do not survive a fork.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+            pool = stack.enter_context(worker_pool(num_processes))
             results = pool.map(_compare, tasks)
         for task, result in zip(tasks, results, strict=True):
             bar.update(len(task.frames))

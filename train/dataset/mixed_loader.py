@@ -241,7 +241,7 @@ def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
 
 
 def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
-    """Outlive the Ctrl-C or SIGTERM that all processes of a job get: the parent may want more batches before it ends.
+    """Outlive the Ctrl-C, SIGHUP or SIGTERM that all processes of a job get: the parent may want more batches before it ends.
 
     Its own SIGTERM, when it exits without having closed the loader, is obeyed.
     """
@@ -250,7 +250,8 @@ def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
         if exiting.is_set():
             os._exit(0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
 
 

@@ -17,11 +17,13 @@ from i2v.build_i2v import build_i2v
 from i2v.checkpoint import CheckpointError, save_checkpoint
 from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, packaged_name
+from i2v.utils.command import as_command
 from i2v.utils.terminal import printable
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
+@as_command("export_checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 if a file or a config is wrong."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.export_checkpoint", description=__doc__)

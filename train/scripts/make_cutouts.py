@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from i2v.utils.files import replacing
+from i2v.utils.command import as_command
+from i2v.utils.picture_file import write_picture
+from i2v.utils.temporary import remove_leftovers
 from i2v.utils.terminal import printable
 from train.dataset.frame_reader import open_frames
 from train.dataset.synthetic_footage import find_footage
@@ -41,6 +43,7 @@ class CutoutSettings:
     short_side: int = 288
 
 
+@as_command("make_cutouts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 for a wrong command."""
     args = _parse(arguments)
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     args.output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(args.output)
     count = 0
     for number, video in enumerate(tqdm(videos, desc="cutting out", unit=" videos")):
         rng = np.random.default_rng((args.seed, number))
@@ -151,10 +155,8 @@ def _pictures(video: Path, every: int, short_side: int) -> Iterator[tuple[str, N
 
 def _write(path: Path, picture: NDArray[np.uint8], things: NDArray[np.uint8]) -> None:
     """Labels come last: a picture counts once they are there."""
-    with replacing(path.with_suffix(".jpg")) as temporary:
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
-    with replacing(path.with_suffix(".png")) as temporary:
-        Image.fromarray(things).save(temporary, format="PNG")
+    write_picture(path.with_suffix(".jpg"), Image.fromarray(picture), "JPEG", quality=92)
+    write_picture(path.with_suffix(".png"), Image.fromarray(things), "PNG")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

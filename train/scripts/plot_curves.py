@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.terminal import printable
 
@@ -25,6 +26,7 @@ CURVES = {
 }
 
 
+@as_command("plot_curves")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 if a run has no log."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.plot_curves", description=__doc__)
