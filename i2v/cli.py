@@ -32,7 +32,6 @@ from i2v.overlay import UserPrompt
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
-from i2v.utils.files import interrupts_deferred
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 

@@ -296,7 +296,7 @@ def test_a_checkpoint_names_a_config_of_this_package_or_none(stranger: Path, nam
     write(stranger, f"model: {{_target_: {MODULE}.Thing}}", "cfg.yaml")
     named = named.format(stranger) if isinstance(named, str) else named
     save_checkpoint(torch.nn.Linear(2, 2), stranger / "m.pt", config=named)
-    with pytest.raises(CheckpointError, match="says that it is for the config .*, expected one of this package"):
+    with pytest.raises(CheckpointError, match=r"says that it is for the config .*, expected one of this package"):
         choose_model(None, str(stranger / "m.pt"))
     write(stranger, "", "clip.mp4")
     for command in (["info", "m.pt"], ["track", "clip.mp4", "--click", "1,1", "--checkpoint", "m.pt"]):

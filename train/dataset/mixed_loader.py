@@ -241,7 +241,7 @@ def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
 
 
 def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
-    """Outlive the Ctrl-C, SIGHUP or SIGTERM that all processes of a job get: the parent may want more batches before it ends.
+    """Outlive the Ctrl-C, SIGHUP or SIGTERM that all processes of a job get: the parent may want more batches.
 
     Its own SIGTERM, when it exits without having closed the loader, is obeyed.
     """
