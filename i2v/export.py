@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from i2v.errors import InvalidFileError
 from i2v.overlay import PALETTE, ContactSheet, Pixels, UserPrompt, VideoWriter, blend_overlay, spread_frames
 from i2v.utils.files import StreamedFile, interrupts_deferred, replacing
+from i2v.utils.image_file import load_image
+from i2v.utils.output_folder import clear_files, own_folder, refuse_link
 
 if TYPE_CHECKING:
     import torch
 
 MAX_OBJECTS = 255
 JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
+MASK_NAME = r"\d{5,}\.png"  # of a frame, as a regular expression
 
 
 class FrameReader(Protocol):
@@ -85,9 +89,11 @@ def write_label_png(path: str | Path, labels: Pixels) -> None:
 
 
 def read_label_png(path: str | Path) -> Pixels:
-    """Read the label map (H,W) uint8 that `write_label_png` wrote."""
-    with Image.open(path) as image:
-        return np.array(image, dtype=np.uint8)
+    """Read the label map (H,W) uint8 that `write_label_png` wrote; InvalidFileError for anything else."""
+    image = load_image(path, formats=("PNG",))
+    if image.mode != "P":
+        raise InvalidFileError(path, f"wanted a palette PNG, got one of mode {image.mode}")
+    return np.array(image, dtype=np.uint8)
 
 
 class RleJson(StreamedFile):
@@ -183,7 +189,10 @@ class ResultFolder:
         overwrite: bool = False,
         ordered: FrameReader | None = None,
     ) -> None:
-        """Make nothing yet. Raises FileExistsError if the folder holds anything, unless `overwrite`.
+        """Make nothing yet.
+
+        Raises FileExistsError if the folder holds anything, unless `overwrite`, and ValueError if it, or the one of the
+        masks in it, is a link to another folder.
 
         `ordered`: the video, which nobody else reads, given if frames will be added in its order.
         """
@@ -191,6 +200,8 @@ class ResultFolder:
         self.labels = assign_labels(obj_ids)
         self._scores: dict[int, dict[Hashable, Scores | None]] = {}
         self._film = None if ordered is None else Film(self.folder, self.labels, ordered)
+        for own in (self.folder, self.folder / "masks"):
+            refuse_link(own)
         if self.folder.exists() and not self.folder.is_dir():
             raise FileExistsError(f"{self.folder} is a file, wanted a folder for the results")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
@@ -232,13 +243,11 @@ class ResultFolder:
             self._scores[frame] = given
 
     def _clear(self) -> None:
-        # Only our own file names go: the folder is the user's.
         masks = self.mask_path(0).parent
-        masks.mkdir(parents=True, exist_ok=True)
-        stale = [path for path in masks.iterdir() if re.fullmatch(r"\d{5,}\.png", path.name)]
-        stale += [self.folder / name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME)]
-        for path in stale:
-            path.unlink(missing_ok=True)
+        own_folder(self.folder)
+        own_folder(masks)
+        clear_files(self.folder, "|".join(map(re.escape, (JSON_NAME, VIDEO_NAME, SHEET_NAME))))
+        clear_files(masks, MASK_NAME)
 
     def finish(
         self,

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FRAME_RATE = 24.0
 SHEET_FRAMES = 12
+# Pixels from which on the encoder must not look ahead: it would hold a dozen frames more, at 8K a gigabyte and a half.
+LARGE_PICTURE = 4096 * 2304
 Pixels = NDArray[np.uint8]
 
 
@@ -147,7 +149,10 @@ def _video_frame(picture: Pixels) -> av.VideoFrame:
 
 def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
     if "libx264" in av.codecs_available:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
+        options = {"preset": "veryfast", "crf": "20"}
+        if width * height > LARGE_PICTURE:
+            options["tune"] = "zerolatency"
+        stream = container.add_stream("libx264", rate=rate, options=options)
     else:
         log.warning("this PyAV has no libx264: writing MPEG-4, which some browsers do not play")
         stream = container.add_stream("mpeg4", rate=rate)

@@ -12,13 +12,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
+from i2v.errors import USER_ERRORS, describe_error
+
 Job = TypeVar("Job")
 
 Work = Callable[[Job], Iterator[float]]
-"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of FAILURES that the job could not be done;
+"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of USER_ERRORS that the job could not be done;
 anything else ends its process."""
-
-FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,6 @@ def _serve(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
             done = 1.0
         except BrokenPipeError:
             return  # nobody listens any more
-        except FAILURES as error:
-            failure = f"{type(error).__name__}: {error}"
+        except USER_ERRORS as error:
+            failure = f"{type(error).__name__}: {describe_error(error)}"
         connection.send(_Message(done, is_last=True, failure=failure))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, Literal, TextIO
 
 from pycocotools import mask as coco_mask
 
-from i2v.export import JSON_NAME, VIDEO_NAME, RleJson, write_label_png
+from i2v.export import JSON_NAME, MASK_NAME, VIDEO_NAME, RleJson, write_label_png
 from i2v.overlay import VideoWriter, blend_overlay
 from i2v.utils.files import replacing
+from i2v.utils.output_folder import clear_files, own_folder
 from i2v.web.footage import Footage
 from i2v.web.masks import Size, StoredMask
 from i2v.web.session import Session
@@ -49,7 +49,7 @@ class Export:
     def steps(self) -> Generator[int, None, None]:
         """Write the files, yielding the number of frames done after each; closing it early keeps what is done."""
         labels: dict[Any, int] = {number: number for number in self._document.numbers}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         with contextlib.ExitStack() as files:
             pngs = self._png_folder() if "png" in self._formats else None
             rle, video, source = None, None, None
@@ -81,12 +81,8 @@ class Export:
         return [name for form, name in named.items() if form in self._formats]
 
     def _png_folder(self) -> Path:
-        # Of an earlier export only our own file names go: the folder is the user's.
-        folder = self.folder / "masks"
-        folder.mkdir(exist_ok=True)
-        for path in folder.iterdir():
-            if re.fullmatch(r"\d{5,}\.png", path.name):
-                path.unlink()
+        folder = own_folder(self.folder / "masks")
+        clear_files(folder, MASK_NAME)
         return folder
 
     def _scores(self, frame: int) -> Mapping[Any, _Scores | None]:

@@ -26,6 +26,7 @@ from data_support import (
 )
 from PIL import Image
 
+from i2v.utils.rle import RunLengths
 from train.dataset.frame_reader import open_frames, read_image, read_labels
 from train.dataset.vos_raw_dataset import (
     AnnotatedVideo,
@@ -36,7 +37,7 @@ from train.dataset.vos_raw_dataset import (
     SA1BRawDataset,
     read_list,
 )
-from train.dataset.vos_segment_loader import JSONSegmentLoader, SA1BSegmentLoader, decode_rle, rle_area
+from train.dataset.vos_segment_loader import JSONSegmentLoader, SA1BSegmentLoader
 
 
 def opened(dataset: RawDataset, index: int = 0) -> AnnotatedVideo:
@@ -127,8 +128,9 @@ def test_rle_decodes_as_it_was_encoded() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         mask = generator.random(generator.integers(1, 70, 2)) > generator.random()
-        assert same(torch.from_numpy(decode_rle(rle(mask), "here")), mask)
-        assert rle_area(rle(mask), "here") == mask.sum()
+        lengths = RunLengths.of_coco(rle(mask))
+        assert same(torch.from_numpy(lengths.mask()), mask)
+        assert lengths.area == mask.sum()
 
 
 def test_sa1b_keeps_masks_with_pixels_and_below_the_threshold(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_sa1b_uncertain_masks_are_dropped_where_the_file_says_so(tmp_path: Path)
     assert len(SA1BSegmentLoader(path).visible(0)) == 2
     assert len(SA1BSegmentLoader(path, uncertain_iou=0.5).visible(0)) == 1
     path.write_text("{}")
-    with pytest.raises(ValueError, match="no list under the key annotations"):
+    with pytest.raises(ValueError, match="the key 'annotations' is missing"):
         SA1BSegmentLoader(path)
 
 
