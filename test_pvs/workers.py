@@ -128,5 +128,5 @@ def _serve(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
         except BrokenPipeError:
             return  # nobody listens any more
         except USER_ERRORS as error:
-            failure = f"{type(error).__name__}: {describe_error(error)}"
+            failure = describe_error(error)
         connection.send(_Message(done, is_last=True, failure=failure))

@@ -25,6 +25,7 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.export import write_label_png
 from i2v.utils.output_folder import child
 from i2v.utils.video import FrameSource, open_source
@@ -169,8 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         dataset = open_dataset(args.dataset, args.data_root, video_list=args.video_list)
         predict(dataset, args.baseline, args.output, args.overwrite)
-    except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"baselines: error: {error}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"baselines: error: {describe_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("baselines: interrupted", file=sys.stderr)

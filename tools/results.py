@@ -28,6 +28,8 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.config import load_config
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.output_folder import child
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
@@ -114,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         results = run(args, argv)
-    except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"results: error: {error}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"results: error: {describe_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("results: interrupted; the same command goes on from here", file=sys.stderr)
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
         trees[baseline] = args.output / "masks" / baseline
         predict(dataset, baseline, trees[baseline])
     if model is not None:
-        folder = args.output / "masks" / model.folder_name()
+        folder = child(args.output / "masks", model.folder_name())
         for prompt in args.prompts:
             trees[f"{model.name} {prompt}"] = _predict(model, prompt, dataset, folder, args)
     layout = dataset.layout

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import submitit
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import multiprocessing
+
+from i2v.errors import USER_ERRORS, describe_error
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,8 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
     """Do the work in one process, this one, or in several new ones.
 
     Several are numbered and meet at a free port of this machine. SIGTERM is passed on to them. If one fails, the
-    others are ended, and ProcessRaisedException has its traceback.
+    others are ended. It tells one of USER_ERRORS itself, and ProcessExitedException is raised here; of any other error
+    ProcessRaisedException has the traceback.
     """
     if num_processes == 1:
         work(config)
@@ -173,4 +177,8 @@ def _spawned(rank: int, work: Work, config: DictConfig, rendezvous: dict[str, st
     os.environ |= {**rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(rendezvous["WORLD_SIZE"])))
-    work(config)
+    try:
+        work(config)
+    except USER_ERRORS as error:
+        log.error("error: %s", describe_error(error))
+        sys.exit(1)

@@ -18,6 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
 from i2v.config import ConfigError, load_config
+from i2v.errors import USER_ERRORS, describe_error
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
 
@@ -42,10 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(config)
         start(config)
     except (ConfigError, CheckpointError, FileNotFoundError) as error:
-        log.error("error: %s", error)
+        log.error("error: %s", describe_error(error))
         return 2
+    except USER_ERRORS as error:
+        log.error("error: %s", describe_error(error))
+        return 1
     except (ProcessRaisedException, ProcessExitedException) as error:
-        log.error("%s", error)  # with the traceback of the process that failed
+        log.error("%s", error)  # with the traceback of the process that failed, unless it has told a sentence
         return 1
     return 0
 

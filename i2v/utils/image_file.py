@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from i2v.errors import InvalidFileError, StrPath, locating, reading
 from i2v.utils.input_file import read_input
@@ -73,7 +73,10 @@ def _opened(data: bytes, name: StrPath, formats: tuple[str, ...]) -> ImageFile.I
     are unpacked: a small file may hold a huge picture."""
     _check_parts(data, name)
     with reading(name, "this image"):
-        image = Image.open(io.BytesIO(data), formats=formats)
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats)
+        except UnidentifiedImageError:  # which names a buffer
+            raise ValueError(f"it is none of {', '.join(formats)}, or damaged") from None
     with locating(name):
         check_size(image.width, image.height)
     if any(tile[0] == "bmp_rle" for tile in image.tile):

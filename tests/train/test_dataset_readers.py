@@ -99,7 +99,7 @@ def test_json_masks_in_other_shapes_of_the_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"fps": [6], "masks": [[runs], [runs]]}))
     assert list(JSONSegmentLoader(path, ann_every=1).frames) == [0, 4]
     path.write_text(json.dumps({"fps": 7, "masks": []}))
-    with pytest.raises(ValueError, match=r"a\.json: annotated 7 times a second, wanted a divisor of 24"):
+    with pytest.raises(ValueError, match=r"a\.json: fps: annotated 7 times a second, wanted a divisor of 24"):
         JSONSegmentLoader(path)
 
 
@@ -108,10 +108,19 @@ def test_json_masks_in_other_shapes_of_the_file(tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ('{"video_id": 1}', "no list of masks under the key masklet or masks"),
-        ('[[{"size": [2], "counts": "0"}]]', r"frame 0, object 0: wanted an RLE with a size of two numbers"),
-        ('[[{"size": [2, 3], "counts": 7}]]', "wanted the counts of an RLE as text or integers, got 7"),
-        ('[[{"size": [2, 3], "counts": "0"}]]', "do not fill its size of 3x2"),
-        ('[[{"size": [2, 3], "counts": "99"}]]', "do not fill its size of 3x2"),
+        ('[[{"size": [2], "counts": "0"}]]', "frame 0: the run lengths of a mask: expected a size of two numbers"),
+        (
+            '[[{"size": [2, 3], "counts": 7}]]',
+            "object 0: the run lengths of a mask: expected a text or integers, got 7",
+        ),
+        (
+            '[[{"size": [2, 3], "counts": "0"}]]',
+            "object 0: the run lengths of a mask: expected them to cover 3x2 pixels",
+        ),
+        (
+            '[[{"size": [2, 3], "counts": "99"}]]',
+            "object 0: the run lengths of a mask: expected them to cover 3x2 pixels",
+        ),
         ("[[]]", "this frame has 0 objects"),
         ("[]", "frame 0 is not annotated"),
     ],

@@ -116,7 +116,7 @@ FULL = {"size": list(SIZE), "counts": encode_mask(np.ones(SIZE, bool)).decode()}
     ("content", "message"),
     [
         ("{", "not a session file"),
-        ("[" * 100_000, "not a session file"),
+        ("[" * 100_000, "more than 32 levels of nesting"),
         (json.dumps({"format": "other"}), "not a session file: format"),
         (json.dumps(minimal(version=2)), "version"),
         (json.dumps(minimal(video={"name": "x", "width": 5, "height": 5, "frames": 3})), "made for x, 5x5"),
@@ -262,14 +262,14 @@ def bomb() -> bytes:
     [
         ("a.png", png(np.ones(SIZE, np.uint8)), "the number of its frame"),
         ("1.png", b"no picture", "cannot be read"),
-        ("1.png", png(np.ones((5, 5), np.uint8)), "it is 5x5, wanted 128x96"),
+        ("1.png", png(np.ones((5, 5), np.uint8)), "the image is 5x5, wanted 128x96"),
         ("1.png", png(np.zeros(SIZE, np.uint8)), "marks no object"),
         ("1.png", png(np.ones((*SIZE, 3), np.uint8)), "got mode RGB"),
         ("1.png", bomb(), "1.png"),
         ("1.txt", b"", "expected masks as PNG or JSON"),
         ("1.json", b"{}", "not a file of masks: frames"),
         ("1.json", b'{"frames":[]}', "no mask in it"),
-        ("1.json", b"[" * 200_000, "not a file of masks"),
+        ("1.json", b"[" * 200_000, "more than 32 levels of nesting"),
         ("1.json", b'{"frames":[{"frame":-1,"objects":[]}]}', "frames.0.frame"),
     ],
 )

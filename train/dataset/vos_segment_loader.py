@@ -77,9 +77,10 @@ class JSONSegmentLoader:
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
         """Masks (N,h,w) bool; InvalidFileError names a frame or an object that the file lacks, or a damaged RLE."""
-        rles, size = self._rles(frame), self.size(frame)
+        rles = self._rles(frame)
         if max(objects, default=0) >= len(rles):
             raise InvalidFileError(self._path, f"this frame has {len(rles)} objects", _place(frame, max(objects)))
+        size = self.size(frame)
         masks = (None if rles[i] is None else _read_rle(rles[i], self._path, _place(frame, i), size) for i in objects)
         return _stack([np.zeros(size, bool) if rle is None else rle.mask() for rle in masks], size)
 

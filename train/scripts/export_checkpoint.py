@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from i2v.build_i2v import build_i2v
-from i2v.checkpoint import CheckpointError, save_checkpoint
-from i2v.config import ConfigError
+from i2v.checkpoint import save_checkpoint
+from i2v.errors import USER_ERRORS, describe_error
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -30,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         model = build_i2v(args.config, args.state, device="cpu")
-    except (CheckpointError, ConfigError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], config=args.config)
+    except USER_ERRORS as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], config=args.config)
     print(f"{args.output}: {args.output.stat().st_size:,} bytes, for {args.config}")
     return 0
 
