@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from i2v.errors import InvalidFileError
 from i2v.overlay import (
     COARSE_CRF,
     CRF,
@@ -33,6 +34,8 @@ from i2v.overlay import (
     spread_frames,
 )
 from i2v.utils.files import DiskFullError, StreamedFile
+from i2v.utils.image_file import load_image
+from i2v.utils.output_folder import clear_files, own_folder, refuse_link
 from i2v.utils.picture_file import write_picture
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.temporary import remove_leftovers
@@ -45,6 +48,7 @@ log = logging.getLogger(__name__)
 MAX_OBJECTS = 255
 Progress: TypeAlias = Callable[[list[int]], Iterable[int]]
 JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
+MASK_NAME = r"\d{5,}\.png"  # of a frame, as a regular expression
 
 
 class FrameReader(Protocol):
@@ -103,9 +107,11 @@ def write_label_png(path: str | Path, labels: Pixels) -> None:
 
 
 def read_label_png(path: str | Path) -> Pixels:
-    """Read the label map (H,W) uint8 that `write_label_png` wrote."""
-    with Image.open(path) as image:
-        return np.array(image, dtype=np.uint8)
+    """Read the label map (H,W) uint8 that `write_label_png` wrote; InvalidFileError for anything else."""
+    image = load_image(path, formats=("PNG",))
+    if image.mode != "P":
+        raise InvalidFileError(path, f"wanted a palette PNG, got one of mode {image.mode}")
+    return np.array(image, dtype=np.uint8)
 
 
 class RleJson(StreamedFile):
@@ -204,7 +210,10 @@ class ResultFolder:
         overwrite: bool = False,
         ordered: FrameReader | None = None,
     ) -> None:
-        """Make nothing yet. Raises FileExistsError if the folder holds anything, unless `overwrite`.
+        """Make nothing yet.
+
+        Raises FileExistsError if the folder holds anything, unless `overwrite`, and ValueError if it, or the one of the
+        masks in it, is a link to another folder.
 
         `ordered`: the video, which nobody else reads, given if frames will be added in its order.
         """
@@ -214,6 +223,8 @@ class ResultFolder:
         self._ordered = ordered
         self._masks: RleJson | None = None
         self._video: VideoWriter | None = None
+        for own in (self.folder, self.folder / "masks"):
+            refuse_link(own)
         if self.folder.exists() and not self.folder.is_dir():
             raise FileExistsError(f"{self.folder} is a file, wanted a folder for the results")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
@@ -261,14 +272,12 @@ class ResultFolder:
 
     def _begin(self) -> RleJson:
         # Only our own file names go: the folder is the user's.
-        pngs = self.mask_path(0).parent
-        pngs.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
+        pngs = own_folder(self.mask_path(0).parent)
         for folder in (self.folder, pngs):
             remove_leftovers(folder)
-        stale = [path for path in pngs.iterdir() if re.fullmatch(r"\d{5,}\.png", path.name)]
-        stale += [self.folder / name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME)]
-        for path in stale:
-            path.unlink(missing_ok=True)
+        clear_files(self.folder, "|".join(map(re.escape, (JSON_NAME, VIDEO_NAME, SHEET_NAME))))
+        clear_files(pngs, MASK_NAME)
         self._masks = self._new_masks(self._ordered)
         if self._ordered is not None:
             self._video = VideoWriter(self.folder / VIDEO_NAME, self._ordered.frame_rate)

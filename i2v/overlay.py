@@ -30,6 +30,8 @@ SHEET_FRAMES = 12
 CRF = 20
 """Quality of videos: H.264's constant rate factor, lower is better. Six more halve the size."""
 COARSE_CRF = 32
+# Pixels from which on the encoder must not look ahead: it would hold a dozen frames more, at 8K a gigabyte and a half.
+LARGE_PICTURE = 4096 * 2304
 Pixels = NDArray[np.uint8]
 
 
@@ -156,7 +158,10 @@ def _video_frame(picture: Pixels) -> av.VideoFrame:
 
 def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int, crf: int) -> VideoStream:
     if "libx264" in av.codecs_available:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": str(crf)})
+        options = {"preset": "veryfast", "crf": str(crf)}
+        if width * height > LARGE_PICTURE:
+            options["tune"] = "zerolatency"
+        stream = container.add_stream("libx264", rate=rate, options=options)
     else:
         log.warning("this PyAV has no libx264: writing MPEG-4, which some browsers do not play")
         stream = container.add_stream("mpeg4", rate=rate)

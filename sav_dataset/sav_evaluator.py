@@ -18,13 +18,14 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import DiskFullError
 from i2v.utils.terminal import printable
 from sav_dataset.utils.contact_sheet import ObjectPictures
 from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
 from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report, write_text
-from sav_dataset.utils.sav_benchmark import EvaluationSettings, annotation_folder, evaluate
+from sav_dataset.utils.sav_benchmark import EvaluationError, EvaluationSettings, annotation_folder, evaluate
 from sav_dataset.utils.scores import Scores
 
 _SKIP_NOTES = {
@@ -75,8 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         _evaluate(args, _find_trees(args))
-    except (ValueError, OSError) as error:
-        print(f"sav_evaluator: error: {printable(error)}", file=sys.stderr)
+    except EvaluationError as error:
+        print(f"sav_evaluator: error: {error}", file=sys.stderr)  # a line for every place
+        return 1
+    except USER_ERRORS as error:
+        print(f"sav_evaluator: error: {describe_error(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from i2v.utils.files import replacing_folder
+from i2v.utils.output_folder import child, new_folder
 from i2v.utils.picture_file import write_picture
 
 MAX_WAITING = 64  # PNGs of a folder that may wait for the disk before the tracking does
@@ -27,41 +26,45 @@ def write_binary_png(path: Path, mask: NDArray[np.bool_]) -> None:
     write_picture(path, Image.fromarray(mask), "PNG")
 
 
-class MaskFolder:
-    """A folder of PNGs under a hidden name, which gets its own name when the block ends without an error.
+@contextlib.contextmanager
+def mask_folder(
+    parent: Path, name: str, save: SaveImage, threads: ThreadPoolExecutor, overwrite: bool = False
+) -> Iterator[MaskFolder]:
+    """A folder of images that appears when the block ends without an error, so it is complete.
 
     So a folder that is there is complete. What runs that were killed have left beside it is removed first.
+    ``name``, of a folder right below ``parent``, may come from a file. Raises as `new_folder` does, and what writing an
+    image has raised.
     """
+    with new_folder(parent, name, overwrite=overwrite) as hidden:
+        folder = MaskFolder(hidden, save, threads)
+        try:
+            yield folder
+            folder.finish()
+        finally:
+            folder.abandon()
+
+
+class MaskFolder:
+    """Images of a folder, written in the background."""
 
     def __init__(self, folder: Path, save: SaveImage, threads: ThreadPoolExecutor) -> None:
-        self.folder = folder
+        self._folder = folder
         self._save = save
         self._threads = threads
-        self._hidden = folder
         self._waiting: deque[Future[None]] = deque()
-        self._block = self._replacing()
 
     def put(self, name: str, image: NDArray[Any]) -> None:
-        """Write an image, in the background. Raises what an earlier write has raised, as on a full disk."""
+        """Write an image. Raises what an earlier write has raised, as on a full disk."""
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= MAX_WAITING):
             self._waiting.popleft().result()
-        self._waiting.append(self._threads.submit(self._save, self._hidden / name, image))
+        self._waiting.append(self._threads.submit(self._save, child(self._folder, name), image))
 
-    def __enter__(self) -> MaskFolder:
-        self._block.__enter__()
-        return self
+    def finish(self) -> None:
+        """Wait until all is written. Raises what writing has raised."""
+        while self._waiting:
+            self._waiting.popleft().result()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._block.__exit__(kind, error, trace)
-
-    @contextmanager
-    def _replacing(self) -> Iterator[None]:
-        with replacing_folder(self.folder) as self._hidden:
-            try:
-                yield
-                while self._waiting:
-                    self._waiting.popleft().result()
-            finally:
-                wait([future for future in self._waiting if not future.cancel()])
+    def abandon(self) -> None:
+        """Drop what has not begun, and wait for what is being written."""
+        wait([future for future in self._waiting if not future.cancel()])

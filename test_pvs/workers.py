@@ -13,16 +13,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.signals import Stopped, exit_status, stop_signals_raised
 
 Job = TypeVar("Job")
 
 Work = Callable[[Job], Iterator[float]]
-"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of FAILURES that the job could not be done;
+"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of USER_ERRORS that the job could not be done;
 anything else ends its process."""
 
 PATIENCE = 10.0  # seconds that a process has for clearing away what it has begun
-FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _serve_until_closed(connection: Connection, starter: Callable[[], Work[Job]]
             done = 1.0
         except BrokenPipeError:
             return  # nobody listens any more
-        except FAILURES as error:
-            failure = f"{type(error).__name__}: {error}"
+        except USER_ERRORS as error:
+            failure = describe_error(error)
         with contextlib.suppress(BrokenPipeError):
             connection.send(_Message(done, is_last=True, failure=failure))

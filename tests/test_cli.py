@@ -150,10 +150,10 @@ def test_wrong_masks_are_refused(clip: Path, fake: FakePredictor, capsys: Any) -
     save_mask("small.png", np.ones((20, 30), np.uint8), "L")
     save_mask("empty.png", np.zeros((HEIGHT, WIDTH), np.uint8), "L")
     for options, message in (
-        ("--mask small.png", "object 1, frame 0, mask small.png: got 30x20 pixels, wanted 64x48"),
+        ("--mask small.png", "object 1, frame 0, mask small.png: the image is 30x20, wanted 64x48"),
         ("--mask empty.png", "mask empty.png: every pixel is zero"),
         ("--mask none.png", "No such file or directory: 'none.png'"),
-        ("--mask clip", "Is a directory"),
+        ("--mask clip", "clip: this is a folder, wanted a file"),
     ):
         assert main(["track", "clip", *options.split()]) == 1
         assert message in capsys.readouterr().err

@@ -29,8 +29,9 @@ if not __package__:
 
 from i2v.cli_args import TRUST, add_trust_option
 from i2v.config import load_config
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
-from i2v.utils.terminal import printable
+from i2v.utils.output_folder import child
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
@@ -122,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = run(args, argv)
         print(results.as_markdown())
         results.save(args.output)
-    except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"results: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"results: error: {describe_error(error)}", file=sys.stderr)
         return 1
     print(f"written to {args.output / 'results.md'} and results.json")
     return 0
@@ -141,7 +142,7 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
         trees[baseline] = args.output / "masks" / baseline
         predict(dataset, baseline, trees[baseline])
     if model is not None:
-        folder = args.output / "masks" / model.folder_name()
+        folder = child(args.output / "masks", model.folder_name())
         for prompt in args.prompts:
             trees[f"{model.name} {prompt}"] = _predict(model, prompt, dataset, folder, args)
     layout = dataset.layout

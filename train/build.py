@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
 from i2v.config import instantiate as build
+from i2v.errors import USER_ERRORS
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError, replacing
 from i2v.utils.terminal import PrintableFormatter
@@ -166,7 +167,10 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
 
 @contextlib.contextmanager
 def logging_to(folder: Path, world: World) -> Iterator[None]:
-    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss."""
+    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss.
+
+    An error that ends the block is in the file alone, with its traceback.
+    """
     path = folder / "logs" / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
     form = PrintableFormatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
@@ -178,6 +182,11 @@ def logging_to(folder: Path, world: World) -> Iterator[None]:
     root.setLevel(logging.INFO if world.is_main else logging.WARNING)
     try:
         yield
+    except USER_ERRORS:
+        # Who started the run is told a sentence; where it came from is in the file.
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run ends here", (), sys.exc_info())
+        root.handlers[-1].handle(record)
+        raise
     finally:
         for handler in root.handlers:
             handler.close()

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import multiprocessing
 
 from i2v.config import ConfigError
-from i2v.utils.files import DiskFullError
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.signals import REPEAT_SECONDS, STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
     """Do the work in one process, this one, or in several new ones.
 
     Several are numbered and meet at a free port of this machine. SIGTERM is passed on to them. If one fails, the
-    others are ended, and ProcessRaisedException has its traceback.
+    others are ended. It tells one of USER_ERRORS itself, and ProcessExitedException is raised here; of any other error
+    ProcessRaisedException has the traceback.
     """
     if num_processes == 1:
         work(config)
@@ -192,5 +193,5 @@ def _spawned(rank: int, work: Work, config: DictConfig, rendezvous: dict[str, st
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(rendezvous["WORLD_SIZE"])))
     try:
         work(config)
-    except DiskFullError as error:
-        sys.exit(f"error: {error}")  # the parent would show all of its traceback
+    except USER_ERRORS as error:
+        sys.exit(f"error: {describe_error(error)}")  # the parent would show all of its traceback

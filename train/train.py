@@ -19,6 +19,7 @@ from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
 from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, load_config
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.terminal import log_to_stderr
 from train.build import check, run
@@ -46,10 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(config)
         start(config)
     except (ConfigError, CheckpointError, FileNotFoundError) as error:
-        log.error("error: %s", error)
+        log.error("error: %s", describe_error(error))
         return 2
+    except USER_ERRORS as error:
+        log.error("error: %s", describe_error(error))
+        return 1
     except (ProcessRaisedException, ProcessExitedException) as error:
-        log.error("%s", error)  # with the traceback of the process that failed
+        log.error("%s", error)  # with the traceback of the process that failed, unless it has told a sentence
         return 1
     return 0
 

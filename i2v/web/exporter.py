@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, Literal, TextIO
 
 from pycocotools import mask as coco_mask
 
-from i2v.export import JSON_NAME, VIDEO_NAME, RleJson, write_label_png
+from i2v.export import JSON_NAME, MASK_NAME, VIDEO_NAME, RleJson, write_label_png
 from i2v.overlay import VideoWriter, blend_overlay
 from i2v.utils.files import DiskFullError, StreamedFile, replacing
+from i2v.utils.output_folder import clear_files, own_folder
 from i2v.utils.temporary import remove_leftovers
 from i2v.web.footage import Footage
 from i2v.web.masks import Size, StoredMask
@@ -54,7 +54,7 @@ class Export:
 
         So does a full disk; the DiskFullError says what that is.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self.folder)
         remove_leftovers(self.folder)
         try:
             yield from self._write_frames()
@@ -99,13 +99,9 @@ class Export:
         return [name for form, name in named.items() if form in self._formats]
 
     def _png_folder(self) -> Path:
-        # Of an earlier export only our own file names go: the folder is the user's.
-        folder = self.folder / "masks"
-        folder.mkdir(exist_ok=True)
+        folder = own_folder(self.folder / "masks")
         remove_leftovers(folder)
-        for path in folder.iterdir():
-            if re.fullmatch(r"\d{5,}\.png", path.name):
-                path.unlink()
+        clear_files(folder, MASK_NAME)
         return folder
 
     def _scores(self, frame: int) -> Mapping[Any, _Scores | None]:

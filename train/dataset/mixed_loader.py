@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from i2v.errors import describe_error
 from train.dataset.structures import BatchedClip, VideoClip, collate
 from train.dataset.vos_dataset import ClipDataset
 
@@ -211,8 +212,8 @@ class _Samples(Dataset[VideoClip]):
                 index = int(generator.integers(len(dataset)))
             try:
                 return dataset.clip(index, generator), problems
-            except (OSError, ValueError) as error:
-                problems.append(str(error))
+            except (OSError, ValueError) as error:  # as RawDataset says; anything else is a fault
+                problems.append(describe_error(error))
         return None, problems
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
-from i2v.utils.files import replacing_folder
+from i2v.utils.output_folder import child, new_folder
 from i2v.utils.picture_file import write_picture
 from i2v.utils.terminal import log_to_stderr
 from i2v.utils.video_file import VideoFile
@@ -46,13 +47,11 @@ def extract(video: Path, folder: Path, extraction: Extraction) -> int:
     OSError or ValueError if the video cannot be read or the folder not be written; then there is no folder.
     FileExistsError if there is one already.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already")
-    with replacing_folder(folder, one_of_many=True) as temporary, VideoFile(video) as source:
+    with new_folder(folder.parent, folder.name, one_of_many=True) as hidden, VideoFile(video) as source:
         numbers = range(0, source.num_frames, extraction.every)
         for number in numbers:
             picture = _reduced(Image.fromarray(source.read(number)), extraction.short_side)
-            write_picture(temporary / f"{number:05d}.jpg", picture, "JPEG", quality=extraction.quality)
+            write_picture(hidden / f"{number:05d}.jpg", picture, "JPEG", quality=extraction.quality)
     return len(numbers)
 
 
@@ -61,10 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a video could not be extracted."""
     args = _parser().parse_args(arguments)
     log_to_stderr(logging.INFO, "%(message)s")
-    videos = find_files(args.input, VIDEO_SUFFIXES)
+    try:
+        videos = find_files(args.input, VIDEO_SUFFIXES)
+        todo = {name: path for name, path in videos.items() if not child(args.output, name).is_dir()}
+    except USER_ERRORS as error:
+        raise SystemExit(describe_error(error)) from error
     if not videos:
         raise SystemExit(f"no videos in {args.input} or its sub-folders: wanted {' '.join(VIDEO_SUFFIXES)}")
-    todo = {name: path for name, path in videos.items() if not (args.output / name).is_dir()}
     log.info("%d videos, %d of them to do", len(videos), len(todo))
     failed = _extract_all(todo, args.output, Extraction(args.every, args.quality, args.short_side), args.workers)
     for name, reason in failed.items():
@@ -82,8 +84,8 @@ def _extract_all(videos: dict[str, Path], output: Path, extraction: Extraction, 
         done = concurrent.futures.as_completed(running)
         for future in tqdm(done, total=len(running), unit="video", disable=not sys.stderr.isatty()):
             error = future.exception()
-            if isinstance(error, OSError | ValueError):
-                failed[running[future]] = str(error)
+            if isinstance(error, USER_ERRORS):
+                failed[running[future]] = describe_error(error)
             elif error is not None:
                 raise error
     return failed

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
+from i2v.utils.output_folder import child
 from i2v.utils.picture_file import write_picture
 from i2v.utils.temporary import remove_leftovers
-from i2v.utils.terminal import printable
 from train.dataset.frame_reader import open_frames
 from train.dataset.synthetic_footage import find_footage
 
@@ -49,10 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parse(arguments)
     settings = CutoutSettings()
     try:
-        videos = find_footage([args.input])
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        count = _cut_out_all(args, settings)
+    except USER_ERRORS as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
+    print(f"{count} things in {args.output}")
+    return 0
+
+
+def _cut_out_all(args: argparse.Namespace, settings: CutoutSettings) -> int:
+    """Write what is found in all videos; the number of things."""
+    videos = find_footage([args.input])
     args.output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(args.output)
     count = 0
@@ -61,10 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, picture in _pictures(video, args.every, settings.short_side):
             things = cut_out(picture, rng, settings)
             if things.any():
-                _write(args.output / f"{video.stem}_{name}", picture, things)
+                _write(child(args.output, f"{video.stem}_{name}"), picture, things)
                 count += int(things.max())
-    print(f"{count} things in {args.output}")
-    return 0
+    return count
 
 
 def cut_out(picture: NDArray[np.uint8], rng: np.random.Generator, settings: CutoutSettings) -> NDArray[np.uint8]:

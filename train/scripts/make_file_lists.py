@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.terminal import log_to_stderr
@@ -71,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reader, suffix = _KINDS[args.kind]
     try:
         names = sampled(reader(args.images, args.annotations).names, args.sample, args.seed)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    except USER_ERRORS as error:
+        raise SystemExit(describe_error(error)) from error
     write_list(args.output, names, suffix)
     log.info("%d names written to %s", len(names), args.output)
     return 0
