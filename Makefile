@@ -9,9 +9,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TREES := $(wildcard i2v train test_pvs tools sav_dataset)
+OLDEST ?= $(VENV)-oldest
+# What leans on dependencies the most: decoding, encoding, composing, checkpoints, the model, training, the annotator.
+OLDEST_TESTS ?= tests/modeling tests/sav_dataset $(addprefix tests/,test_predictor.py test_checkpoint.py test_config.py \
+	test_config_files.py test_video_file.py test_export.py test_overlay.py test_cli.py test_cli_model.py \
+	web/test_session.py web/test_server.py train/test_trainer.py train/test_dataset_readers.py)
 CONFORMANCE ?= ../shared/conformance/check.py
 
-.PHONY: demo test docs lint format unit conformance clean
+.PHONY: demo test docs lint format unit oldest conformance clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -35,6 +40,10 @@ format: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(TESTS)
 
+# The oldest dependencies that pyproject.toml allows, in an environment of their own.
+oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 $(OLDEST_TESTS)
+
 # The numbers of the published model; minutes at full size. CONFORMANCE_ARGS=--fast for the short ones.
 conformance: $(VENV)/.installed
 	$(BIN)/python $(CONFORMANCE) $(CONFORMANCE_ARGS)
@@ -50,6 +59,11 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,train,docs]"
 	touch $(VENV)/.installed $@
+
+$(OLDEST)/.installed: pyproject.toml .ci/oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .ci/oldest.txt -e ".[dev,web,train]"
+	touch $@
 
 # Debian's Python comes without ensurepip, and then leaves an environment behind that has no pip.
 $(BIN)/python:

@@ -7,6 +7,7 @@ configs of this package, and small input never becomes a large config.
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ MAX_DEPTH = 32  # containers in one another
 MAX_SCALAR = 10_000  # characters of one key or value
 # What all files of a config may cost together, where `defaults` name them again and again.
 _MAX_COST, _COST_OF_A_FILE = 100_000, 100
+
+_LONGEST_REASON = 1000  # characters; some errors repeat what they were about
 
 # What Hydra, OmegaConf and PyYAML raise on files that they do not expect; nowhere is it said.
 _COMPOSITION_ERRORS = (
@@ -73,7 +76,8 @@ def compose(path: Path, package: Path, overrides: Sequence[Override]) -> tuple[D
     except ConfigError as error:
         raise ConfigError(f"cannot compose {path}: {error}") from error
     except _COMPOSITION_ERRORS as error:
-        raise ConfigError(f"cannot compose {path}: {error or type(error).__name__}") from error
+        text = str(error) or type(error).__name__
+        raise ConfigError(f"cannot compose {path}: {text[:_LONGEST_REASON]}") from error
     return composed, [override for override in overrides if override not in choices]
 
 
@@ -182,6 +186,9 @@ class _Files(CachingConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         found = super().load_config(_inside(config_path))
+        for default in (found and found.defaults_list) or ():
+            if re.search(r"\$\{.*:", f"{default.get_name()}"):
+                raise ConfigError(f"{config_path}: `defaults` ask for {default.get_name()}, expected a name")
         self._cost += _COST_OF_A_FILE + (0 if found is None else _num_nodes(found.config))
         if self._cost > _MAX_COST:
             raise ConfigError(f"{config_path}: `defaults` name files again and again, more than any config needs")

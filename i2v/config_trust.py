@@ -33,6 +33,7 @@ _NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
 _NAMED = re.compile(r"\b_target_:\s*([\w.]+)", re.ASCII)
 
 MAX_RESOLVED = 1_000_000  # characters and values of a config with every reference written out
+MAX_KEY = 64  # names in one key
 MAX_CHAIN = 50  # references that lead to one another
 _INNERMOST = re.compile(r"\$\{([^{}]*)\}")
 _PART = r"[^\\{}()\[\]:.\s'\"$\0]+"
@@ -138,6 +139,8 @@ class _Sizes:
         if key not in self._known:
             if key in self._open:
                 raise ConfigError(f"{_dotted(key)} refers to itself")
+            if len(key) > MAX_KEY:
+                raise ConfigError(f"{_dotted(key[:4])}... is nested more than {MAX_KEY} deep")
             self._open.add(key)
             self._known[key] = self._measure(key, _at(self._plain, key))
             self._open.remove(key)

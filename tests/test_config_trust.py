@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from support import TINY
 
 from i2v.build_i2v import build_i2v, build_i2v_video_predictor
@@ -114,14 +114,6 @@ def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
     return path
 
 
-def tiny_with(change: str, value: Any) -> DictConfig:
-    """The tests' tiny model with something else at a key."""
-    config = OmegaConf.load(TINY)
-    OmegaConf.update(config, change, value, force_add=True)
-    assert isinstance(config, DictConfig)
-    return config
-
-
 def targets(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         yield from (value for key, value in node.items() if key == "_target_")
@@ -131,11 +123,11 @@ def targets(node: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_but_a_class_for_configs_may_be_named(stranger: Path, target: str) -> None:
-    path = write(stranger, OmegaConf.to_yaml(tiny_with("model.selector._target_", target)))
-    with pytest.raises(ConfigError, match=r"model\.selector\._target_: .* is no class that is made for configs"):
-        build_i2v_video_predictor(path, device="cpu")
+    config = OmegaConf.create({"model": {"_target_": "i2v.modeling.layers.MLP", "x": {"_target_": target}}})
+    with pytest.raises(ConfigError, match=r"model\.x\._target_: .* is no class that is made for configs"):
+        build_i2v_video_predictor(write(stranger, OmegaConf.to_yaml(config)), device="cpu")
     with pytest.raises(ConfigError, match="made for configs"):
-        instantiate(tiny_with("model.selector._target_", target), "model")  # a config that was never loaded
+        instantiate(config, "model")  # one that was never loaded
 
 
 @pytest.mark.parametrize(
@@ -201,7 +193,8 @@ def test_overrides_are_held_to_it_before_the_next_one_looks_at_a_constructor(str
     ],
 )
 def test_a_reference_is_to_the_config_itself(stranger: Path, value: str) -> None:
-    path = write(stranger, OmegaConf.to_yaml({"x": 16, "y": 1, "name": "oc.env", "deep": [{"a": value}]}))
+    text = value.replace("'", "''")
+    path = write(stranger, f"x: 16\ny: 1\nname: oc.env\ndeep: [{{a: '{text}'}}]\n")
     with pytest.raises(ConfigError, match=r"deep\.0\.a: .* is no plain reference|cannot compose"):
         load_config(path)
 
@@ -253,7 +246,9 @@ def test_a_package_of_the_same_name_is_not_ours(stranger: Path) -> None:
 def test_every_class_of_the_configs_of_this_package_may_be_named() -> None:
     allowed = AllowedTargets(PACKAGE_CONFIGS)
     named = {
-        name for path in PACKAGE_CONFIGS.rglob("*.yaml") for name in targets(OmegaConf.to_object(OmegaConf.load(path)))
+        name
+        for path in PACKAGE_CONFIGS.rglob("*.yaml")
+        for name in targets(OmegaConf.to_container(OmegaConf.load(path)))
     }
     assert len(named) > 30
     assert [name for name in sorted(named) if name not in allowed] == []

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from torch.multiprocessing import ProcessExitedException
 from train_support import losses_of, run_in_own_folder, run_with_a_bad_clip, tiny_run
 
+from i2v.config import ConfigError
 from train.build import run
-from train.launch import StopRequest, run_on_this_node
+from train.launch import StopRequest, run_on_this_node, submit
 from train.train import compose, main, parse
 
 ROOT = Path(__file__).parents[2]
@@ -210,3 +211,16 @@ def test_missing_paths_are_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         assert main(["-c", "i2v-train"]) == 2
     assert "settings that are missing: dataset.root, dataset.sa1b_file_list_txt" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["comment", "partition", "name", "srun_args.cpu_bind", None])
+def test_no_setting_of_a_job_becomes_a_command(tmp_path: Path, key: str | None) -> None:
+    """submitit writes its settings into a shell script, one a line."""
+    config = tiny_run(tmp_path, "submitit.cluster=local")
+    folder = tmp_path / "jobs"
+    if key:
+        OmegaConf.update(config, f"submitit.{key}", "a\ntouch marker")
+    else:
+        folder = tmp_path / "jobs\ntouch marker"
+    with pytest.raises(ConfigError, match=r"submitit: \w+ is .*touch marker.*, expected one line of plain text"):
+        submit(run, config, folder, 1, 1, on_gpus=False)

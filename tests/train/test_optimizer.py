@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,3 +160,19 @@ def test_frozen_batch_norms_keep_their_statistics(tiny: I2VModel) -> None:
     assert training_norms() == everything - 2
     set_training(tiny, freeze_batch_norm=True)
     assert training_norms() == 0
+
+
+def test_a_rule_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_of_a_rule.py").write_text("from torch.nn import Linear")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in (
+        "module_of_a_rule.Linear",
+        "module_of_a_rule:Linear",
+        "torch.nn.functional.linear",
+        "torch.load",
+        "Linear",
+    ):
+        rules = {"a": Rule(1.0, module_cls_names=[name]), "rest": Rule(1.0)}
+        with pytest.raises(ValueError, match="there is no class"):
+            ScheduledOptimizer(nn.Linear(2, 2), simple(lr=rules))
+    assert "module_of_a_rule" not in sys.modules
