@@ -219,9 +219,15 @@ def save_checkpoint(
 
 
 def save_atomically(content: Any, path: StrPath) -> None:
-    """`torch.save` to a path that holds, at every moment, the old file or the whole new one."""
+    """`torch.save` to a path that holds, at every moment, the old file or the whole new one. Raises DiskFullError."""
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                # torch itself only tells that its archive is not complete.
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
 

@@ -22,16 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from i2v.cli_args import UsageError, collect_prompts, make_parser
 from i2v.demo import centre_of, render_demo_clip
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.export import FrameReader, ResultFolder, read_label_png
 from i2v.overlay import UserPrompt
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.utils.background import Background
-from i2v.utils.files import interrupts_deferred
+from i2v.utils.command import as_command
+from i2v.utils.image_file import MAX_BYTES, decode_image
+from i2v.utils.input_file import read_input
+from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 
 if TYPE_CHECKING:
@@ -42,15 +45,13 @@ if TYPE_CHECKING:
     from i2v.utils.frame_source import FrameSource
 
 _LONGEST_CLAIM = 200  # characters shown of what a checkpoint says of itself
-INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C: 128 + SIGINT
 # Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
 UNTRAINED_DEMO = ("model.image_size=128",)
-# What the library raises for mistakes of its user, and the system for files and disks.
-FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 
+@as_command("i2v")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 by SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
     commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
@@ -60,13 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[args.command](args)
     except SystemExit as stop:  # argparse ends --help and --version this way
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("i2v: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except FAILURES as error:
+    except USER_ERRORS as error:
         if verbose:
             print(printable_lines(traceback.format_exc()), file=sys.stderr)
-        print(f"i2v: error: {printable(error) or type(error).__name__}", file=sys.stderr)
+        print(f"i2v: error: {describe_error(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -257,17 +255,14 @@ def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: Use
 
 def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]:
     where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
-    with Image.open(str(prompt.mask)) as image:
-        has_labels = image.mode == "P"
-        values = np.asarray(image)
-    if values.shape[:2] != (height, width):
-        raise ValueError(f"{where}: got {values.shape[1]}x{values.shape[0]} pixels, wanted {width}x{height}")
+    image = decode_image(read_input(str(prompt.mask), MAX_BYTES), where, size=(height, width))
+    values = np.asarray(image)
     # Where there is opacity, the last channel, it is 255 all over and says nothing.
     colours = values[..., :-1] if image.mode in ("LA", "RGBA") else values
     nonzero = np.asarray(colours.reshape(height, width, -1).any(axis=2))
     if not nonzero.any():
         raise ValueError(f"{where}: every pixel is zero, wanted the object non-zero")
-    own = np.asarray(values == prompt.obj_id) if has_labels else nonzero
+    own = np.asarray(values == prompt.obj_id) if image.mode == "P" else nonzero
     return own if own.any() else nonzero
 
 
@@ -281,14 +276,17 @@ def _follow(
             for frame, obj_ids, logits in _propagate(predictor, state, run):
                 labels, scores = results.label_map(obj_ids, logits), predictor.frame_scores(state, frame)
                 writer.put(functools.partial(results.add_labels, frame, obj_ids, labels, scores))
-    except (KeyboardInterrupt, *FAILURES) as error:
+    except (KeyboardInterrupt, *USER_ERRORS) as error:
         # The finished frames may be hours of work: complete their files before saying what went wrong.
         stop = error
     seconds = time.perf_counter() - started
     # The first Ctrl-C stops tracking only; another one, while the files are completed, cuts these short.
     with contextlib.nullcontext() if stop else interrupts_deferred():
         bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
-        results.finish(reader, run.prompts, progress=bar)
+        try:
+            results.finish(reader, run.prompts, progress=bar)
+        except OSError as error:
+            stop = stop or error
         _report(results, seconds, stopped=stop is not None)
     if stop:
         raise stop
@@ -298,6 +296,8 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
     count = len(results.frames)
     if stopped:
         kept = f"{count} finished frames are kept in {printable(results.folder)}" if count else "no frame was finished"
+        if lacking := results.lacks():
+            kept += f", but not {', '.join(lacking)}"
         print(f"i2v: stopped: {kept}", file=sys.stderr)
         return
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")

@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FRAME_RATE = 24.0
 SHEET_FRAMES = 12
+CRF = 20
+"""Quality of videos: H.264's constant rate factor, lower is better. Six more halve the size."""
+COARSE_CRF = 32
+# Pixels from which on the encoder must not look ahead: it would hold a dozen frames more, at 8K a gigabyte and a half.
+LARGE_PICTURE = 4096 * 2304
 Pixels = NDArray[np.uint8]
 
 
@@ -97,7 +102,7 @@ def _size(array: NDArray[Any]) -> str:
 class VideoWriter(StreamedFile):
     """An MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come."""
 
-    def __init__(self, path: str | Path, frame_rate: float | None = None) -> None:
+    def __init__(self, path: str | Path, frame_rate: float | None = None, crf: int = CRF) -> None:
         """Open nothing yet. `frame_rate` in Hz, 24 if unknown; raises ValueError outside (0, 1000]."""
         super().__init__(path)
         rate = DEFAULT_FRAME_RATE if frame_rate is None else float(frame_rate)
@@ -105,12 +110,16 @@ class VideoWriter(StreamedFile):
             raise ValueError(f"{self.path}: expected a frame rate above 0 and up to 1000 Hz, got {rate:g}")
         # 1001 makes 30000/1001 exact; the fallback codec keeps time in 16 bits.
         self._rate = Fraction(rate).limit_denominator(min(1001, int(65535 / rate)))
+        self._crf = crf
         self._shape: tuple[int, ...] | None = None
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
 
     def write(self, picture: Pixels) -> None:
-        """Append an RGB picture (H,W,3) uint8 of the size of the first. Raises OSError, as on a full disk."""
+        """Append an RGB picture (H,W,3) uint8 of the size of the first.
+
+        Raises OSError, as DiskFullError; then there will be no file.
+        """
         if self._shape not in (None, picture.shape):
             got, wanted = picture.shape, self._shape
             raise ValueError(f"{self.path}: frame {self.num_frames} has shape {got}, those before it {wanted}")
@@ -125,14 +134,16 @@ class VideoWriter(StreamedFile):
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
         if self._container is None or self._stream is None:
             options = {"movflags": "+faststart"}
-            self._container = av.open(str(self._temporary), "w", format="mp4", options=options)
-            self._stream = _add_stream(self._container, self._rate, width, height)
+            self._container = av.open(str(self._make()), "w", format="mp4", options=options)
+            self._stream = _add_stream(self._container, self._rate, width, height, self._crf)
         return self._container, self._stream
 
     def _finalize(self) -> None:
         if self._container is not None and self._stream is not None:
             try:
-                self._container.mux(self._stream.encode(None))
+                # After a header that could not be written, FFmpeg crashes at more packets.
+                if not self._failed:
+                    self._container.mux(self._stream.encode(None))
             finally:
                 self._container.close()
 
@@ -145,13 +156,16 @@ def _video_frame(picture: Pixels) -> av.VideoFrame:
     return image.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
 
-def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
+def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int, crf: int) -> VideoStream:
     if "libx264" in av.codecs_available:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
+        options = {"preset": "veryfast", "crf": str(crf)}
+        if width * height > LARGE_PICTURE:
+            options["tune"] = "zerolatency"
+        stream = container.add_stream("libx264", rate=rate, options=options)
     else:
         log.warning("this PyAV has no libx264: writing MPEG-4, which some browsers do not play")
         stream = container.add_stream("mpeg4", rate=rate)
-        stream.bit_rate = max(400_000, int(width * height * rate / 4))
+        stream.bit_rate = max(400_000, int(width * height * rate / 4 * 2 ** ((CRF - crf) / 6)))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     # Players guess the colours of untagged files, differently by size. 1: BT.709, and limited range.
     context = stream.codec_context

@@ -18,11 +18,14 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.files import DiskFullError
 from i2v.utils.terminal import printable
 from sav_dataset.utils.contact_sheet import ObjectPictures
 from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
 from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report, write_text
-from sav_dataset.utils.sav_benchmark import EvaluationSettings, annotation_folder, evaluate
+from sav_dataset.utils.sav_benchmark import EvaluationError, EvaluationSettings, annotation_folder, evaluate
 from sav_dataset.utils.scores import Scores
 
 _SKIP_NOTES = {
@@ -67,13 +70,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("sav_evaluator")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate. Returns the exit status: 0 done, 1 failed."""
     args = make_parser().parse_args(argv)
     try:
         _evaluate(args, _find_trees(args))
-    except (ValueError, OSError) as error:
-        print(f"sav_evaluator: error: {printable(error)}", file=sys.stderr)
+    except EvaluationError as error:
+        print(f"sav_evaluator: error: {error}", file=sys.stderr)  # a line for every place
+        return 1
+    except USER_ERRORS as error:
+        print(f"sav_evaluator: error: {describe_error(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -156,8 +163,14 @@ def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> 
     report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
     pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object)
     print(f"Saving the results to {output}, the report to {report}")
-    write_text(output, published_table(contents.scores))
-    write_report(report, contents, pictures, args.num_worst)
+    try:
+        write_text(output, published_table(contents.scores))
+        write_report(report, contents, pictures, args.num_worst)
+    except DiskFullError as error:
+        if args.quiet:
+            print(published_table(contents.scores))
+        error.kept = "the scores of all objects are printed above"
+        raise
 
 
 if __name__ == "__main__":

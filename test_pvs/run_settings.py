@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from i2v.utils.files import replacing
+from i2v.utils.json_file import read_json
+from i2v.utils.output_folder import own_folder
 
 FILE_NAME = "settings.json"
 
@@ -52,18 +54,21 @@ def claim_folder(
     overwrite: bool = False,
     remedy: str = "give another --save_dir_name, or --overwrite to make all masks again",
 ) -> None:
-    """Make a folder for a run, or go on with one of the same settings. ValueError if it holds one of others.
+    """Make a folder for a run, or go on with one of the same settings.
+
+    ValueError if it holds one of others, or is a link to another folder.
 
     ``remedy``: what its message tells the user to do.
     """
     path = folder / FILE_NAME
     ours = settings.describe()
     if path.exists() and not overwrite:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        different = [f"{key}: {theirs.get(key)} there, {ours[key]} now" for key in ours if theirs.get(key) != ours[key]]
+        theirs = dict(read_json(path).members())
+        there = {key: theirs[key].value if key in theirs else None for key in ours}
+        different = [f"{key}: {there[key]} there, {ours[key]} now" for key in ours if there[key] != ours[key]]
         if different:
             raise ValueError(f"{folder} holds a run with other settings ({'; '.join(different)}): {remedy}")
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
 

@@ -24,12 +24,15 @@ from tqdm import tqdm
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
 from i2v.cli_args import add_trust_option
 from i2v.config import load_config
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child
 from i2v.utils.terminal import log_to_stderr, printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
 from test_pvs.prompts import PROTOCOLS, protocol
 from test_pvs.run_settings import RunSettings, claim_folder
 from test_pvs.sharding import Shard, balance, choose_devices, read_shard
-from test_pvs.targets import Annotations, frame_names
+from test_pvs.targets import Annotations, list_frames
 from test_pvs.video_job import VideoJob, run_video
 from test_pvs.workers import Failure, Work, run_jobs
 
@@ -68,18 +71,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("semi_infer", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
     try:
         failures = run(args)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"semi_infer: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"semi_infer: error: {describe_error(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("semi_infer: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     for failure in failures:
         print(f"semi_infer: error: video {printable(f'{failure.job.video}: {failure.reason}')}", file=sys.stderr)
     return 1 if failures else 0
@@ -94,8 +95,8 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
         settings.config, settings.overrides, args.trust_config
     )  # its mistakes are told once, before processes start
     folder = run_folder(args)
-    claim_folder(folder, settings, args.overwrite)
     jobs = plan_jobs(args, dataset, folder, shard)
+    claim_folder(folder, settings, args.overwrite)
     pending = [job for job in jobs if not job.is_finished()]
     print(
         f"{folder}: part {shard.index + 1} of {shard.count}, {len(jobs)} videos, "
@@ -108,6 +109,9 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
         num_frames = bar.n
     seconds = time.perf_counter() - start
     print(f"{num_frames} frames in {seconds:.1f} s, {num_frames / max(seconds, 1e-9):.2f} frames/s")
+    if failures:
+        done = len(jobs) - len(failures)
+        print(f"{done} of {len(jobs)} videos are finished and kept; the same command tries the others again")
     return failures
 
 
@@ -130,7 +134,10 @@ def find_checkpoint(name: str) -> str | None:
 
 
 def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: Shard) -> list[VideoJob]:
-    """The videos of a part, the longest first. FileNotFoundError if some of all videos lack annotations."""
+    """The videos of a part, the longest first.
+
+    FileNotFoundError if some of all videos lack annotations, ValueError where a link is in the place of results.
+    """
     mask_info = args.mask_info
     if mask_info is None and args.annotations is None and args.dataset == "sav":
         beside = args.data_root / "mask_info"
@@ -140,7 +147,7 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
     if lacking:
         names = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         raise FileNotFoundError(f"{root}: no annotations of {names}")
-    lengths = {video: len(frame_names(dataset.frames(video))) for video in dataset.videos}
+    lengths = {video: len(list_frames(dataset.frames(video)).names) for video in dataset.videos}
     layout = dataset.layout
     return [
         VideoJob(
@@ -148,7 +155,7 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
             frames=dataset.frames(video),
             num_frames=lengths[video],
             annotations=Annotations(root / video, mask_info is not None, layout.single_object),
-            output=folder / video,
+            output=child(folder, video),
             object_folders=layout.object_folders,
             per_object=args.per_object,
             redo=args.overwrite,

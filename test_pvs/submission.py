@@ -9,12 +9,14 @@ import argparse
 import sys
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
-from i2v.utils.terminal import printable
+from i2v.utils.output_folder import child, component
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset, wanted_frames
-from test_pvs.targets import frame_names
+from test_pvs.targets import list_frames
 
 LABEL_DATASETS = tuple(name for name, layout in LAYOUTS.items() if not layout.object_folders)
 
@@ -33,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("submission")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file. Returns the exit status: 0 done, 1 failed."""
     args = make_parser().parse_args(argv)
@@ -41,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = submission_files(dataset, args.pred_root)
         folder = dataset.layout.submission_folder if args.folder is None else args.folder
         write_zip(args.output, args.pred_root, files, folder)
-    except (ValueError, OSError) as error:
-        print(f"submission: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"submission: error: {describe_error(error)}", file=sys.stderr)
         return 1
     print(f"{args.output}: {len(files)} masks of {len(dataset.videos)} videos")
     return 0
@@ -51,17 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
     """Files to submit, relative to the run's folder: a mask for every frame, or for those that a meta.json asks for.
 
-    Raises FileNotFoundError with the videos that lack some.
+    Raises FileNotFoundError with the videos that lack some, ValueError for names that lead elsewhere and for links: a
+    submission is sent away, and nothing but the run's masks may be in it.
     """
     wanted = wanted_frames(dataset.meta) if dataset.meta else {}
     files, missing = [], []
     for video in dataset.videos:
-        frames = wanted.get(video) or frame_names(dataset.frames(video))
-        ours = [Path(video) / f"{frame}.png" for frame in frames]
-        lost = sum(not (pred_root / path).is_file() for path in ours)
+        frames = wanted.get(video) or list_frames(dataset.frames(video)).names
+        paths = [child(child(pred_root, video), f"{frame}.png") for frame in frames]
+        lost = sum(not path.is_file() for path in paths)
         if lost:
-            missing.append(f"{video} ({lost} of {len(ours)})")
-        files += ours
+            missing.append(f"{video} ({lost} of {len(paths)})")
+        files += [path.relative_to(pred_root) for path in paths]
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise FileNotFoundError(f"{pred_root}: masks missing of {names}")
@@ -69,11 +73,12 @@ def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
 
 
 def write_zip(path: Path, pred_root: Path, files: Sequence[Path], folder: str = "") -> None:
-    """Write a zip file, atomically; the same files give the same bytes."""
+    """Write a zip file, atomically; the same files give the same bytes. ValueError for a ``folder`` out of it."""
+    inside = PurePosixPath(*(component(part) for part in PurePosixPath(folder).parts))
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(files):
             # With a date of its own each file would make every archive differ.
-            entry = zipfile.ZipInfo((Path(folder) / file).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            entry = zipfile.ZipInfo((inside / file).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, (pred_root / file).read_bytes())
 

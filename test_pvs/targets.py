@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2v.utils.video import ImageFolder, open_source
+from i2v.errors import InvalidFileError
+from i2v.utils.rle import Mask, Size
+from i2v.utils.video import FrameSource, ImageFolder, open_source
 from sav_dataset.utils.mask_files import MaskVideo
-from sav_dataset.utils.mask_info import Mask, mask_info_files, read_mask_info
+from sav_dataset.utils.mask_info import mask_info_files, read_mask_info
 from test_pvs.prompts import Target
 
 FrameKey = int | str
@@ -29,14 +31,20 @@ class Annotations:
             return [read_mask_info(path).name for path in self._info_files()]
         return self._masks().objects()
 
-    def first_masks(self) -> Iterator[tuple[str, FrameKey, Mask]]:
-        """Every object with its mask where it is first seen; objects never seen are left out."""
+    def first_masks(self, size: Size) -> Iterator[tuple[str, FrameKey, Mask]]:
+        """Every object with its mask where it is first seen; objects never seen are left out.
+
+        InvalidFileError for masks that are not of the ``size`` (height, width), before they are made.
+        """
         if not self.is_mask_info:
-            for obj, name, mask in self._masks().first_masks():
+            for obj, name, mask in self._masks().first_masks(size):
                 yield obj, frame_key(Path(name).stem), mask
             return
         for path in self._info_files():
             info = read_mask_info(path)
+            if info.size != size:
+                got, wanted = f"{info.size[1]}x{info.size[0]}", f"{size[1]}x{size[0]}"
+                raise InvalidFileError(path, f"the annotation has {got} pixels, the frames {wanted}")
             if info.first_frame is not None:
                 yield info.name, info.first_frame, info.mask(info.first_frame)
 
@@ -47,30 +55,49 @@ class Annotations:
         return mask_info_files(self.folder)
 
 
+@dataclass(frozen=True)
+class FrameList:
+    """A video's frames: their ``names`` without suffix, in order, and their ``size`` (height, width)."""
+
+    names: tuple[str, ...]
+    size: Size
+
+    @staticmethod
+    def of(source: FrameSource) -> FrameList:
+        """Those of an opened video: the names of its images, or of an mp4 00000 and so on."""
+        if isinstance(source, ImageFolder):
+            names = tuple(Path(name).stem for name in source.files)
+        else:
+            names = tuple(f"{frame:05d}" for frame in range(source.num_frames or 0))
+        return FrameList(names, (source.height, source.width))
+
+
+def list_frames(video: Path) -> FrameList:
+    """The frames of a folder of images or of a video file. Raises as ``open_source`` does."""
+    with open_source(video) as source:
+        return FrameList.of(source)
+
+
 def frame_key(stem: str) -> FrameKey:
     """The key of a file from its name without suffix."""
-    return int(stem) if stem.isdigit() else stem
+    return int(stem) if stem.isdecimal() else stem
 
 
-def frame_names(video: Path) -> list[str]:
-    """Names of a video's frames, without suffix, in order: those of its images, or of an mp4 00000 and so on."""
-    with open_source(video) as source:
-        if isinstance(source, ImageFolder):
-            return [Path(name).stem for name in source.files]
-        return [f"{frame:05d}" for frame in range(source.num_frames or 0)]
+def read_targets(annotations: Annotations, frames: FrameList, done: Collection[str] = ()) -> list[Target]:
+    """The objects that are to be followed in a video, less those that are ``done``.
 
-
-def read_targets(annotations: Annotations, names: list[str], done: Collection[str] = ()) -> list[Target]:
-    """The objects that are to be followed, less those that are ``done``, on the video's frames of these ``names``.
-
-    Raises FileNotFoundError for a video without annotations, ValueError for annotations of frames that are not there.
+    Raises FileNotFoundError for a video without annotations, ValueError for annotations of frames that are not there,
+    of another size, or of an object that another one has the name of.
     """
-    positions = {frame_key(name): position for position, name in enumerate(names)}
-    targets = []
-    for obj, key, mask in annotations.first_masks():
+    positions = {frame_key(name): position for position, name in enumerate(frames.names)}
+    targets: dict[str, Target] = {}
+    for obj, key, mask in annotations.first_masks(frames.size):
+        where = f"{annotations.folder}, object {obj}"
         if obj in done:
             continue
         if key not in positions:
-            raise ValueError(f"{annotations.folder}, object {obj}: annotated on frame {key}, which the video lacks")
-        targets.append(Target(obj, positions[key], mask))
-    return targets
+            raise ValueError(f"{where}: annotated on frame {key}, which the video lacks")
+        if obj in targets:
+            raise ValueError(f"{where}: two annotations have this name")
+        targets[obj] = Target(obj, positions[key], mask)
+    return list(targets.values())

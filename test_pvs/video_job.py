@@ -13,9 +13,9 @@ import numpy as np
 
 from i2v.export import label_map, write_label_png
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from test_pvs.mask_writer import MaskFolder, write_binary_png
+from test_pvs.mask_writer import mask_folder, write_binary_png
 from test_pvs.prompts import Protocol, Target
-from test_pvs.targets import Annotations, frame_names, read_targets
+from test_pvs.targets import Annotations, list_frames, read_targets
 from test_pvs.tracking import track_apart, track_together
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class VideoJob:
         """Objects whose masks are there; of label images, where it is all or none, see :meth:`is_finished`."""
         if self.redo or not self.object_folders or not self.output.is_dir():
             return set()
-        return {path.name for path in self.output.iterdir() if path.name[0] != "."}
+        folders = (path for path in self.output.iterdir() if path.is_dir() and not path.is_symlink())
+        return {path.name for path in folders if path.name[0] != "."}
 
     def is_finished(self) -> bool:
         """Whether all masks are there, as far as can be told without reading annotations."""
@@ -55,8 +56,9 @@ def run_video(
     predictor: I2VVideoPredictor, job: VideoJob, prompt: Protocol, threads: ThreadPoolExecutor
 ) -> Iterator[float]:
     """Follow the objects that are not done yet and write their masks. Yields how much of that is done, 0 to 1."""
-    names = frame_names(job.frames)
-    targets = read_targets(job.annotations, names, job.done())
+    frames = list_frames(job.frames)
+    names = frames.names
+    targets = read_targets(job.annotations, frames, job.done())
     if not targets:
         log.warning("video %s: no object to follow", job.video)
         return
@@ -81,7 +83,7 @@ def _write_objects(
     start = min(target.frame for target in targets)
     with ExitStack() as stack:
         folders = {
-            target.obj: stack.enter_context(MaskFolder(job.output / target.obj, write_binary_png, threads))
+            target.obj: stack.enter_context(mask_folder(job.output, target.obj, write_binary_png, threads, job.redo))
             for target in targets
         }
         for name in names[:start]:
@@ -104,7 +106,7 @@ def _write_labels(
 ) -> Iterator[int]:
     absent = np.zeros(targets[0].mask.shape, np.uint8)
     track = track_apart if job.per_object else track_together
-    with MaskFolder(job.output, write_label_png, threads) as folder:
+    with mask_folder(job.output.parent, job.output.name, write_label_png, threads, job.redo) as folder:
         for name in names[: min(target.frame for target in targets)]:
             folder.put(f"{name}.png", absent)
         for frame, objects, logits in track(predictor, str(job.frames), targets, prompt):

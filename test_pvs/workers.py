@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.signals import Stopped, exit_status, stop_signals_raised
+
 Job = TypeVar("Job")
 
 Work = Callable[[Job], Iterator[float]]
-"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of FAILURES that the job could not be done;
+"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of USER_ERRORS that the job could not be done;
 anything else ends its process."""
 
-FAILURES = (ValueError, IndexError, OSError, RuntimeError)
+PATIENCE = 10.0  # seconds that a process has for clearing away what it has begun
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,26 @@ class _Worker(Generic[Job]):
         return [] if message.failure is None else [Failure(job, message.failure)]
 
     def stop(self) -> None:
-        """End the process: between jobs by itself, during one by force."""
+        """End the process: between jobs by itself, during one by SIGTERM, and by force if that does not help."""
         self.connection.close()
         if self.job is not None:
             self.process.terminate()
+            self.process.join(PATIENCE)
+            self.process.kill()
         self.process.join()
 
 
 def _serve(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
     """Do the jobs that come in until the other end closes. Runs in the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one who hands out jobs decides
+    try:
+        with stop_signals_raised():
+            _serve_until_closed(connection, starter)
+    except Stopped as stop:
+        sys.exit(exit_status(stop))  # what was begun has been cleared away
+
+
+def _serve_until_closed(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
     work = starter()
     while True:
         try:
@@ -127,6 +141,7 @@ def _serve(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
             done = 1.0
         except BrokenPipeError:
             return  # nobody listens any more
-        except FAILURES as error:
-            failure = f"{type(error).__name__}: {error}"
-        connection.send(_Message(done, is_last=True, failure=failure))
+        except USER_ERRORS as error:
+            failure = describe_error(error)
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(_Message(done, is_last=True, failure=failure))

@@ -99,7 +99,7 @@ class FakePredictor:
         last = -1 if reverse else state.num_frames
         for frame in range(start_frame_idx, last, -1 if reverse else 1):
             if len(self.visited) == self.hangs_after:
-                time.sleep(60)
+                hang()
             if frame == self.fails_at:
                 raise RuntimeError(f"frame {frame}:\ncannot be read")
             self.visited.append(frame)
@@ -109,6 +109,12 @@ class FakePredictor:
 
     def frame_scores(self, state: State, frame: int) -> dict[int, Score]:
         return {obj_id: Score(presence=frame + 0.5, iou=0.25) for obj_id in state.obj_ids}
+
+
+def hang(seconds: float = 60) -> None:
+    """Do nothing for long, but as a model would: a signal just before a single long sleep would wait for its end."""
+    for _ in range(int(seconds / 0.01)):
+        time.sleep(0.01)
 
 
 def picture_of(frame: int) -> Array:

@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from disk_support import small_disk
 from export_support import (
     HEIGHT,
     NUM_FRAMES,
@@ -26,6 +27,7 @@ from export_support import (
     check_results,
     decode,
     labels_of,
+    picture_of,
     write_clip,
 )
 from PIL import Image
@@ -150,10 +152,10 @@ def test_wrong_masks_are_refused(clip: Path, fake: FakePredictor, capsys: Any) -
     save_mask("small.png", np.ones((20, 30), np.uint8), "L")
     save_mask("empty.png", np.zeros((HEIGHT, WIDTH), np.uint8), "L")
     for options, message in (
-        ("--mask small.png", "object 1, frame 0, mask small.png: got 30x20 pixels, wanted 64x48"),
+        ("--mask small.png", "object 1, frame 0, mask small.png: the image is 30x20, wanted 64x48"),
         ("--mask empty.png", "mask empty.png: every pixel is zero"),
         ("--mask none.png", "No such file or directory: 'none.png'"),
-        ("--mask clip", "Is a directory"),
+        ("--mask clip", "clip: this is a folder, wanted a file"),
     ):
         assert main(["track", "clip", *options.split()]) == 1
         assert message in capsys.readouterr().err
@@ -286,20 +288,66 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_an_interrupt_leaves_whole_files_of_the_finished_frames(clip: Path, direction: str) -> None:
+@pytest.mark.parametrize(
+    ("direction", "numbers"),
+    [
+        ("forward", [signal.SIGINT]),
+        ("backward", [signal.SIGINT]),
+        ("forward", [signal.SIGTERM]),
+        ("backward", [signal.SIGHUP]),
+        ("forward", [signal.SIGTERM, signal.SIGTERM]),  # as `timeout` does
+    ],
+)
+def test_an_interrupt_leaves_whole_files_of_the_finished_frames(
+    clip: Path, direction: str, numbers: list[signal.Signals]
+) -> None:
     frame = {"forward": "0", "backward": "9"}[direction]
     options = ["track", "clip", "--frame", frame, "--click", "1,20", "--direction", direction]
     process = start(clip.parent, *options, hangs_after=4)
     masks = clip.parent / "clip_i2v" / "masks"
     wait_for(lambda: masks.exists() and len(list(masks.glob("[0-9]*.png"))) == 4)
-    process.send_signal(signal.SIGINT)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.002)  # else the system makes one of two
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + numbers[0]
     assert "i2v: stopped: 4 finished frames are kept in clip_i2v\n" in error
-    assert error.endswith("i2v: interrupted\n")
+    by = "" if numbers[0] == signal.SIGINT else f" by {numbers[0].name}"
+    assert error.endswith(f"i2v: interrupted{by}\n")
     assert "Traceback" not in error
     check_results(masks.parent, {"forward": [0, 1, 2, 3], "backward": [6, 7, 8, 9]}[direction], (1,))
+    assert not list(masks.parent.rglob(".*"))
+
+
+def test_a_run_that_outlives_its_terminal_goes_on_under_nohup(clip: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a started process inherits
+    try:
+        process = start(clip.parent, "track", "clip", "--click", "1,20", hangs_after=4)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    masks = clip.parent / "clip_i2v" / "masks"
+    wait_for(lambda: masks.exists() and len(list(masks.glob("[0-9]*.png"))) == 4)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_a_run_after_one_that_was_killed_leaves_nothing_of_it(clip: Path) -> None:
+    process = start(clip.parent, "track", "clip", "--click", "1,20", hangs_after=4)
+    out = clip.parent / "clip_i2v"
+    wait_for(lambda: (out / "masks").exists() and len(list((out / "masks").glob("[0-9]*.png"))) == 4)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert len(list(out.glob(".masks.json.*"))) == 1
+    (out / ".masks.json.1234.tmp").write_text("the user's")
+    again = start(clip.parent, "track", "clip", "--click", "1,20", "--overwrite")
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    check_results(out, list(range(NUM_FRAMES)), (1,))
+    assert [path.name for path in out.rglob(".*")] == [".masks.json.1234.tmp"]
 
 
 def test_an_interrupt_before_the_first_frame_writes_nothing(clip: Path) -> None:
@@ -317,19 +365,69 @@ def test_an_interrupt_before_the_first_frame_writes_nothing(clip: Path) -> None:
     assert not Path("clip_i2v").exists()
 
 
-def test_a_full_disk_leaves_nothing_half_written(clip: Path) -> None:
-    process = start(clip.parent, "track", "clip", "--click", "1,20", limit=1500)
+def check_kept(out: Path, error: str) -> dict[str, bool]:
+    """Results that a full disk has cut short are whole, agree, and are what the message says. Which are there?"""
+    assert "Traceback" not in error
+    assert not list(out.rglob(".*"))
+    pngs = sorted(int(path.stem) for path in (out / "masks").glob("*.png"))
+    for frame in pngs:
+        wanted = np.where(labels_of(frame % NUM_FRAMES) == 1, 1, 0)
+        np.testing.assert_array_equal(read_label_png(out / "masks" / f"{frame:05d}.png"), wanted)
+    there = {name: (out / name).exists() for name in ("masks.json", "overlay.mp4", "contact_sheet.png")}
+    if there["masks.json"]:
+        assert [record["frame"] for record in json.loads((out / "masks.json").read_text())["frames"]] == pngs
+    if there["overlay.mp4"]:
+        assert len(decode(out / "overlay.mp4")) == len(pngs)
+    lacking = ", ".join(name for name, is_there in there.items() if not is_there)
+    kept = f"i2v: stopped: {len(pngs)} finished frames are kept in {out}"
+    if pngs:
+        assert f"{kept}, but not {lacking}\n" in error if lacking else f"{kept}\n" in error
+    else:
+        assert "i2v: stopped: no frame was finished\n" in error
+    return there
+
+
+@pytest.mark.parametrize(("direction", "frame"), [("forward", "0"), ("backward", "9")])
+@pytest.mark.parametrize("limit", [100, 700, 1500, 3000])
+def test_files_that_may_not_grow_keep_what_is_done(clip: Path, direction: str, frame: str, limit: int) -> None:
+    options = ["--frame", frame, "--click", "1,20", "--direction", direction, "--out", "out"]
+    process = start(clip.parent, "track", "clip", *options, limit=limit)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "i2v: error: [Errno 27] File too large: " in error
-    assert "Traceback" not in error
-    results = sorted(path.name for path in Path("clip_i2v").iterdir())
-    # Masks are small enough for this disk, and whatever else is there is whole.
-    assert "masks" in results
-    assert "overlay.mp4" not in results
-    assert not list(Path("clip_i2v").rglob(".*"))
-    if "masks.json" in results:
-        assert json.loads(Path("clip_i2v/masks.json").read_text())["frames"]
+    assert "i2v: error: [Errno 27] File too large: 'out/" in error
+    there = check_kept(Path("out"), error)
+    # A mask takes some 150 bytes, JSON some 250 a frame, the overlay some 2,000 in all: what fits is there.
+    assert there["masks.json"] == (limit > 100)
+    assert not there["contact_sheet.png"]
+
+
+def write_long_clip(folder: Path, num_frames: int) -> None:
+    """The clip over and over, with noise at its lower edge, which takes some room as a video."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for frame in range(num_frames):
+        picture = picture_of(frame % NUM_FRAMES)
+        picture[42:] = rng.integers(0, 100, (HEIGHT - 42, WIDTH, 3))
+        Image.fromarray(picture).save(folder / f"{frame:03d}.png")
+
+
+@pytest.mark.parametrize(("direction", "frame"), [("forward", "0"), ("backward", "59")])
+@pytest.mark.parametrize("num_kib", [4, 32, 200, 292, 356])
+def test_a_full_disk_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str, frame: str, num_kib: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_long_clip(tmp_path / "long", 60)
+    with small_disk(tmp_path / "disk", num_kib):
+        out = tmp_path / "disk" / "out"
+        options = ["--frame", frame, "--click", "1,20", "--direction", direction, "--out", str(out)]
+        process = start(tmp_path, "track", "long", *options)
+        _, error = process.communicate(timeout=60)
+        print(error, {p.name: p.stat().st_size for p in out.iterdir()})
+        assert process.returncode == 1
+        assert f"i2v: error: the disk is full: [Errno 28] No space left on device: '{out}/" in error
+        there = check_kept(out, error)
+        assert there["masks.json"] == (num_kib > 4)
 
 
 def test_demo_tracks_a_rendered_clip_and_may_be_repeated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from i2v.utils.files import interrupts_deferred, replacing
+from i2v.utils.files import replacing
+from i2v.utils.signals import interrupts_deferred
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,4 +83,8 @@ def test_a_full_disk_is_reported_and_leaves_nothing_half_written(tmp_path: Path)
     assert lines[0] == f"[Errno 27] File too large: '{tmp_path / 'a.mp4'}'"
     assert lines[1] == f"[Errno 27] File too large: '{tmp_path / 'a.json'}'"
     assert "File too large" in lines[2]
-    assert list(tmp_path.iterdir()) == []
+    # Of the JSON the frames before are kept, of the others nothing can be.
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    frames = json.loads((tmp_path / "a.json").read_text())["frames"]
+    assert [record["frame"] for record in frames] == list(range(len(frames)))
+    assert 1 < len(frames) < 100

@@ -18,12 +18,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import i2v
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Programs, not an interface for others' code.
 LEFT_OUT = ("__main__", "cli", "cli_args", "web")
 
 
+@as_command("api_docs")
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages. Returns the exit status: 0 done, 1 failed or with warnings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(argv).folder
     try:
         problems = write_pages(folder)
-    except (RuntimeError, OSError) as error:
-        problems = [str(error)]
+    except USER_ERRORS as error:
+        problems = [describe_error(error)]
     for problem in problems:
         print(f"api_docs: error: {problem}", file=sys.stderr)
     if not problems:

@@ -27,13 +27,15 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.export import write_label_png
-from i2v.utils.terminal import printable
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child
 from i2v.utils.video import FrameSource, open_source
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
-from test_pvs.mask_writer import MaskFolder
+from test_pvs.mask_writer import mask_folder
 from test_pvs.prompts import Target
-from test_pvs.targets import Annotations, frame_names, read_targets
+from test_pvs.targets import Annotations, FrameList, read_targets
 from test_pvs.tracking import check_targets
 from tools.label_propagation import LabelPropagation
 
@@ -118,15 +120,23 @@ def follow(source: FrameSource, targets: Sequence[Target], carry: Carry) -> Iter
         yield np.where(masks.max(axis=0) > 0.5, labels[masks.argmax(axis=0)], np.uint8(0))
 
 
-def predict_video(dataset: Dataset, video: str, carry: Carry, output: Path, threads: ThreadPoolExecutor) -> None:
-    """Write a video's label images to a folder, which appears when complete. ValueError if it has no object."""
-    names = frame_names(dataset.frames(video))
+def predict_video(
+    dataset: Dataset, video: str, carry: Carry, output: Path, threads: ThreadPoolExecutor, overwrite: bool = False
+) -> None:
+    """Write a video's label images to a folder below ``output``, which appears when complete.
+
+    ValueError if it has no object; raises as ``mask_folder`` does.
+    """
     annotations = Annotations(dataset.annotations / video, single_object=dataset.layout.single_object)
-    targets = read_targets(annotations, names)
-    if not targets:
-        raise ValueError(f"{annotations.folder}: no object is annotated")
-    with open_source(dataset.frames(video)) as source, MaskFolder(output, write_label_png, threads) as folder:
-        for name, labels in zip(names, follow(source, targets, carry), strict=True):
+    with (
+        mask_folder(output, video, write_label_png, threads, overwrite) as folder,
+        open_source(dataset.frames(video)) as source,
+    ):
+        frames = FrameList.of(source)
+        targets = read_targets(annotations, frames)
+        if not targets:
+            raise ValueError(f"{annotations.folder}: no object is annotated")
+        for name, labels in zip(frames.names, follow(source, targets, carry), strict=True):
             folder.put(f"{name}.png", labels)
 
 
@@ -142,10 +152,10 @@ def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = Fal
         raise ValueError(f"dataset: wanted one of {', '.join(DATASETS)}, got {dataset.name!r}")
     make_carry = BASELINES[baseline]
     make_carry()  # whatever is missing shows before anything is written
-    pending = [video for video in dataset.videos if overwrite or not (output / video).is_dir()]
+    pending = [video for video in dataset.videos if overwrite or not child(output, video).is_dir()]
     with ThreadPoolExecutor(NUM_WRITERS) as threads:
         for video in tqdm(pending, desc=baseline, unit=" videos"):
-            predict_video(dataset, video, make_carry(), output / video, threads)
+            predict_video(dataset, video, make_carry(), output, threads, overwrite)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -160,18 +170,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("baselines", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     try:
         dataset = open_dataset(args.dataset, args.data_root, video_list=args.video_list)
         predict(dataset, args.baseline, args.output, args.overwrite)
-    except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"baselines: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"baselines: error: {describe_error(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("baselines: interrupted", file=sys.stderr)
-        return 130
     print(f"{len(dataset.videos)} videos in {args.output}")
     return 0
 

@@ -16,11 +16,14 @@ from typing import Any
 # Run as a script, this file sees only its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
-from i2v.utils.terminal import log_to_stderr, printable
+from i2v.utils.terminal import log_to_stderr
 from tools import benchmarks
 
 
+@as_command("benchmark")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark, print its table, write its JSON."""
     log_to_stderr(logging.ERROR, "%(levelname)s: %(message)s")
@@ -34,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         report = modules[args.benchmark].run(args)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmark: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"benchmark: error: {describe_error(error)}", file=sys.stderr)
         return 1
     report["command"] = " ".join(["tools/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
     print(table(report["rows"]))

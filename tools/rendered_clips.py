@@ -13,9 +13,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from i2v.export import write_label_png
-from i2v.utils.files import replacing
+from i2v.utils.picture_file import write_picture
 from sav_dataset.utils.datasets import Dataset, open_dataset
-from test_pvs.mask_writer import MaskFolder
+from test_pvs.mask_writer import mask_folder
 from test_pvs.run_settings import claim_folder
 from train.dataset.synthetic import SyntheticRawDataset, SyntheticVideo
 
@@ -65,8 +65,9 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
     objects = video.visible(0)
     numbers = np.arange(1, len(objects) + 1, dtype=np.uint8)[:, None, None]
     with (
-        MaskFolder(root / "Annotations" / name, write_label_png, threads) as labels,  # ends last: then all is there
-        MaskFolder(root / "JPEGImages" / name, write_jpeg, threads) as frames,
+        mask_folder(root / "Annotations", name, write_label_png, threads) as labels,  # ends last: then all is there
+        # A run that was killed between the two leaves its frames, which are the same again.
+        mask_folder(root / "JPEGImages", name, write_jpeg, threads, overwrite=True) as frames,
     ):
         for t in video.frames:
             shown = video.load(t, objects, size)
@@ -76,5 +77,4 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
 
 def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture (H,W,3) as a JPEG of high quality, atomically."""
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=95)
+    write_picture(path, Image.fromarray(picture), "JPEG", quality=95)

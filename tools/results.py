@@ -29,7 +29,9 @@ if not __package__:
 
 from i2v.cli_args import TRUST, add_trust_option
 from i2v.config import load_config
-from i2v.utils.terminal import printable
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
@@ -112,25 +114,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("results", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the tables, print and write them. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     args = make_parser().parse_args(argv)
     try:
         results = run(args, argv)
-    except (ValueError, OSError, RuntimeError, IndexError) as error:
-        print(f"results: error: {printable(error)}", file=sys.stderr)
+        print(results.as_markdown())
+        results.save(args.output)
+    except USER_ERRORS as error:
+        print(f"results: error: {describe_error(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("results: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(results.as_markdown())
     print(f"written to {args.output / 'results.md'} and results.json")
     return 0
 
 
 def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
-    """Predict what is not there yet, score all of it, and write the tables."""
+    """Predict what is not there yet, and score all of it."""
     source, model = _source(args), _model(args)
     if model is None and not args.baselines:
         raise ValueError("nothing to score: wanted --config, --baselines or both")
@@ -141,15 +142,13 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
         trees[baseline] = args.output / "masks" / baseline
         predict(dataset, baseline, trees[baseline])
     if model is not None:
-        folder = args.output / "masks" / model.folder_name()
+        folder = child(args.output / "masks", model.folder_name())
         for prompt in args.prompts:
             trees[f"{model.name} {prompt}"] = _predict(model, prompt, dataset, folder, args)
     layout = dataset.layout
     settings = EvaluationSettings(layout.skip, single_object=layout.single_object, num_processes=args.workers)
     scores = {name: evaluate(dataset.annotations, tree, settings, dataset.videos) for name, tree in trees.items()}
-    results = Results(scores, _facts(command, source, model))
-    results.save(args.output)
-    return results
+    return Results(scores, _facts(command, source, model))
 
 
 def _source(args: argparse.Namespace) -> BenchmarkFolder | RenderedClips:

@@ -9,12 +9,10 @@ DAVIS, and writes DATA_ROOT/mask_info/VIDEO/III.json. III counts the objects tha
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +22,15 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child, new_folder
+from i2v.utils.rle import encode_mask
 from i2v.utils.terminal import printable
+from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.datasets import read_video_list
 from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
-from sav_dataset.utils.mask_info import MaskInfo, encode_mask, write_mask_info
+from sav_dataset.utils.mask_info import MaskInfo, write_mask_info
 
 DEFAULT_ROOT = Path(__file__).resolve().parents[1] / "data" / "sav_test"
 
@@ -46,18 +49,19 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@as_command("save_gt_mask", "the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert all videos. Returns the exit status: 0 done, 1 failed."""
+    """Convert all videos. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     try:
         annotations = args.annotations or _annotations(args.data_root)
         output = args.output or args.data_root / "mask_info"
         videos = read_video_list(args.video_list) if args.video_list else list_videos(annotations)
-        pending = [video for video in videos if args.overwrite or not (output / video).is_dir()]
+        pending = [video for video in videos if args.overwrite or not child(output, video).is_dir()]
         print(f"{annotations} -> {output}: {len(videos)} videos, {len(videos) - len(pending)} of them there already")
-        failures = convert_videos(annotations, output, pending, args.workers)
-    except (ValueError, OSError) as error:
-        failures = [str(error)]
+        failures = convert_videos(annotations, output, pending, args.workers, args.overwrite)
+    except USER_ERRORS as error:
+        failures = [describe_error(error)]
     for failure in failures:
         print(f"save_gt_mask: error: {printable(failure)}", file=sys.stderr)
     return 1 if failures else 0
@@ -72,34 +76,32 @@ def _annotations(root: Path) -> Path:
     raise FileNotFoundError(f"no annotations: tried {tried}; give --data_root or --annotations")
 
 
-def convert_videos(annotations: Path, output: Path, videos: Iterable[str], workers: int) -> list[str]:
+def convert_videos(
+    annotations: Path, output: Path, videos: Iterable[str], workers: int, overwrite: bool = False
+) -> list[str]:
     """Convert videos in so many processes. Returns a sentence for every video that failed."""
     if workers < 1:
         raise ValueError(f"workers: wanted at least 1, got {workers}")
     failures = []
-    convert = partial(convert_video, annotations, output)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    convert = partial(convert_video, annotations, output, overwrite=overwrite)
+    with worker_pool(workers, [output]) as pool:
         jobs = {pool.submit(convert, video): video for video in videos}
         for job in tqdm(as_completed(jobs), total=len(jobs), desc="mask_info", unit=" videos"):
             error = job.exception()
             if error is not None:
-                failures.append(f"video {jobs[job]}: {error}")
+                failures.append(f"video {jobs[job]}: {describe_error(error)}")
     return sorted(failures)
 
 
-def convert_video(annotations: Path, output: Path, video: str) -> int:
-    """Write a video's files; its folder appears when all are there. Returns how many objects it has."""
-    infos = collect_objects(MaskVideo.open(annotations / video))
-    unfinished = output / f".{video}.{os.getpid()}.tmp"
-    unfinished.mkdir(parents=True)
-    try:
+def convert_video(annotations: Path, output: Path, video: str, overwrite: bool = False) -> int:
+    """Write a video's files; its folder appears when all are there. Returns how many objects it has.
+
+    Raises as ``collect_objects`` and ``new_folder`` do.
+    """
+    with new_folder(output, video, made=r"\d{3,}\.json", overwrite=overwrite, one_of_many=True) as folder:
+        infos = collect_objects(MaskVideo.open(annotations / video))
         for number, info in enumerate(infos):
-            write_mask_info(unfinished / f"{number:03d}.json", info)
-        shutil.rmtree(output / video, ignore_errors=True)
-        unfinished.rename(output / video)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            write_mask_info(folder / f"{number:03d}.json", info)
     return len(infos)
 
 
@@ -110,7 +112,7 @@ def collect_objects(video: MaskVideo) -> list[MaskInfo]:
     no masks, are named after no frame number, or differ in size.
     """
     annotated: set[int] = set()
-    counts: dict[str, dict[int, str]] = {}
+    counts: dict[str, dict[int, bytes]] = {}
     sizes: dict[tuple[int, int], str] = {}
     folders: list[str | None] = [*video.objects()] or [None]
     for obj in folders:
@@ -119,7 +121,8 @@ def collect_objects(video: MaskVideo) -> list[MaskInfo]:
             annotated.add(frame)
             masks = video.read(name, obj)
             sizes.setdefault(masks.size, name)
-            for found, mask in masks.by_object.items():
+            for found in masks.values:
+                mask = masks.mask(found)
                 if mask.any():
                     counts.setdefault(found, {})[frame] = encode_mask(mask)
     if len(sizes) > 1:
@@ -134,7 +137,7 @@ def collect_objects(video: MaskVideo) -> list[MaskInfo]:
 
 def _frame_number(video: MaskVideo, name: str) -> int:
     stem = Path(name).stem
-    if not stem.isdigit():
+    if not stem.isdecimal():
         raise ValueError(f"{video.folder}: wanted files named by frame number, as 00000.png, got {name}")
     return int(stem)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
 from i2v.config import instantiate as build
+from i2v.errors import USER_ERRORS
 from i2v.modeling.i2v_model import I2VModel
-from i2v.utils.files import replacing
+from i2v.utils.files import NO_ROOM, DiskFullError, replacing
 from i2v.utils.terminal import PrintableFormatter
 from train.checkpointing import CheckpointFolder, initialize, look_for_likeness
 from train.distributed import World, joined
@@ -45,11 +48,14 @@ def run(config: DictConfig) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.listening())
         world = stack.enter_context(joined(device, distributed.backend, distributed.timeout_mins))
+        checkpoints = open_checkpoints(config)
+        stack.enter_context(checkpoints.telling_what_is_kept())
+        stack.enter_context(_full_disks_told_once())
         stack.enter_context(logging_to(folder, world))
         if world.is_main:
             write_configs(config, folder)
-        trainer = build_trainer(config, world, stop)
-        stack.callback(trainer.metrics.close)
+        trainer = build_trainer(config, world, stop, checkpoints)
+        stack.push(functools.partial(_close, trainer.metrics))
         if config.trainer.mode == "val":
             trainer.validate()
         else:
@@ -75,14 +81,22 @@ def check(config: DictConfig) -> None:
         )
 
 
-def build_trainer(config: DictConfig, world: World, stop: StopRequest) -> Trainer:
+def open_checkpoints(config: DictConfig) -> CheckpointFolder:
+    """The folder of a run's checkpoints, which is made."""
+    node = config.trainer.checkpoint
+    return CheckpointFolder(Path(node.save_dir), node.save_freq, node.keep_last)
+
+
+def build_trainer(
+    config: DictConfig, world: World, stop: StopRequest, checkpoints: CheckpointFolder | None = None
+) -> Trainer:
     """Build all parts of a run, with the weights and the place in the run from which it goes on."""
+    checkpoints = checkpoints or open_checkpoints(config)
     node = config.trainer
     torch.backends.cudnn.benchmark = node.cuda.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = node.cuda.allow_tf32
     torch.manual_seed(node.seed_value)
     model: I2VModel = build(config, "model")
-    checkpoints = CheckpointFolder(Path(node.checkpoint.save_dir), node.checkpoint.save_freq, node.checkpoint.keep_last)
     last = _state_to_resume(config, checkpoints)
     if last is None:
         initialize(model, node.checkpoint.initial)
@@ -139,23 +153,70 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
 
 @contextlib.contextmanager
 def logging_to(folder: Path, world: World) -> Iterator[None]:
-    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss."""
+    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss.
+
+    An error that ends the block is in the file alone, with its traceback.
+    """
     path = folder / "logs" / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
     form = PrintableFormatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    root.handlers = [logging.StreamHandler(sys.stderr), logging.FileHandler(path)]
+    root.handlers = [logging.StreamHandler(sys.stderr), _LogFile(path)]
     for handler in root.handlers:
         handler.setFormatter(form)
     root.setLevel(logging.INFO if world.is_main else logging.WARNING)
     try:
         yield
+    except USER_ERRORS:
+        # Who started the run is told a sentence; where it came from is in the file.
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run ends here", (), sys.exc_info())
+        root.handlers[-1].handle(record)
+        raise
     finally:
         for handler in root.handlers:
             handler.close()
         root.handlers = before
         root.setLevel(level)
+
+
+def _close(metrics: MetricLog, kind: type[BaseException] | None, *_: object) -> None:
+    # What ended the run tells more than what can no longer be written because of it.
+    with contextlib.nullcontext() if kind is None else contextlib.suppress(DiskFullError):
+        metrics.close()
+
+
+@contextlib.contextmanager
+def _full_disks_told_once() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing a traceback of what is raised in the main thread, too."""
+
+    def tell(failed: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in NO_ROOM):
+            before(failed)
+
+    before, threading.excepthook = threading.excepthook, tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose own trouble, as on a full disk, neither ends the run nor hides why it ends."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._is_told:
+            self._is_told = True
+            sys.stderr.write(f"the log is not complete: {self.baseFilename}: {error.strerror}\n")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is pending was told
+            super().close()
 
 
 def write_configs(config: DictConfig, folder: Path) -> None:

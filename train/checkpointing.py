@@ -6,10 +6,11 @@ random state is saved: seeds follow from the number of the step.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from i2v.checkpoint import CheckpointError, load_checkpoint, load_tinysam, save_atomically, save_checkpoint
 from i2v.modeling.i2v_model import I2VModel
-from i2v.utils.files import replacing
+from i2v.utils.files import DiskFullError, replacing
+from i2v.utils.temporary import remove_leftovers
 from train.trunk_weights import start_from_trunk
 
 log = logging.getLogger(__name__)
@@ -85,11 +87,13 @@ class CheckpointFolder:
     def __init__(self, folder: Path, save_freq: int = 1, keep_last: int | None = None) -> None:
         """``save_freq``: epochs from one numbered file to the next, 0 for none; ``keep_last``: so many are kept."""
         self.folder = folder
+        self._last_step: int | None = None
         self.save_freq = save_freq
         self.keep_last = keep_last
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last: expected at least 1, or null to keep all, got {keep_last}")
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
 
     @property
     def last(self) -> Path:
@@ -102,8 +106,20 @@ class CheckpointFolder:
         return self.folder / "ema.pt"
 
     def save_last(self, state: Mapping[str, Any]) -> None:
-        """Replace the last state."""
+        """Replace the last state. Raises DiskFullError; then the one before is still there."""
         save_atomically(dict(state), self.last)
+        self._last_step = state["steps"]["train"]
+
+    @contextlib.contextmanager
+    def telling_what_is_kept(self) -> Iterator[None]:
+        """Let a DiskFullError of the block say which state of the run is safe."""
+        try:
+            yield
+        except DiskFullError as error:
+            step = "" if self._last_step is None else f", of step {self._last_step},"
+            intact = f"{self.last}{step} is intact: make room, and the same command goes on from there"
+            error.kept = intact if self.last.exists() else "no checkpoint had been written yet"
+            raise
 
     def save_epoch(self, epoch: int) -> None:
         """Keep the last state as that after an epoch, if it is due, and drop the oldest of its kind."""

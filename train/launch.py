@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import socket
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,19 +22,24 @@ from omegaconf import DictConfig, OmegaConf
 from torch import multiprocessing
 
 from i2v.config import ConfigError
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.signals import REPEAT_SECONDS, STOP_SIGNALS
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[DictConfig], None]
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
 
 class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a wish to stop at the next chance; a second one acts at once."""
+    """Turns the first SIGTERM, SIGHUP or Ctrl-C into a wish to stop at the next chance; a second one acts at once.
+
+    Within a second it does not: launchers, and the parent of several processes, tell of the first one again.
+    """
 
     def __init__(self) -> None:
         self._asked = False
+        self._since = 0.0
+        self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Whether somebody asked."""
@@ -40,18 +47,22 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over while the block runs."""
-        previous = {number: signal.signal(number, self._receive) for number in _STOP_SIGNALS}
+        """Take the signals over while the block runs, but for those that are ignored, as under nohup."""
+        wanted = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._receive) for number in wanted}
         try:
             yield
         finally:
-            for number, handler in previous.items():
+            for number, handler in self._previous.items():
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
-        self._asked = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        if not self._asked:
+            log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+            self._asked, self._since = True, time.monotonic()
+        elif time.monotonic() - self._since >= REPEAT_SECONDS:
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
 
 
 def under_launcher() -> bool:
@@ -63,7 +74,8 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
     """Do the work in one process, this one, or in several new ones.
 
     Several are numbered and meet at a free port of this machine. SIGTERM is passed on to them. If one fails, the
-    others are ended, and ProcessRaisedException has its traceback.
+    others are ended. It tells one of USER_ERRORS itself, and ProcessExitedException is raised here; of any other error
+    ProcessRaisedException has the traceback.
     """
     if num_processes == 1:
         work(config)
@@ -79,15 +91,15 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
 
-    previous = signal.signal(signal.SIGTERM, forward)
-    # Ctrl-C reaches the processes by itself, as they share this one's terminal.
-    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
+    # Ctrl-C, and the end of the terminal, reach the processes by themselves, as they share this one's terminal.
+    previous |= {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         while not context.join():
             pass
     finally:
-        signal.signal(signal.SIGTERM, previous)
-        signal.signal(signal.SIGINT, ignored)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def free_port() -> int:
@@ -179,4 +191,7 @@ def _spawned(rank: int, work: Work, config: DictConfig, rendezvous: dict[str, st
     os.environ |= {**rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(rendezvous["WORLD_SIZE"])))
-    work(config)
+    try:
+        work(config)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {describe_error(error)}")  # the parent would show all of its traceback

@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from i2v.utils.files import replacing
+from i2v.utils.files import naming_full_disk, replacing
 from i2v.utils.frame_loader import MEAN, STD
 from train.dataset.structures import BatchedClip
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+_BOARD = "tensorboard"  # the folder's name
 PICTURE_SIDE = 192  # pixels of a frame in a picture
 TRUE_COLOUR, FOUND_COLOUR = (0.2, 1.0, 0.2), (1.0, 0.2, 0.2)
 
@@ -54,7 +55,7 @@ class MetricLog:
     """Where the main process writes what is measured; the others have one that writes nothing.
 
     Files in the folder: ``train_stats.jsonl`` and ``val_stats.jsonl``, one object a line; curves and pictures go to
-    ``tensorboard/`` beside it.
+    ``tensorboard/`` beside it. Its methods raise DiskFullError.
     """
 
     def __init__(self, folder: Path | None, tensorboard: bool = True, flush_secs: int = 120) -> None:
@@ -72,24 +73,26 @@ class MetricLog:
         for path in self._folder.glob("*_stats.jsonl"):
             drop_lines_after(path, resumed_step)
         if self._tensorboard:
-            self._board = open_board(self._folder.parent / "tensorboard", resumed_step, self._flush_secs)
+            with naming_full_disk(self._folder.parent / _BOARD):
+                self._board = open_board(self._folder.parent / _BOARD, resumed_step, self._flush_secs)
 
     def write(self, kind: str, step: int, values: Mapping[str, float | int | str]) -> None:
         """One line of ``KIND_stats.jsonl``, and its numbers as curves."""
         if self._folder is None:
             return
-        with (self._folder / f"{kind}_stats.jsonl").open("a") as file:
+        path = self._folder / f"{kind}_stats.jsonl"
+        with naming_full_disk(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        self.curves(step, {f"{kind}/{name}": value for name, value in values.items() if not isinstance(value, str)})
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers for TensorBoard alone."""
-        if self._board is not None:
+
+        def draw(board: SummaryWriter) -> None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                board.add_scalar(name, value, step)
+
+        self._draw(draw)
 
     @property
     def takes_pictures(self) -> bool:
@@ -98,8 +101,7 @@ class MetricLog:
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
         """A picture (3,H,W) in 0..1 for TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, image, step)
+        self._draw(lambda board: board.add_image(name, image, step))
 
     def bar(self, items: Iterable[Item], total: int, done: int, label: str) -> Iterable[Item]:
         """The items, with a progress bar where somebody is watching."""
@@ -109,8 +111,13 @@ class MetricLog:
 
     def close(self) -> None:
         """Write what is still held back."""
-        if self._board is not None:
-            self._board.close()
+        self._draw(lambda board: board.close())
+
+    def _draw(self, draw: Callable[[SummaryWriter], object]) -> None:
+        if self._folder is not None and self._board is not None:
+            # Trouble with its file comes out of any later call, without a name.
+            with naming_full_disk(self._folder.parent / _BOARD):
+                draw(self._board)
 
 
 def open_board(folder: Path, resumed_step: int, flush_secs: int) -> SummaryWriter | None:

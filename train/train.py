@@ -19,6 +19,8 @@ from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
 from i2v.cli_args import add_trust_option
 from i2v.config import ConfigError, load_config
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.terminal import log_to_stderr
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
@@ -36,6 +38,7 @@ _OPTIONS = {
 }
 
 
+@as_command("train", "the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
     log_to_stderr(logging.INFO, "%(message)s")
@@ -44,10 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(config)
         start(config)
     except (ConfigError, CheckpointError, FileNotFoundError) as error:
-        log.error("error: %s", error)
+        log.error("error: %s", describe_error(error))
         return 2
+    except USER_ERRORS as error:
+        log.error("error: %s", describe_error(error))
+        return 1
     except (ProcessRaisedException, ProcessExitedException) as error:
-        log.error("%s", error)  # with the traceback of the process that failed
+        log.error("%s", error)  # with the traceback of the process that failed, unless it has told a sentence
         return 1
     return 0
 

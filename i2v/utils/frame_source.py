@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import struct
 import threading
-import zlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,23 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+from i2v.errors import InvalidFileError
+from i2v.utils.image_file import load_image, read_image_size
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # One picture as users hand it over; `rgb_array` says which shapes and values are meant.
 Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
 
 _Source = TypeVar("_Source", bound="FrameSource")
-
-# What Pillow is known to raise on a damaged or absurd file; its PNG reader raises SyntaxError.
-IMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class FrameSource(ABC):
@@ -87,7 +76,7 @@ class ImageFolder(FrameSource):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """List the folder; the system's OSError if there is none, ValueError if it holds no images."""
+        """List the folder; the system's OSError if there is none, ValueError if it holds no images that are read."""
         self.name = os.fspath(folder)
         self.frame_rate = None
         with os.scandir(self.name) as entries:
@@ -95,26 +84,24 @@ class ImageFolder(FrameSource):
         if not names:
             raise ValueError(f"{self.name}: no images in this folder: wanted {' '.join(IMAGE_SUFFIXES)}")
         self.files = sorted(names, key=natural_key)
-        with _reading(self._path(0)), Image.open(self._path(0)) as image:
-            self.width, self.height = image.size
+        self.height, self.width = read_image_size(self._path(0))
 
     @property
     def num_frames(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> np.ndarray:
-        """Frame `index` (H,W,3) uint8; ValueError names a file that is damaged or of another size."""
+        """Frame `index` (H,W,3) uint8; InvalidFileError names a file that is damaged or of another size."""
         self._check_index(index)
         path = self._path(index)
-        with _reading(path), Image.open(path) as image:
-            frame = _picture_to_rgb(image)
-        height, width = frame.shape[:2]
-        if (height, width) != (self.height, self.width):
-            raise ValueError(
-                f"{path}: the image is {width}x{height}, wanted {self.width}x{self.height} "
-                f"like the first of the folder, {self.files[0]}"
+        image = load_image(path)
+        if image.size != (self.width, self.height):
+            raise InvalidFileError(
+                path,
+                f"the image is {image.width}x{image.height}, wanted {self.width}x{self.height} "
+                f"like the first of the folder, {self.files[0]}",
             )
-        return frame
+        return _picture_to_rgb(image)
 
     def _path(self, index: int) -> str:
         return os.path.join(self.name, self.files[index])
@@ -319,12 +306,3 @@ def _picture_to_rgb(image: Image.Image) -> np.ndarray:
 def _is_image(name: str) -> bool:
     # A leading dot marks hidden files, among them the ones macOS leaves beside each copied picture.
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn what Pillow raises inside into a ValueError that names the file."""
-    try:
-        yield
-    except IMAGE_ERRORS as error:
-        raise ValueError(f"{path}: this image cannot be read: {error}") from error

@@ -18,6 +18,9 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from i2v.errors import locating
+from i2v.utils.picture_size import MAX_PIXELS, check_size
+
 log = logging.getLogger(__name__)
 
 # Readers with which FFmpeg opens text, single pictures and play lists as if they were videos.
@@ -258,7 +261,21 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
     if getattr(stream, "codec_context", None) is None:
         container.close()
         raise ValueError(f"{name}: FFmpeg has no decoder for the video in this file")
+    try:
+        _bound_frames(stream, name)
+    except ValueError:
+        container.close()
+        raise
     return container, stream
+
+
+def _bound_frames(stream: VideoStream, name: str) -> None:
+    """ValueError for a video of frames that are too large, as a few kilobytes may hold; and none will be decoded."""
+    context = stream.codec_context
+    if context.width and context.height:  # else its frames tell
+        with locating(name, "its frames"):
+            check_size(context.width, context.height)
+    context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def _is_hidden(packet: Packet) -> bool:

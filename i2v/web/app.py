@@ -17,13 +17,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.web.guard import Guard
-from i2v.web.importer import read_masks
+from i2v.web.importer import Target, read_masks
 from i2v.web.protocol import perform, read_command
 from i2v.web.session import Session
 from i2v.web.sessions import SessionBook
 from i2v.web.views import fill, masks_on, snapshot
-from i2v.web.work import FAILURES
 
 STATIC = Path(str(files("i2v.web").joinpath("static")))
 MAX_MASKS = 64  # frames in one answer
@@ -55,7 +55,7 @@ def make_app(book: SessionBook, token: str, port: int, resume: Path | None = Non
         Route("/sessions/{session:int}/import", _import, methods=["POST"]),
         WebSocketRoute("/sessions/{session:int}/events", _events),
     ]
-    failed = dict.fromkeys(FAILURES, _failed)
+    failed = dict.fromkeys(USER_ERRORS, _failed)
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={**failed, HTTPException: _refused})
     app.state.book = book
     return Guard(app, token, port)
@@ -115,7 +115,8 @@ async def _import(request: Request) -> Response:
     if not (selected.isascii() and selected.isdigit() and 1 <= int(selected[:4]) <= 255):
         raise HTTPException(400, f"object: expected a number from 1 to 255, got {selected[:20]!r}")
     data = await request.body()
-    masks = await asyncio.to_thread(read_masks, name, data, session.size, int(selected))
+    target = Target(session.size, session.footage.num_available, int(selected))
+    masks = await asyncio.to_thread(read_masks, name, data, target)
     await session.bring_in(masks)
     return JSONResponse({"frames": len(set().union(*masks.values()))})
 
@@ -130,7 +131,7 @@ def _session(request: Request) -> Session:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": " ".join(str(error).split())}, 400)
+    return JSONResponse({"error": describe_error(error)}, 400)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -16,7 +16,8 @@ from av.error import FFmpegError
 from PIL import Image
 
 from i2v.utils.files import replacing
-from i2v.utils.frame_source import IMAGE_ERRORS, Frame, FrameSource, rgb_array
+from i2v.utils.frame_source import Frame, FrameSource, rgb_array
+from i2v.utils.image_file import load_image
 from i2v.web.footage import Footage, to_jpeg
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Recording(Footage):
         pixels = rgb_array(picture, f"{self.name}: frame {self._arrived}")
         if pixels.shape[:2] != (self.height, self.width):
             raise ValueError(f"frame {self._arrived} is {pixels.shape[1]}x{pixels.shape[0]}, unlike those before it")
-        with replacing(self.folder / f"{self._arrived:06d}.jpg") as temporary:
+        with replacing(self.folder / f"{self._arrived:06d}.jpg", one_of_many=True) as temporary:
             temporary.write_bytes(to_jpeg(Image.fromarray(np.ascontiguousarray(pixels)), QUALITY))
         self._arrived += 1
 
@@ -147,9 +148,4 @@ class _RecordedFrames(FrameSource):
 
     def read(self, index: int) -> np.ndarray:
         self._check_index(index)
-        path = self._recording.path(index)
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-        except IMAGE_ERRORS as error:
-            raise ValueError(f"{path}: the picture cannot be read: {error}") from error
+        return np.asarray(load_image(self._recording.path(index)).convert("RGB"))

@@ -17,7 +17,10 @@ from i2v.web.sessions import SessionBook
 
 
 def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Callable[[str], None]) -> int:
-    """Run the annotator until Ctrl-C. `build` makes the predictor, `say` tells the user. Returns the exit status."""
+    """Run the annotator until Ctrl-C or SIGTERM. `build` makes the predictor, `say` tells the user.
+
+    Returns the exit status.
+    """
     out = args.out or _default_out(args)
     _check(args, out)
     door = Door.open(args.port)

@@ -14,8 +14,9 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference_state import InferenceState, ObjectTrack
 from i2v.utils.frame_source import FrameSource
 from i2v.utils.masks import resize_logits
+from i2v.utils.rle import encode_mask
 from i2v.web.document import Box, Click, Document, Paint, Place, Step
-from i2v.web.masks import FrameAnswer, StoredMask, decode, encode
+from i2v.web.masks import FrameAnswer, StoredMask, decode
 from i2v.web.plan import Leg
 
 
@@ -128,7 +129,7 @@ class Engine:
         numbers = [number for number in numbers if number in scores]
         masks = (logits[:, 0] > 0).cpu().numpy()
         stored = {
-            number: StoredMask(encode(mask), scores[number].presence, scores[number].iou)
+            number: StoredMask(encode_mask(mask), scores[number].presence, scores[number].iou)
             for number, mask in zip(numbers, masks, strict=True)
             if wanted is None or number in wanted
         }
@@ -151,5 +152,5 @@ def _ceded(numbers: list[int], logits: Tensor) -> dict[int, bytes]:
         mask = np.zeros(contested.shape, bool)
         mask[contested] = masks[i][contested] & (winner != i)
         if mask.any():
-            lost[number] = encode(mask)
+            lost[number] = encode_mask(mask)
     return lost

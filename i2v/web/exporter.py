@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any, Literal, TextIO
 
 from pycocotools import mask as coco_mask
 
-from i2v.export import JSON_NAME, VIDEO_NAME, RleJson, write_label_png
+from i2v.export import JSON_NAME, MASK_NAME, VIDEO_NAME, RleJson, write_label_png
 from i2v.overlay import VideoWriter, blend_overlay
-from i2v.utils.files import replacing
+from i2v.utils.files import DiskFullError, StreamedFile, replacing
+from i2v.utils.output_folder import clear_files, own_folder
+from i2v.utils.temporary import remove_leftovers
 from i2v.web.footage import Footage
 from i2v.web.masks import Size, StoredMask
 from i2v.web.session import Session
@@ -39,6 +40,8 @@ class Export:
         self._footage: Footage = session.footage
         self._size: Size = session.size
         self._formats = set(formats)
+        self._num_pngs = 0
+        self._streamed: list[StreamedFile] = []
         numbers = self._document.numbers
         self.frames = sorted(set().union(*(self._store.frames_of(number) for number in numbers)))
         if not self.frames:
@@ -47,9 +50,24 @@ class Export:
             raise ValueError("choose at least one format to export")
 
     def steps(self) -> Generator[int, None, None]:
-        """Write the files, yielding the number of frames done after each; closing it early keeps what is done."""
+        """Write the files, yielding the number of frames done after each; closing it early keeps what is done.
+
+        So does a full disk; the DiskFullError says what that is.
+        """
+        own_folder(self.folder)
+        remove_leftovers(self.folder)
+        try:
+            yield from self._write_frames()
+            if "youtube_vis" in self._formats:
+                self._write_youtube_vis()
+        except DiskFullError as error:
+            counts = {"masks/": self._num_pngs, **{f.path.name: f.num_frames for f in self._streamed if f.is_kept}}
+            kept = ", ".join(f"{count} frames in {name}" for name, count in counts.items() if count)
+            error.kept = f"kept in {self.folder}: {kept or 'nothing'}"
+            raise
+
+    def _write_frames(self) -> Generator[int, None, None]:
         labels: dict[Any, int] = {number: number for number in self._document.numbers}
-        self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as files:
             pngs = self._png_folder() if "png" in self._formats else None
             rle, video, source = None, None, None
@@ -58,17 +76,17 @@ class Export:
             if "overlay" in self._formats:
                 source = files.enter_context(self._footage.open())
                 video = files.enter_context(VideoWriter(self.folder / VIDEO_NAME, self._footage.frame_rate))
+            self._streamed = [file for file in (rle, video) if file is not None]
             for done, frame in enumerate(self.frames, start=1):
                 merged = self._store.label_map(frame, labels, self._size)
                 if pngs is not None:
                     write_label_png(pngs / f"{frame:05d}.png", merged)
+                    self._num_pngs = done
                 if rle is not None:
                     rle.write(frame, merged, self._scores(frame))
                 if video is not None and source is not None:
                     video.write(blend_overlay(source.read(frame), merged))
                 yield done
-        if "youtube_vis" in self._formats:
-            self._write_youtube_vis()
 
     def names(self) -> list[str]:
         """What has been written, in the folder."""
@@ -81,12 +99,9 @@ class Export:
         return [name for form, name in named.items() if form in self._formats]
 
     def _png_folder(self) -> Path:
-        # Of an earlier export only our own file names go: the folder is the user's.
-        folder = self.folder / "masks"
-        folder.mkdir(exist_ok=True)
-        for path in folder.iterdir():
-            if re.fullmatch(r"\d{5,}\.png", path.name):
-                path.unlink()
+        folder = own_folder(self.folder / "masks")
+        remove_leftovers(folder)
+        clear_files(folder, MASK_NAME)
         return folder
 
     def _scores(self, frame: int) -> Mapping[Any, _Scores | None]:

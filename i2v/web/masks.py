@@ -8,72 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-Mask = NDArray[np.bool_]
-Size = tuple[int, int]  # height, width
-
-_MAX_DIGITS = 7  # of one run length: 35 bits
-
-
-def encode(mask: Mask) -> bytes:
-    """A mask (H,W) as COCO's compressed run lengths."""
-    counts: bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
-    return counts
+from i2v.utils.rle import Mask, RunLengths, Size
 
 
 def decode(counts: bytes, size: Size) -> Mask:
-    """The mask (H,W) of counts that `encode` or `checked_counts` gave."""
-    mask: NDArray[np.uint8] = coco_mask.decode({"size": list(size), "counts": counts})
-    return mask.astype(bool)
-
-
-def from_runs(runs: Iterable[int], size: Size) -> Mask:
-    """The mask (H,W) whose columns, one after the other, are runs of background and object in turn.
-
-    Raises ValueError unless the runs are 0 or longer and cover the frame exactly.
-    """
-    lengths = np.asarray(list(runs), dtype=np.int64)
-    _check_lengths(lengths, size)
-    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return flat.reshape(size[1], size[0]).T
+    """The mask (H,W) of compressed run lengths; ValueError if they do not cover the size."""
+    return RunLengths.of_counts(counts, size).mask()
 
 
 def checked_counts(text: str, size: Size) -> bytes:
-    """Compressed run lengths from outside, as bytes; ValueError if they are none or do not cover the frame.
-
-    The C code of pycocotools trusts its input, so nobody else's input may reach it unchecked.
-    """
-    try:
-        counts = text.encode("ascii")
-    except UnicodeEncodeError:
-        raise ValueError("a mask's counts: expected ASCII characters") from None
-    _check_lengths(_run_lengths(counts), size)
-    return counts
-
-
-def _run_lengths(counts: bytes) -> NDArray[np.int64]:
-    # Numbers of 5-bit digits, the lowest first; bit 6 says that another follows, the last digit carries the sign.
-    # From the fourth number on they are differences to the number two places before.
-    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-        raise ValueError("a mask's counts: expected COCO's compressed run lengths")
-    last = np.flatnonzero(digits & 32 == 0)
-    first = np.concatenate(([0], last[:-1] + 1))
-    if (last - first).max() >= _MAX_DIGITS:
-        raise ValueError("a mask's counts: a run length is too long")
-    places = np.arange(len(digits)) - np.repeat(first, last - first + 1)
-    values = np.add.reduceat((digits & 31) << (5 * places), first)
-    values -= np.where(digits[last] & 16, np.int64(1) << (5 * (last - first + 1)), 0)
-    for start in (1, 2):
-        values[start::2] = np.cumsum(values[start::2])
-    return values
-
-
-def _check_lengths(lengths: NDArray[np.int64], size: Size) -> None:
-    pixels = size[0] * size[1]
-    if len(lengths) == 0 or lengths.min() < 0 or lengths.max() > pixels or int(lengths.sum()) != pixels:
-        raise ValueError(f"a mask: expected run lengths that cover {size[1]}x{size[0]} pixels")
+    """Compressed run lengths from outside, as bytes; ValueError if they are none or do not cover the frame."""
+    RunLengths.of_counts(text, size)
+    return text.encode("ascii")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 
+from i2v.utils.rle import RunLengths, encode_mask
+from i2v.web.checked_json import CheckedModel, validate_json
 from i2v.web.document import Box, Click, Paint
 from i2v.web.exporter import Format
-from i2v.web.masks import encode, from_runs
 from i2v.web.plan import Direction, Until, plan_journey
 from i2v.web.session import Session
-from i2v.web.session_file import first_problem
 from i2v.web.sessions import SessionBook
 
 MAX_RUNS = 200_000
@@ -23,8 +23,8 @@ Pixel = Annotated[float, Field(ge=0, le=1e6)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 
 
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+class _Command(CheckedModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ClickCommand(_Command):
@@ -56,7 +56,7 @@ class PaintCommand(_Command):
     do: Literal["paint"]
     object: Number | None
     frame: Frame
-    runs: list[Annotated[int, Field(ge=0)]] = Field(max_length=MAX_RUNS)
+    runs: list[Annotated[int, Field(ge=0)]] = Field(fail_fast=True, max_length=MAX_RUNS)
 
 
 class PlaceCommand(_Command):
@@ -110,7 +110,7 @@ class TrackCommand(_Command):
     frame: Frame
     direction: Direction
     until: Until
-    objects: list[Number] | None = None
+    objects: list[Number] | None = Field(None, fail_fast=True)
 
 
 class PrepareCommand(_Command):
@@ -124,7 +124,7 @@ class ExportCommand(_Command):
     """Write files."""
 
     do: Literal["export"]
-    formats: list[Format]
+    formats: list[Format] = Field(fail_fast=True)
 
 
 Command = Annotated[
@@ -149,10 +149,7 @@ Reply = dict[str, Any]
 
 def read_command(body: bytes) -> _Command:
     """A command from JSON; ValueError says what is wrong with it."""
-    try:
-        command: _Command = _COMMANDS.validate_json(body)
-    except ValidationError as error:
-        raise ValueError(f"not a command: {first_problem(error)}") from error
+    command: _Command = validate_json(_COMMANDS, body, "", "a command")
     return command
 
 
@@ -173,7 +170,7 @@ async def _box(command: BoxCommand, session: Session, _: SessionBook) -> Reply:
 
 
 async def _paint(command: PaintCommand, session: Session, _: SessionBook) -> Reply:
-    step = Paint(encode(from_runs(command.runs, session.size)))
+    step = Paint(encode_mask(RunLengths.of_runs(command.runs, session.size).mask()))
     return {"object": await session.prompt(command.object, command.frame, step)}
 
 

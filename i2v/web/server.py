@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,23 @@ def make_server(book: SessionBook, door: Door, ready: Callable[[], None], resume
 
 
 def serve(server: uvicorn.Server, door: Door) -> bool:
-    """Serve until interrupted: then sessions are saved and pages told. Returns whether pages could be opened at all."""
-    with contextlib.suppress(KeyboardInterrupt), door.socket:
+    """Serve until Ctrl-C, SIGTERM or the terminal's end: then sessions are saved and pages told.
+
+    Returns whether pages could be opened at all.
+    """
+    with contextlib.suppress(KeyboardInterrupt), door.socket, _sighup_as_sigterm():
         server.run(sockets=[door.socket])
     return server.started
+
+
+@contextlib.contextmanager
+def _sighup_as_sigterm() -> Iterator[None]:
+    # uvicorn knows the others, and a handler of SIGHUP that raises would cut through its loop.
+    if not callable(signal.getsignal(signal.SIGHUP)):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

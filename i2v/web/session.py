@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from i2v.errors import USER_ERRORS
 from i2v.web.document import Box, Click, Document, Given, History, Paint, Place, Step
 from i2v.web.engine import Engine
 from i2v.web.events import EventHub
@@ -15,7 +16,7 @@ from i2v.web.footage import Footage
 from i2v.web.masks import FrameAnswer, MaskStore, Size, decode
 from i2v.web.plan import Leg, plan_update
 from i2v.web.turns import ModelTurns, Urgency
-from i2v.web.work import FAILURES, Work
+from i2v.web.work import Work
 
 _POLL_SECONDS = 0.05  # between looks for new frames of a camera
 
@@ -239,7 +240,7 @@ class Session:
 
     async def _prepare(self, frame: int) -> None:
         # A frame that cannot be read is reported when it is asked for.
-        with contextlib.suppress(*FAILURES):
+        with contextlib.suppress(*USER_ERRORS):
             await self._turns.run(Urgency.PREPARE, self._engine.prepare, frame)
 
     async def _track(self, legs: list[Leg]) -> None:

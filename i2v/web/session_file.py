@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, TypeAdapter
 
+from i2v.errors import locating
+from i2v.export import MAX_OBJECTS
 from i2v.utils.files import replacing
-from i2v.web.document import Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
+from i2v.utils.input_file import read_input
+from i2v.web.checked_json import CheckedModel, validate_json
+from i2v.web.document import MAX_STEPS, Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
 from i2v.web.footage import Footage
 from i2v.web.masks import MaskStore, Size, StoredMask, checked_counts
 from i2v.web.session import Session
 
 FORMAT, VERSION = "i2v-session", 1
+MAX_BYTES = 256 << 20
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False)
-
-
-class Segmentation(_Entry):
+class Segmentation(CheckedModel):
     """A mask in COCO's run-length encoding."""
 
     size: tuple[int, int]
     counts: str
 
 
-class MaskEntry(_Entry):
+class MaskEntry(CheckedModel):
     """One object's mask on a frame, as `i2v track` and the session file write it."""
 
     id: int = Field(ge=1, le=255)
@@ -47,14 +48,14 @@ class MaskEntry(_Entry):
         return StoredMask(checked_counts(self.segmentation.counts, size), self.presence, self.iou)
 
 
-class FrameEntry(_Entry):
+class FrameEntry(CheckedModel):
     """The masks of one frame."""
 
     frame: int = Field(ge=0)
-    objects: list[MaskEntry]
+    objects: list[MaskEntry] = Field(fail_fast=True, max_length=MAX_OBJECTS)
 
 
-class _StepEntry(_Entry):
+class _StepEntry(CheckedModel):
     click: tuple[float, float, Literal[0, 1]] | None = None
     box: tuple[float, float, float, float] | None = None
     mask: str | None = None
@@ -69,33 +70,36 @@ class _StepEntry(_Entry):
         raise ValueError("a prompt: expected a click, a box or a mask")
 
 
-class _PromptEntry(_Entry):
+class _PromptEntry(CheckedModel):
     object: int
     frame: int = Field(ge=0)
-    steps: list[_StepEntry] = Field(min_length=1)
+    steps: list[_StepEntry] = Field(fail_fast=True, min_length=1, max_length=MAX_STEPS)
 
 
-class _ObjectEntry(_Entry):
+class _ObjectEntry(CheckedModel):
     number: int = Field(ge=1, le=255)
     name: str = Field(max_length=80)
     visible: bool = True
 
 
-class _VideoEntry(_Entry):
+class _VideoEntry(CheckedModel):
     name: str
     width: int
     height: int
     frames: int
 
 
-class _File(_Entry):
+class _File(CheckedModel):
     format: Literal["i2v-session"]
     version: Literal[1]
     video: _VideoEntry
     next_number: int = Field(ge=1)
-    objects: list[_ObjectEntry]
-    prompts: list[_PromptEntry]
-    masks: list[FrameEntry]
+    objects: list[_ObjectEntry] = Field(fail_fast=True, max_length=MAX_OBJECTS)
+    prompts: list[_PromptEntry] = Field(fail_fast=True)
+    masks: list[FrameEntry] = Field(fail_fast=True)
+
+
+_FILE = TypeAdapter(_File)
 
 
 @dataclass(frozen=True)
@@ -162,21 +166,10 @@ def _compact(value: object) -> str:
 
 
 def read_session(path: Path, footage: Footage) -> SavedSession:
-    """Read a session of this video. ValueError, naming the file, for one that is damaged or of another video."""
-    try:
-        saved = _File.model_validate_json(path.read_bytes())
+    """Read a session of this video. InvalidFileError for a file that is damaged or of another video."""
+    saved = validate_json(_FILE, read_input(path, MAX_BYTES), str(path), "a session file")
+    with locating(path):
         return _checked(saved, footage)
-    except ValidationError as error:
-        raise ValueError(f"{path}: not a session file: {first_problem(error)}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in a sentence that says where."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
 
 
 def _checked(saved: _File, footage: Footage) -> SavedSession:
@@ -189,15 +182,39 @@ def _checked(saved: _File, footage: Footage) -> SavedSession:
     numbers = {info.number for info in objects}
     if len(numbers) != len(objects):
         raise ValueError("two objects have the same number")
-    prompts = {(p.object, p.frame): tuple(step.step(size) for step in p.steps) for p in saved.prompts}
-    given: dict[int, dict[int, StoredMask]] = {}
-    for entry in saved.masks:
-        for mask in entry.objects:
-            given.setdefault(mask.id, {})[entry.frame] = mask.stored(size)
-    named = [*prompts, *((number, frame) for number, masks in given.items() for frame in masks)]
-    for number, frame in named:
-        if number not in numbers or frame >= footage.num_available:
-            raise ValueError(f"object {number} on frame {frame} is not in the session or not in the video")
+    places = [(entry.object, entry.frame) for entry in saved.prompts]
+    check_places(places, footage.num_available, numbers)
+    prompts = {
+        place: tuple(step.step(size) for step in entry.steps)
+        for place, entry in zip(places, saved.prompts, strict=True)
+    }
+    given = masks_by_object(saved.masks, size, footage.num_available, numbers)
     hidden = frozenset(entry.number for entry in saved.objects if not entry.visible)
     next_number = max([saved.next_number, *(number + 1 for number in numbers)])
     return SavedSession(Document(objects, prompts, given, next_number), hidden)
+
+
+def masks_by_object(
+    frames: Iterable[FrameEntry], size: Size, num_frames: int, numbers: Collection[int] | None = None
+) -> dict[int, dict[int, StoredMask]]:
+    """The masks of a file by object and frame, of a video of that size and length; ValueError if they are not.
+
+    ``numbers``: those of the objects that there are; None: any.
+    """
+    entries = [(entry.frame, mask) for entry in frames for mask in entry.objects]
+    check_places(((mask.id, frame) for frame, mask in entries), num_frames, numbers)
+    masks: dict[int, dict[int, StoredMask]] = {}
+    for frame, mask in entries:
+        masks.setdefault(mask.id, {})[frame] = mask.stored(size)
+    return masks
+
+
+def check_places(places: Iterable[Place], num_frames: int, numbers: Collection[int] | None = None) -> None:
+    """ValueError for an object or a frame that there is not, and for one object that comes twice on a frame."""
+    known: set[Place] = set()
+    for number, frame in places:
+        if frame >= num_frames or (numbers is not None and number not in numbers):
+            raise ValueError(f"object {number} on frame {frame} is not in the session or not in the video")
+        if (number, frame) in known:
+            raise ValueError(f"object {number} comes twice on frame {frame}")
+        known.add((number, frame))

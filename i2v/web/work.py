@@ -10,12 +10,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.web.events import EventHub
 
 log = logging.getLogger(__name__)
-
-# What the library raises for mistakes of its user, and the system for files and disks.
-FAILURES = (ValueError, IndexError, OSError, RuntimeError)
 
 Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -71,8 +69,8 @@ class Work:
             self.progress = None
             self._announce()
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, FAILURES):
-            self._events.publish("error", message=" ".join(str(error).split()))
+        if isinstance(error, USER_ERRORS):
+            self._events.publish("error", message=describe_error(error))
         elif error is not None:
             log.error("a job failed", exc_info=error)
             self._events.publish("error", message="this failed for a reason that the terminal tells")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from i2v.overlay import blend_overlay
+from i2v.utils.image_file import load_image
 from sav_dataset.utils.mask_files import Mask, MaskVideo
 from sav_dataset.utils.scores import FrameScore, ObjectScore
 
@@ -40,8 +41,7 @@ class ObjectPictures:
         folder = self.images / score.video if self.images else None
         paths = [folder / (Path(frame).stem + suffix) for suffix in IMAGE_SUFFIXES] if folder else []
         for path in filter(Path.is_file, paths):
-            with Image.open(path) as image:
-                picture = np.asarray(image.convert("RGB"))
+            picture = np.asarray(load_image(path).convert("RGB"))
             if picture.shape[:2] == size:
                 return picture
         return np.full((*size, 3), 128, np.uint8)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from i2v.errors import InvalidFileError, StrPath, locating
+from i2v.utils.input_file import read_text
+from i2v.utils.json_file import JsonValue, read_json
+from i2v.utils.output_folder import component
 from sav_dataset.utils.mask_files import list_videos
 from sav_dataset.utils.scores import ObjectKey
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -124,12 +123,17 @@ def _places(root: Path, places: Iterable[str], split: str) -> list[Path]:
 def read_video_list(path: StrPath) -> list[str]:
     """Names of a list, one per line; of DAVIS 2016's, which lists every frame's files, the folders, each once.
 
-    Blank lines are passed over. Raises ValueError if nothing is left.
+    Blank lines are passed over. Raises InvalidFileError if nothing is left, or something is no name of a folder.
     """
-    lines = [line.split()[0] for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    names = [line.split("/")[-2] if line.endswith(".jpg") and "/" in line else line for line in lines]
+    names = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            name = line.split()[0]
+            name = name.split("/")[-2] if name.endswith(".jpg") and "/" in name else name
+            with locating(path, f"line {number}"):
+                names.append(component(name))
     if not names:
-        raise ValueError(f"{path}: no video in this list")
+        raise InvalidFileError(path, "no video in this list")
     return list(dict.fromkeys(names))
 
 
@@ -139,38 +143,38 @@ def unseen_objects(meta: StrPath, seen: Collection[str]) -> set[ObjectKey]:
 
 
 def read_categories(meta: StrPath) -> dict[ObjectKey, str]:
-    """Category of every object of a ``meta.json``. Raises ValueError if it is none."""
-    objects = _read_objects(meta)
-    without = [key for key, entry in objects.items() if "category" not in entry]
-    if without or not objects:
-        raise ValueError(f"{meta}: no category of {without[0] if without else 'any object'}")
-    return {key: str(entry["category"]) for key, entry in objects.items()}
+    """Category of every object of a ``meta.json``. Raises InvalidFileError if it is none."""
+    categories = {key: entry.member("category").text() for key, entry in _read_objects(meta)}
+    if not categories:
+        raise InvalidFileError(meta, "no category of any object")
+    return categories
 
 
 def read_seen_categories(path: StrPath) -> set[str]:
     """Categories of a training set's ``meta.json``, or of a text with one per line."""
     if Path(path).suffix == ".json":
         return set(read_categories(path).values())
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return {line.strip() for line in lines if line.strip()}
+    return {line.strip() for line in read_text(path).splitlines() if line.strip()}
 
 
 def wanted_frames(meta: StrPath) -> dict[str, list[str]]:
-    """Frames of each video on which a ``meta.json`` asks for masks, sorted; videos of which it asks none left out."""
+    """Frames of each video on which a ``meta.json`` asks for masks, sorted; videos of which it asks none left out.
+
+    Raises InvalidFileError if it is none, or has names that are no names of files.
+    """
     wanted: dict[str, set[str]] = {}
-    for (video, _), entry in _read_objects(meta).items():
-        if entry.get("frames"):
-            wanted.setdefault(video, set()).update(entry["frames"])
+    for (video, _), entry in _read_objects(meta):
+        frames = entry.get("frames")
+        for frame in () if frames is None else frames.elements():
+            with locating(meta, frame.place):
+                wanted.setdefault(video, set()).add(component(frame.text()))
     return {video: sorted(frames) for video, frames in wanted.items()}
 
 
-def _read_objects(meta: StrPath) -> dict[ObjectKey, dict[str, Any]]:
-    try:
-        videos = json.loads(Path(meta).read_text(encoding="utf-8"))["videos"]
-        return {
-            (video, str(obj)): dict(entry)
-            for video, content in videos.items()
-            for obj, entry in content["objects"].items()
-        }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{meta}: not a meta.json with objects: {type(error).__name__}: {error}") from error
+def _read_objects(meta: StrPath) -> Iterator[tuple[ObjectKey, JsonValue]]:
+    """Video and object, and what is said of it."""
+    for video, content in read_json(meta).member("videos").members():
+        with locating(meta, content.place):
+            component(video)
+        for obj, entry in content.member("objects").members():
+            yield (video, obj), entry

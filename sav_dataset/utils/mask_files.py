@@ -7,16 +7,16 @@ image for every frame, whose pixels say which object they belong to (DAVIS, MOSE
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-Mask = NDArray[np.bool_]
-StrPath = str | os.PathLike[str]
+from i2v.errors import InvalidFileError, StrPath
+from i2v.utils.image_file import load_image
+from i2v.utils.rle import Mask, Size
 
 ANY_LABEL = "255"
 """The one object of a benchmark that tells object from background only, as DAVIS 2016 writes it."""
@@ -30,20 +30,28 @@ def list_videos(root: StrPath) -> list[str]:
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Names sorted so that 2 comes before 10, with or without leading zeros."""
-    return sorted(names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 @dataclass(frozen=True)
 class FrameMasks:
-    """Masks (H,W) of one frame by object; ``size`` is (height, width), also where there are none."""
+    """The masks of one frame: an image (H,W), and its value for every object; None: all values but 0."""
 
-    size: tuple[int, int]
-    by_object: dict[str, Mask]
+    image: NDArray[np.uint8] | Mask
+    values: Mapping[str, int | None]
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        height, width = self.image.shape
+        return height, width
 
     def mask(self, obj: str) -> Mask:
-        """An object's mask, empty if the frame does not have one."""
-        mask = self.by_object.get(obj)
-        return np.zeros(self.size, np.bool_) if mask is None else mask
+        """An object's mask (H,W), empty if the frame does not have one."""
+        if obj not in self.values:
+            return np.zeros(self.size, np.bool_)
+        value = self.values[obj]
+        return self.image != 0 if value is None else self.image == value
 
 
 @dataclass(frozen=True)
@@ -77,63 +85,65 @@ class MaskVideo:
             return []
         return sorted(name for name in _visible(folder) if name.endswith(".png"))
 
-    def read(self, frame: str, obj: str | None = None) -> FrameMasks:
-        """The masks of a file: that of ``obj``, or of all labels that a label image has."""
-        if obj is not None:
-            mask = read_binary(self.folder / obj / frame)
-            return FrameMasks(_size(mask), {obj: mask})
-        labels = read_labels(self.folder / frame)
-        if self.single_object:
-            return FrameMasks(_size(labels), {ANY_LABEL: labels > 0})
-        return FrameMasks(_size(labels), {str(label): labels == label for label in labels_in(labels)})
+    def read(self, frame: str, obj: str | None = None, size: Size | None = None) -> FrameMasks:
+        """The masks of a file: that of ``obj``, or of all labels that a label image has.
 
-    def first_masks(self) -> Iterator[tuple[str, str, Mask]]:
+        InvalidFileError for a file that is no mask, or has not the ``size`` that is wanted.
+        """
+        if obj is not None:
+            return FrameMasks(read_binary(self.folder / obj / frame, size), {obj: None})
+        labels = read_labels(self.folder / frame, size)
+        if self.single_object:
+            return FrameMasks(labels, {ANY_LABEL: None})
+        return FrameMasks(labels, {str(label): label for label in labels_in(labels)})
+
+    def first_masks(self, size: Size | None = None) -> Iterator[tuple[str, str, Mask]]:
         """Object, file name and mask where each object is first seen, in order of frames; never seen: left out."""
         if self.is_folder_per_object:
-            found = [first for obj in self.objects() for first in self._first_masks(obj)]
+            found = [first for obj in self.objects() for first in self._first_masks(obj, size)]
             yield from sorted(found, key=lambda first: first[1])
         else:
-            yield from self._first_masks(None)
+            yield from self._first_masks(None, size)
 
-    def _first_masks(self, obj: str | None) -> Iterator[tuple[str, str, Mask]]:
+    def _first_masks(self, obj: str | None, size: Size | None) -> Iterator[tuple[str, str, Mask]]:
         known: set[str] = set()
         for frame in self.frames(obj):
-            for name, mask in self.read(frame, obj).by_object.items():
-                if name not in known and mask.any():
+            masks = self.read(frame, obj, size)
+            for name in (name for name in masks.values if name not in known):
+                mask = masks.mask(name)
+                if mask.any():
                     known.add(name)
                     yield name, frame, mask
             if obj in known:
                 return
 
 
-def read_binary(path: StrPath) -> Mask:
-    """Mask (H,W) of a PNG: pixels that are not 0. ValueError if it has more than two values or is no PNG of one."""
-    values, is_one_bit = _read(path)
+def read_binary(path: StrPath, size: Size | None = None) -> Mask:
+    """Mask (H,W) of a PNG: pixels that are not 0.
+
+    InvalidFileError if it has more than two values, is no PNG of one, or has not the ``size`` that is wanted.
+    """
+    values, is_one_bit = _read(path, size)
     if not is_one_bit:
         low, high = values.min(), values.max()
         if not ((values == low) | (values == high)).all():
-            raise ValueError(f"{path}: wanted a binary mask, got the values {np.unique(values)[:8].tolist()}")
+            raise InvalidFileError(path, f"wanted a binary mask, got the values {np.unique(values)[:8].tolist()}")
     return values != 0
 
 
-def read_labels(path: StrPath) -> NDArray[np.uint8]:
-    """Pixels (H,W) of a palette or grey PNG as stored, of a 1-bit one 0 and 255. ValueError if it is none."""
-    values, is_one_bit = _read(path)
+def read_labels(path: StrPath, size: Size | None = None) -> NDArray[np.uint8]:
+    """Pixels (H,W) of a palette or grey PNG as stored, of a 1-bit one 0 and 255; else as ``read_binary``."""
+    values, is_one_bit = _read(path, size)
     return np.where(values, np.uint8(255), np.uint8(0)) if is_one_bit else values
 
 
-def _read(path: StrPath) -> tuple[NDArray[np.uint8], bool]:
+def _read(path: StrPath, size: Size | None) -> tuple[NDArray[np.uint8], bool]:
     """Pixels of a PNG, and whether it has one bit for each; then ones are any numbers but 0."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise ValueError(f"{path}: wanted a palette, grey or 1-bit image, got one of mode {image.mode}")
-            # Pillow gives a 1-bit image as bools, but does not say what bytes these are.
-            return np.asarray(image).view(np.uint8), image.mode == "1"
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: this image cannot be read: {error}") from error
+    image = load_image(path, formats=("PNG",), size=size)
+    if image.mode not in ("P", "L", "1"):
+        raise InvalidFileError(path, f"wanted a palette, grey or 1-bit image, got one of mode {image.mode}")
+    # Pillow gives a 1-bit image as bools, but does not say what bytes these are.
+    return np.asarray(image).view(np.uint8), image.mode == "1"
 
 
 def labels_in(labels: NDArray[np.uint8]) -> list[int]:
@@ -145,8 +155,3 @@ def labels_in(labels: NDArray[np.uint8]) -> list[int]:
 def _visible(folder: StrPath) -> list[str]:
     # A leading dot marks hidden files: unfinished ones, and what macOS leaves beside each copied picture.
     return [name for name in os.listdir(folder) if not name.startswith(".")]
-
-
-def _size(image: np.ndarray) -> tuple[int, int]:
-    height, width = image.shape
-    return height, width

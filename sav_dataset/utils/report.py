@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.utils.files import replacing
+from i2v.utils.output_folder import child, clear_files, own_folder
 from sav_dataset.utils.contact_sheet import ObjectPictures, draw_object
 from sav_dataset.utils.scores import ObjectScore, Scores, overall
 
@@ -57,9 +58,11 @@ def write_text(path: StrPath, text: str) -> None:
 def write_report(
     folder: StrPath, contents: ReportContents, pictures: ObjectPictures | None, num_worst: int = 10
 ) -> None:
-    """Write report.json, objects.csv, videos.csv, all worst first, and worst/ with a picture of each worst object."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write report.json, objects.csv, videos.csv, all worst first, and worst/ with a picture of each worst object.
+
+    ValueError for links in the places of the folders, and for names that lead out of them.
+    """
+    folder = own_folder(Path(folder))
     worst = contents.scores.worst_first()
     write_text(folder / "report.json", json.dumps(_as_json(contents, worst), indent=1, allow_nan=False) + "\n")
     _write_csv(folder / "objects.csv", ("video", "object", "J&F", "J", "F", "frames", "worst frame"), map(_row, worst))
@@ -106,9 +109,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def _write_pictures(folder: Path, worst: Sequence[ObjectScore], pictures: ObjectPictures) -> None:
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("[0-9][0-9]_*.png"):
-        old.unlink()
+    clear_files(own_folder(folder), r"\d\d+_.*\.png")
     for place, score in enumerate(worst, start=1):
-        with replacing(folder / f"{place:02d}_{score.video}_{score.obj}.png") as temporary:
+        with replacing(child(folder, f"{place:02d}_{score.video}_{score.obj}.png")) as temporary:
             draw_object(score, pictures).save(temporary, format="PNG")

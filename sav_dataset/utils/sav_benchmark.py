@@ -7,15 +7,16 @@ themselves are in ``measures.py`` and can be imported from here.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.terminal import printable
+from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
@@ -34,7 +35,7 @@ class EvaluationError(ValueError):
     """Predictions and ground truth do not fit together. ``problems`` has a sentence for every place."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(printable, problems))
         shown = [*self.problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
         super().__init__("predictions and ground truth do not fit together:\n  " + "\n  ".join(shown))
 
@@ -216,7 +217,7 @@ class _VideoFiles:
 
     def _is_seen(self, obj: str | None) -> bool:
         frames = (self.gt.read(frame, obj) for frame in self.frames[obj])
-        return any(mask.any() for masks in frames for mask in masks.by_object.values())
+        return any(masks.mask(name).any() for masks in frames for name in masks.values)
 
 
 def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple[_Task, _TaskResult]]:
@@ -228,9 +229,7 @@ def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple
         stack.enter_context(bar)
         results: Iterable[_TaskResult] = map(_compare, tasks)
         if num_processes > 1:
-            # Spawned, not forked: the caller may hold threads and devices that do not survive a fork.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(num_processes, mp_context=context))
+            pool = stack.enter_context(worker_pool(num_processes))
             results = pool.map(_compare, tasks)
         for task, result in zip(tasks, results, strict=True):
             bar.update(len(task.frames))
@@ -244,16 +243,16 @@ def _compare(task: _Task) -> _TaskResult:
     for frame in task.frames:
         try:
             scores += _compare_frame(frame, task.gt.read(frame, task.obj), task.pred.read(frame, task.obj))
-        except (ValueError, OSError) as error:
+        except USER_ERRORS as error:
             who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
-            problems.append(f"{who}, frame {frame}: {error}")
+            problems.append(f"{who}, frame {frame}: {describe_error(error)}")
     return _TaskResult(tuple(scores), tuple(problems))
 
 
 def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks) -> Iterator[tuple[str, FrameScore]]:
     if gt.size != pred.size:
         raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
-    for obj in gt.by_object.keys() | pred.by_object.keys():
+    for obj in gt.values.keys() | pred.values.keys():
         true, found = gt.mask(obj), pred.mask(obj)
         in_gt, in_pred = bool(true.any()), bool(found.any())
         j, f = mask_scores(true, found) if in_gt or in_pred else (1.0, 1.0)

@@ -7,27 +7,25 @@ picture = data.draw("sav_000001", frame=8)
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from i2v.errors import InvalidFileError, StrPath, locating
 from i2v.overlay import Pixels, blend_overlay
+from i2v.utils.json_file import read_json
+from i2v.utils.picture_size import check_size
+from i2v.utils.rle import Mask, RunLengths, Size
 from i2v.utils.video import FrameSource, ImageFolder, open_source
-
-Mask = NDArray[np.bool_]
-StrPath = str | os.PathLike[str]
 
 ANNOTATED_EVERY = 4
 """Of SA-V's 24 frames per second, 6 are annotated."""
 
 KINDS = ("manual", "auto")
+MAX_FRAME = 10**9
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,15 @@ class SAVAnnotation:
 
     ``size``: (height, width). ``first_frames``: where each masklet first appears, in video frames. ``masklets``: for
     every annotated frame, one every ``every`` video frames, a COCO run length for each masklet, None if it has none.
+    ``source`` is the file that it was read from, for messages.
     """
 
     video: str
-    size: tuple[int, int]
+    size: Size
     first_frames: tuple[int, ...]
     masklets: Sequence[Sequence[dict[str, Any] | None]] = field(repr=False)
     every: int = ANNOTATED_EVERY
+    source: str = field(default="", compare=False)
 
     @property
     def num_masklets(self) -> int:
@@ -56,17 +56,19 @@ class SAVAnnotation:
     def mask(self, frame: int, masklet: int) -> Mask:
         """Mask (H,W) of a masklet on an annotated video frame, empty where it is not visible.
 
-        Raises IndexError for another frame or a masklet that there is not.
+        Raises IndexError for another frame or a masklet that there is not, InvalidFileError for damaged run lengths or
+        those of another size.
         """
         if frame not in self.frames or not 0 <= masklet < self.num_masklets:
             raise IndexError(
                 f"{self.video}: no annotation of masklet {masklet} on frame {frame}; there are {self.num_masklets} "
-                f"masklets on frames 0, {self.every}, ... {self.frames[-1]}"
+                f"masklets on {len(self.masklets)} frames 0, {self.every}, ..."
             )
         run_lengths = self.masklets[frame // self.every][masklet]
         if run_lengths is None:
             return np.zeros(self.size, np.bool_)
-        return coco_mask.decode(run_lengths).astype(np.bool_)
+        with locating(self.source or self.video, f"frame {frame}, masklet {masklet}"):
+            return RunLengths.of_coco(run_lengths, self.size).mask()
 
     def masks(self, frame: int) -> list[Mask]:
         """Masks of all masklets on an annotated video frame."""
@@ -74,18 +76,30 @@ class SAVAnnotation:
 
 
 def read_annotation(path: StrPath) -> SAVAnnotation:
-    """Read a JSON file of SA-V's training split. Raises ValueError, with the path, for another one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        masklets = content["masklet"]
-        return SAVAnnotation(
-            video=str(content["video_id"]),
-            size=(int(content["video_height"]), int(content["video_width"])),
-            first_frames=tuple(ANNOTATED_EVERY * int(frame) for frame in content["masklet_first_appeared_frame"]),
-            masklets=masklets,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not an annotation of SA-V: {type(error).__name__}: {error}") from error
+    """Read a JSON file of SA-V's training split.
+
+    The system's OSError if there is none; InvalidFileError, with file and place, for another one. The run lengths are
+    checked when a mask is asked for.
+    """
+    content = read_json(path)
+    masklets = content.member("masklet")
+    first_frames = [
+        frame.integer(most=MAX_FRAME) for frame in content.member("masklet_first_appeared_frame").elements()
+    ]
+    for frame in masklets.elements():
+        count = sum(1 for _ in frame.elements())
+        if count != len(first_frames):
+            frame.fail(f"wanted {len(first_frames)} masklets, one for each that appears, got {count}")
+    height, width = (content.member(key).integer(1, MAX_FRAME) for key in ("video_height", "video_width"))
+    with locating(path, "video_height, video_width"):
+        check_size(width, height)
+    return SAVAnnotation(
+        video=content.member("video_id").text(),
+        size=(height, width),
+        first_frames=tuple(ANNOTATED_EVERY * frame for frame in first_frames),
+        masklets=masklets.value,
+        source=str(path),
+    )
 
 
 class SAVDataset:
@@ -163,5 +177,8 @@ def _kind(name: str) -> str | None:
 
 def _frame_numbers(source: FrameSource) -> Sequence[int]:
     if isinstance(source, ImageFolder):
+        for name in source.files:
+            if not Path(name).stem.isdecimal():
+                raise InvalidFileError(Path(source.name) / name, "wanted images named by frame number, as 00000.jpg")
         return [int(Path(name).stem) for name in source.files]
     return range(source.num_frames or 0)

@@ -105,10 +105,10 @@ def test_categories(meta, tmp_path):
     assert read_seen_categories(tmp_path / "seen.txt") == {"dog", "cat"}
     assert read_seen_categories(meta) == {"dog", "yak"}
     meta.write_text('{"videos": {"a": {"objects": {"1": {}}}}}')
-    with pytest.raises(ValueError, match=r"meta.json: no category of \('a', '1'\)"):
+    with pytest.raises(ValueError, match=r"meta.json: videos.a.objects.1: the key 'category' is missing"):
         read_categories(meta)
     meta.write_text('{"videos": {"a": {}}}')
-    with pytest.raises(ValueError, match=r"meta.json: not a meta.json with objects: KeyError: 'objects'"):
+    with pytest.raises(ValueError, match=r"meta.json: videos.a: the key 'objects' is missing"):
         read_categories(meta)
 
 

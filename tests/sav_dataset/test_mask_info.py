@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -12,8 +13,13 @@ import numpy as np
 import pytest
 from vos_support import disc_mask, make_label_tree, make_sav_tree, write_mask
 
-from sav_dataset.utils.mask_info import MaskInfo, encode_mask, load_published, mask_info_files, read_mask_info
+from i2v.errors import InvalidFileError
+from i2v.utils.rle import encode_mask
+from sav_dataset.utils.mask_info import MaskInfo, mask_info_files, read_mask_info
+from sav_dataset.utils.published_masks import load_published
 from tools.save_gt_mask_multiprocess import main
+
+CONTENT = {"video": "v", "object": "000", "size": [2, 3], "annotated": [0, 4], "counts": {"0": "06"}}
 
 
 def convert(root: Path, *arguments: str) -> int:
@@ -167,15 +173,54 @@ def test_arrays_that_are_no_pickle_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got an array \(3,\) of float64"):
         load_published(tmp_path / "000.npy")
     (tmp_path / "001.npy").write_bytes(io.BytesIO(b"PK").getvalue())
-    with pytest.raises(ValueError, match=r"001.npy: not a published"):
+    with pytest.raises(ValueError, match=r"001.npy: the header of this .npy file cannot be read"):
         load_published(tmp_path / "001.npy")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"video": "v"}', '{"video":"v","object":"0","size":[1],"annotated":[]}'])
-def test_bad_json_names_its_file(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "this JSON cannot be read"),
+        ("[]", r"wanted an object, got \[\]"),
+        ('{"video": "v"}', "the key 'annotated' is missing"),
+        (json.dumps(CONTENT | {"annotated": [4, 0]}), "annotated: wanted frame numbers in ascending order"),
+        (json.dumps(CONTENT | {"annotated": [0, 0.5]}), "annotated.1: wanted a whole number"),
+        (json.dumps(CONTENT | {"annotated": [10**400]}), "annotated.0: wanted a whole number"),
+        (json.dumps(CONTENT | {"size": [2]}), "size: wanted height and width, got 1 numbers"),
+        (json.dumps(CONTENT | {"size": [65536, 65536]}), "size: a picture of 65536x65536 pixels, wanted at most"),
+        (json.dumps(CONTENT | {"size": [10**9, 10**9]}), "size.0: wanted a whole number from 1 to 65536"),
+        (json.dumps(CONTENT | {"size": [True, 2]}), "size.0: wanted a whole number"),
+        (json.dumps(CONTENT | {"object": 3}), "object: wanted a text, got 3"),
+        (json.dumps(CONTENT | {"counts": {"-1": "06"}}), "counts.-1: wanted a frame number as the key"),
+        (json.dumps(CONTENT | {"counts": {"00": "06"}}), "counts.00: wanted a frame number as the key"),
+        (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not among the annotated ones"),
+        (json.dumps(CONTENT | {"counts": {"0": "\u0660"}}), "counts.0: wanted run lengths in ASCII"),
+        (json.dumps(CONTENT | {"counts": None}), "the key 'counts' is missing"),
+    ],
+)
+def test_bad_json_is_told_with_file_and_place(tmp_path, text, message):
     path = tmp_path / "000.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"000.json: not a mask_info file"):
+    with pytest.raises(InvalidFileError, match=rf"000.json: {message}"):
+        read_mask_info(path)
+
+
+@pytest.mark.parametrize("counts", ["01", "", "o", "0" * 9_000_000, "oooooooooooooooo0", "13"])
+def test_run_lengths_that_do_not_cover_the_mask_are_told(tmp_path, counts):
+    path = tmp_path / "000.json"
+    path.write_text(json.dumps(CONTENT | {"counts": {"0": counts}}))
+    with pytest.raises(InvalidFileError, match=r"000.json: counts.0: the run lengths of a mask"):
+        read_mask_info(path).mask(0)
+
+
+@pytest.mark.parametrize("key", ["object", "video"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/etc", "../x", "a/b", "a\\b", ".hidden", "a\0b", "a\nb", "x" * 201, "\ud800"]
+)
+def test_names_in_a_file_are_names_of_one_folder(tmp_path, key, name):
+    path = tmp_path / "000.json"
+    path.write_text(json.dumps(CONTENT | {key: name}))
+    with pytest.raises(InvalidFileError, match=rf"000.json: {key}: wanted the name of a file or folder"):
         read_mask_info(path)
 
 

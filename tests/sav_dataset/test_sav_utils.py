@@ -94,5 +94,5 @@ def test_what_is_missing_is_named(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no annotations VIDEO_manual\.json"):
         SAVDataset(tmp_path / "empty")
     (tmp_path / "bad_manual.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"bad_manual.json: not an annotation of SA-V: KeyError: 'masklet'"):
+    with pytest.raises(ValueError, match=r"bad_manual.json: the key 'masklet' is missing"):
         read_annotation(tmp_path / "bad_manual.json")

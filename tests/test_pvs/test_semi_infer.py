@@ -148,7 +148,7 @@ def test_label_images_and_a_submission(checkpoint, tmp_path, capsys):
 def test_a_broken_video_fails_alone(checkpoint, sav, tmp_path, capsys):
     (sav / "JPEGImages_24fps" / "sav_000001" / "00004.jpg").write_bytes(b"broken")
     assert semi_infer.main(arguments(checkpoint, sav, tmp_path / "out")) == 1
-    assert "error: video sav_000001: ValueError: " in capsys.readouterr().err
+    assert "error: video sav_000001: " in capsys.readouterr().err
     run = tmp_path / "out" / "tiny" / "Semi_SAVTest_tiny_gm"
     assert {path.name for path in run.iterdir() if any(path.glob("0*"))} == {"sav_000002", "sav_000003"}
 

@@ -14,7 +14,7 @@ from vos_support import disc_mask, make_label_tree, make_sav_tree
 from i2v.overlay import VideoWriter
 from test_pvs import mask_writer
 from test_pvs.prompts import protocol
-from test_pvs.targets import Annotations, frame_names, read_targets
+from test_pvs.targets import Annotations, FrameList, list_frames, read_targets
 from test_pvs.video_job import VideoJob, run_video
 from tools.save_gt_mask_multiprocess import convert_video
 
@@ -123,15 +123,15 @@ def test_mask_info_prompts_as_annotations_do(predictor, job, tmp_path):
 
 def test_a_single_object_of_all_labels(label_job):
     merged = replace(label_job.annotations, single_object=True)
-    (target,) = read_targets(merged, frame_names(label_job.frames))
+    (target,) = read_targets(merged, list_frames(label_job.frames))
     assert (target.obj, target.frame) == ("255", 1)
     assert np.array_equal(target.mask, disc_mask(0, 1))
 
 
 def test_frames_are_matched_by_number(job, tmp_path):
-    names = frame_names(job.frames)
-    assert names[:2] == ["00000", "00001"]
-    kept = [f"{frame:05d}" for frame in (2, 4, 5)]
+    frames = list_frames(job.frames)
+    assert frames.names[:2] == ("00000", "00001")
+    kept = FrameList(tuple(f"{frame:05d}" for frame in (2, 4, 5)), frames.size)
     (target,) = read_targets(job.annotations, kept, done=["000", "001"])
     assert target.frame == 1
     with pytest.raises(ValueError, match="object 000: annotated on frame 0, which the video lacks"):
@@ -140,10 +140,10 @@ def test_frames_are_matched_by_number(job, tmp_path):
 
 def test_an_mp4_has_numbers_for_names(predictor, job, tmp_path):
     with VideoWriter(tmp_path / "v.mp4") as video:
-        for name in frame_names(job.frames):
+        for name in list_frames(job.frames).names:
             video.write(read(job.frames / f"{name}.jpg"))
     filmed = replace(job, frames=tmp_path / "v.mp4")
-    assert frame_names(filmed.frames) == frame_names(job.frames)
+    assert list_frames(filmed.frames) == list_frames(job.frames)
     run(predictor, filmed)
     assert len(contents(job.output)) == 27
 
@@ -161,7 +161,7 @@ def test_masks_wait_for_a_slow_disk(tmp_path, monkeypatch):
     written = []
     with (
         ThreadPoolExecutor(1) as threads,
-        mask_writer.MaskFolder(tmp_path / "masks", lambda path, _: written.append(path.name), threads) as folder,
+        mask_writer.mask_folder(tmp_path, "masks", lambda path, _: written.append(path.name), threads) as folder,
     ):
         for i in range(20):
             folder.put(f"{i}.png", np.zeros((2, 2), np.uint8))

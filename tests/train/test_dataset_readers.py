@@ -26,6 +26,7 @@ from data_support import (
 )
 from PIL import Image
 
+from i2v.utils.rle import RunLengths
 from train.dataset.frame_reader import open_frames, read_image, read_labels
 from train.dataset.vos_raw_dataset import (
     AnnotatedVideo,
@@ -36,7 +37,7 @@ from train.dataset.vos_raw_dataset import (
     SA1BRawDataset,
     read_list,
 )
-from train.dataset.vos_segment_loader import JSONSegmentLoader, SA1BSegmentLoader, decode_rle, rle_area
+from train.dataset.vos_segment_loader import JSONSegmentLoader, SA1BSegmentLoader
 
 
 def opened(dataset: RawDataset, index: int = 0) -> AnnotatedVideo:
@@ -98,7 +99,7 @@ def test_json_masks_in_other_shapes_of_the_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"fps": [6], "masks": [[runs], [runs]]}))
     assert list(JSONSegmentLoader(path, ann_every=1).frames) == [0, 4]
     path.write_text(json.dumps({"fps": 7, "masks": []}))
-    with pytest.raises(ValueError, match=r"a\.json: annotated 7 times a second, wanted a divisor of 24"):
+    with pytest.raises(ValueError, match=r"a\.json: fps: annotated 7 times a second, wanted a divisor of 24"):
         JSONSegmentLoader(path)
 
 
@@ -107,10 +108,19 @@ def test_json_masks_in_other_shapes_of_the_file(tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ('{"video_id": 1}', "no list of masks under the key masklet or masks"),
-        ('[[{"size": [2], "counts": "0"}]]', r"frame 0, object 0: wanted an RLE with a size of two numbers"),
-        ('[[{"size": [2, 3], "counts": 7}]]', "wanted the counts of an RLE as text or integers, got 7"),
-        ('[[{"size": [2, 3], "counts": "0"}]]', "do not fill its size of 3x2"),
-        ('[[{"size": [2, 3], "counts": "99"}]]', "do not fill its size of 3x2"),
+        ('[[{"size": [2], "counts": "0"}]]', "frame 0: the run lengths of a mask: expected a size of two numbers"),
+        (
+            '[[{"size": [2, 3], "counts": 7}]]',
+            "object 0: the run lengths of a mask: expected a text or integers, got 7",
+        ),
+        (
+            '[[{"size": [2, 3], "counts": "0"}]]',
+            "object 0: the run lengths of a mask: expected them to cover 3x2 pixels",
+        ),
+        (
+            '[[{"size": [2, 3], "counts": "99"}]]',
+            "object 0: the run lengths of a mask: expected them to cover 3x2 pixels",
+        ),
         ("[[]]", "this frame has 0 objects"),
         ("[]", "frame 0 is not annotated"),
     ],
@@ -127,8 +137,9 @@ def test_rle_decodes_as_it_was_encoded() -> None:
     generator = np.random.default_rng(0)
     for _ in range(20):
         mask = generator.random(generator.integers(1, 70, 2)) > generator.random()
-        assert same(torch.from_numpy(decode_rle(rle(mask), "here")), mask)
-        assert rle_area(rle(mask), "here") == mask.sum()
+        lengths = RunLengths.of_coco(rle(mask))
+        assert same(torch.from_numpy(lengths.mask()), mask)
+        assert lengths.area == mask.sum()
 
 
 def test_sa1b_keeps_masks_with_pixels_and_below_the_threshold(tmp_path: Path) -> None:
@@ -150,7 +161,7 @@ def test_sa1b_uncertain_masks_are_dropped_where_the_file_says_so(tmp_path: Path)
     assert len(SA1BSegmentLoader(path).visible(0)) == 2
     assert len(SA1BSegmentLoader(path, uncertain_iou=0.5).visible(0)) == 1
     path.write_text("{}")
-    with pytest.raises(ValueError, match="no list under the key annotations"):
+    with pytest.raises(ValueError, match="the key 'annotations' is missing"):
         SA1BSegmentLoader(path)
 
 

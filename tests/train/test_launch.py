@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException
 from train_support import losses_of, run_in_own_folder, run_with_a_bad_clip, tiny_run
 
 from i2v.config import ConfigError
@@ -114,10 +114,14 @@ def test_an_ended_run_goes_on_exactly(
 
 
 @slow
-def test_machines_without_a_common_folder_are_refused(tmp_path: Path) -> None:
+def test_machines_without_a_common_folder_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tiny_run(tmp_path / "rank0"))
-    with pytest.raises(ProcessRaisedException, match="has to be the same folder on all machines"):
+    with pytest.raises(ProcessExitedException, match="terminated with exit code 1"):
         run_on_this_node(run_in_own_folder, tiny_run(tmp_path / "rank"), 2)
+    told = capfd.readouterr().err
+    assert "has to be the same folder on all machines" in told
+    assert "Traceback" not in told
+    assert "Traceback" in (tmp_path / "rank0" / "logs" / "log.txt").read_text()
 
 
 @slow

@@ -31,11 +31,12 @@ from web_support import (
 
 from i2v.export import label_map, read_label_png
 from i2v.overlay import PALETTE
+from i2v.utils.rle import encode_mask
 from i2v.web.document import Paint
 from i2v.web.exporter import Export
 from i2v.web.footage import VideoFootage
-from i2v.web.importer import read_masks
-from i2v.web.masks import StoredMask, decode, encode
+from i2v.web.importer import Target, read_masks
+from i2v.web.masks import StoredMask, decode
 from i2v.web.session import Session
 from i2v.web.session_file import read_session, save_session, session_pieces
 
@@ -80,7 +81,7 @@ def test_a_session_comes_back_from_its_file(clip: Path, tmp_path: Path) -> None:
     assert restored.next_number == document.next_number
     assert restored.prompts[1, 2] == (FIRST,)
     # A correction of what had been tracked is kept as the mask that it led to.
-    assert restored.prompts[1, 6] == (Paint(encode(masks[0][6])),)
+    assert restored.prompts[1, 6] == (Paint(encode_mask(masks[0][6])),)
     assert_same(again, masks[1])
     assert [entry.name for entry in path.parent.iterdir()] == ["session.json"]
 
@@ -108,14 +109,14 @@ def minimal(**changes: Any) -> dict[str, Any]:
     return {"format": "i2v-session", "version": 1, "video": video, "next_number": 2, **empty, **changes}
 
 
-FULL = {"size": list(SIZE), "counts": encode(np.ones(SIZE, bool)).decode()}
+FULL = {"size": list(SIZE), "counts": encode_mask(np.ones(SIZE, bool)).decode()}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "not a session file"),
-        ("[" * 100_000, "not a session file"),
+        ("[" * 100_000, "more than 32 levels of nesting"),
         (json.dumps({"format": "other"}), "not a session file: format"),
         (json.dumps(minimal(version=2)), "version"),
         (json.dumps(minimal(video={"name": "x", "width": 5, "height": 5, "frames": 3})), "made for x, 5x5"),
@@ -233,11 +234,11 @@ def png(array: np.ndarray, palette: bool = False) -> bytes:
 def test_masks_come_in_as_label_maps_as_single_masks_and_as_json(clip: Path, tmp_path: Path) -> None:
     labels = np.zeros(SIZE, np.uint8)
     labels[10:20, 10:30], labels[40:60, 50:90] = 2, 7
-    masks = read_masks("video_00004.png", png(labels, palette=True), SIZE, selected=3)
+    masks = read_masks("video_00004.png", png(labels, palette=True), Target(SIZE, NUM_FRAMES, 3))
     assert {number: list(frames) for number, frames in masks.items()} == {2: [4], 7: [4]}
     np.testing.assert_array_equal(decode(masks[7][4].counts, SIZE), labels == 7)
 
-    single = read_masks("5.PNG", png((labels > 0).astype(np.uint8) * 255), SIZE, selected=3)
+    single = read_masks("5.PNG", png((labels > 0).astype(np.uint8) * 255), Target(SIZE, NUM_FRAMES, 3))
     np.testing.assert_array_equal(decode(single[3][5].counts, SIZE), labels > 0)
 
     async def scenario(session: Session) -> None:
@@ -245,7 +246,7 @@ def test_masks_come_in_as_label_maps_as_single_masks_and_as_json(clip: Path, tmp
         run_export(session, tmp_path, "coco")
 
     in_session(clip, scenario)
-    again = read_masks("masks.json", (tmp_path / "masks.json").read_bytes(), SIZE, selected=1)
+    again = read_masks("masks.json", (tmp_path / "masks.json").read_bytes(), Target(SIZE, NUM_FRAMES, 1))
     assert again == {number: {f: replace(m) for f, m in frames.items()} for number, frames in masks.items()}
 
 
@@ -261,26 +262,26 @@ def bomb() -> bytes:
     [
         ("a.png", png(np.ones(SIZE, np.uint8)), "the number of its frame"),
         ("1.png", b"no picture", "cannot be read"),
-        ("1.png", png(np.ones((5, 5), np.uint8)), "it is 5x5, wanted 128x96"),
+        ("1.png", png(np.ones((5, 5), np.uint8)), "the image is 5x5, wanted 128x96"),
         ("1.png", png(np.zeros(SIZE, np.uint8)), "marks no object"),
         ("1.png", png(np.ones((*SIZE, 3), np.uint8)), "got mode RGB"),
         ("1.png", bomb(), "1.png"),
         ("1.txt", b"", "expected masks as PNG or JSON"),
         ("1.json", b"{}", "not a file of masks: frames"),
         ("1.json", b'{"frames":[]}', "no mask in it"),
-        ("1.json", b"[" * 200_000, "not a file of masks"),
+        ("1.json", b"[" * 200_000, "more than 32 levels of nesting"),
         ("1.json", b'{"frames":[{"frame":-1,"objects":[]}]}', "frames.0.frame"),
     ],
 )
 def test_what_is_no_mask_is_refused_by_name(name: str, data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
-        read_masks(name, data, SIZE, selected=1)
+        read_masks(name, data, Target(SIZE, NUM_FRAMES, 1))
     assert message in str(caught.value)
 
 
 def test_imported_masks_off_the_video_are_refused(clip: Path) -> None:
     async def scenario(session: Session) -> None:
-        mask = StoredMask(encode(np.ones(SIZE, bool)))
+        mask = StoredMask(encode_mask(np.ones(SIZE, bool)))
         with pytest.raises(ValueError, match="frame 10 is not in the video"):
             await session.bring_in({1: {NUM_FRAMES: mask}})
         assert session.document.objects == ()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from i2v.web.masks import FrameAnswer, MaskStore, StoredMask, checked_counts, decode, encode, from_runs
+from i2v.utils.rle import RunLengths, encode_mask
+from i2v.web.masks import FrameAnswer, MaskStore, StoredMask, checked_counts, decode
 
 SIZE = (5, 7)
 
@@ -22,20 +23,20 @@ def random_masks() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("mask", random_masks(), ids=lambda m: f"{m.shape}-{m.mean():.2f}")
 def test_codes_come_back_and_pass_the_check(mask: np.ndarray) -> None:
-    counts = encode(mask)
+    counts = encode_mask(mask)
     np.testing.assert_array_equal(decode(counts, mask.shape), mask)
     assert checked_counts(counts.decode(), mask.shape) == counts
 
 
 def test_runs_go_down_the_columns() -> None:
-    mask = from_runs([6, 2, 27], SIZE)
+    mask = RunLengths.of_runs([6, 2, 27], SIZE).mask()
     assert sorted(zip(*np.nonzero(mask), strict=True)) == [(1, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("runs", [[], [34], [36], [-1, 36], [0, 10**12], [35, 0, 1]])
 def test_runs_that_do_not_cover_the_frame_are_refused(runs: list[int]) -> None:
     with pytest.raises(ValueError, match="cover 7x5 pixels"):
-        from_runs(runs, SIZE)
+        RunLengths.of_runs(runs, SIZE)
 
 
 def coco_text(*counts: int) -> str:
@@ -51,8 +52,8 @@ def coco_text(*counts: int) -> str:
         "o",  # says that more follows
         "oooooooooooooooo0",  # a run length of 80 bits
         "1" * 10_000,
-        encode(np.ones((50, 70), bool)).decode(),  # of a larger frame
-        encode(np.ones((2, 2), bool)).decode(),  # of a smaller one
+        encode_mask(np.ones((50, 70), bool)).decode(),  # of a larger frame
+        encode_mask(np.ones((2, 2), bool)).decode(),  # of a smaller one
         coco_text(20, 30, 5),
         "K",  # minus five
     ],
@@ -74,7 +75,7 @@ def stored(*pixels: tuple[int, int]) -> StoredMask:
     mask = np.zeros(SIZE, bool)
     for pixel in pixels:
         mask[pixel] = True
-    return StoredMask(encode(mask))
+    return StoredMask(encode_mask(mask))
 
 
 def test_prompts_go_before_tracking_and_tracking_before_imports() -> None:

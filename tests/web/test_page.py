@@ -18,8 +18,9 @@ from web_support import FIRST, HEIGHT, NUM_FRAMES, OFF, SECOND, SIZE, WIDTH, Run
 
 from i2v.export import label_map, read_label_png, write_label_png
 from i2v.overlay import PALETTE
+from i2v.utils.rle import encode_mask
 from i2v.web.engine import Engine
-from i2v.web.masks import StoredMask, decode, encode
+from i2v.web.masks import StoredMask, decode
 from i2v.web.plan import Leg
 
 
@@ -149,7 +150,7 @@ def test_the_pages_run_lengths_equal_cocos(visitor: Visitor) -> None:
     }"""
     for density, shape in ((0, (4, 6)), (0.02, (300, 211)), (0.5, (37, 53)), (1, (9, 4))):
         mask = rng.random(shape) < density
-        text = encode(mask).decode()
+        text = encode_mask(mask).decode()
         plane, runs, box = visitor.page.evaluate(script, [text, shape[1], shape[0]])
         np.testing.assert_array_equal(np.reshape(plane, shape), mask)
         again = coco_mask.frPyObjects({"size": list(shape), "counts": runs}, *shape)

@@ -280,7 +280,7 @@ def test_paths_lead_nowhere_else(server: Running, path: str) -> None:
     [
         (b"", "not a command"),
         (b"{", "not a command"),
-        (b"[" * 100_000, "not a command"),
+        (b"[" * 100_000, "more than 32 levels of nesting"),
         (b'{"do":"track","frame":' + b"9" * 5000 + b"}", "not a command"),
         (b"\xff\xfe", "not a command"),
         (b'"click"', "not a command"),

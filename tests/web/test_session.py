@@ -24,8 +24,9 @@ from web_support import (
     tracked,
 )
 
+from i2v.utils.rle import encode_mask
 from i2v.web.document import Box, Click, Paint
-from i2v.web.masks import StoredMask, encode
+from i2v.web.masks import StoredMask
 from i2v.web.plan import Leg
 from i2v.web.session import Session
 
@@ -162,7 +163,7 @@ def test_a_painted_mask_is_kept_as_painted_and_tracked_as_a_mask_prompt(clip: Pa
 
     async def scenario(session: Session) -> Any:
         await session.prompt(None, 0, FIRST)
-        await session.prompt(1, 0, Paint(encode(painted)))
+        await session.prompt(1, 0, Paint(encode_mask(painted)))
         await tracked(session)
         return masks_of(session, 1)
 
@@ -176,7 +177,7 @@ def test_a_painted_mask_is_kept_as_painted_and_tracked_as_a_mask_prompt(clip: Pa
 def test_a_click_on_an_imported_mask_starts_from_it(clip: Path) -> None:
     given = np.zeros(SIZE, bool)
     given[10:60, 10:60] = True
-    mask = StoredMask(encode(given))
+    mask = StoredMask(encode_mask(given))
 
     async def scenario(session: Session) -> Any:
         await session.bring_in({3: {4: mask, 5: mask}})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from i2v.utils.frame_source import IMAGE_ERRORS, IMAGE_SUFFIXES, natural_key
+from i2v.utils.frame_source import IMAGE_SUFFIXES, natural_key
+from i2v.utils.image_file import load_image
 from i2v.utils.video_file import VideoFile
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -109,40 +108,26 @@ def is_file_name(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
-    """Image file as (3,H,W) uint8 RGB; ValueError names a file that is damaged.
+    """Image file as (3,H,W) uint8 RGB; InvalidFileError names a file that is damaged or too large.
 
     With a `size`, a JPEG may come out smaller by 2, 4 or 8, but with no side below it: a fraction of the work.
     """
-    with reading(path), Image.open(path) as image:
-        if size is not None:
-            image.draft("RGB", (size, size))
-        return _to_tensor(np.array(image.convert("RGB")))
+    return _to_tensor(np.array(load_image(path, at_least=size).convert("RGB")))
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """A mask image as label numbers (H,W), 0 being background; ValueError names a file that is damaged.
+    """A mask image as label numbers (H,W), 0 being background; InvalidFileError as `read_image`.
 
     Palette images give their indices and grey ones their values, so that black-and-white masks have the label
     255. A colour is a label too: red * 65536 + green * 256 + blue.
     """
-    with reading(path), Image.open(path) as image:
-        if image.mode in ("1", "L", "LA"):
-            return np.array(image.convert("L"))
-        if image.mode == "P" or image.mode.startswith("I"):
-            return np.array(image).astype(np.int32, copy=False)
-        colours = np.array(image.convert("RGB")).astype(np.int32)
+    image = load_image(path)
+    if image.mode in ("1", "L", "LA"):
+        return np.array(image.convert("L"))
+    if image.mode == "P" or image.mode.startswith("I"):
+        return np.array(image).astype(np.int32, copy=False)
+    colours = np.array(image.convert("RGB")).astype(np.int32)
     return (colours[..., 0] << 16) | (colours[..., 1] << 8) | colours[..., 2]
-
-
-@contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what Pillow raises inside into a ValueError that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except IMAGE_ERRORS as error:
-        raise ValueError(f"{os.fspath(path)}: this image cannot be read: {error}") from error
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from i2v.errors import describe_error
 from train.dataset.structures import BatchedClip, VideoClip, collate
 from train.dataset.vos_dataset import ClipDataset
 
@@ -211,8 +212,8 @@ class _Samples(Dataset[VideoClip]):
                 index = int(generator.integers(len(dataset)))
             try:
                 return dataset.clip(index, generator), problems
-            except (OSError, ValueError) as error:
-                problems.append(str(error))
+            except (OSError, ValueError) as error:  # as RawDataset says; anything else is a fault
+                problems.append(describe_error(error))
         return None, problems
 
 
@@ -241,7 +242,7 @@ def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
 
 
 def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
-    """Outlive the Ctrl-C or SIGTERM that all processes of a job get: the parent may want more batches before it ends.
+    """Outlive the Ctrl-C, SIGHUP or SIGTERM that all processes of a job get: the parent may want more batches.
 
     Its own SIGTERM, when it exits without having closed the loader, is obeyed.
     """
@@ -250,7 +251,8 @@ def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
         if exiting.is_set():
             os._exit(0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 from collections import Counter
@@ -12,7 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
+from i2v.errors import InvalidFileError
 from i2v.utils.frame_source import IMAGE_SUFFIXES
+from i2v.utils.input_file import read_text
+from i2v.utils.rle import Size
 from train.dataset.frame_reader import (
     VIDEO_SUFFIXES,
     FrameReader,
@@ -34,6 +38,12 @@ log = logging.getLogger(__name__)
 
 # How far apart the aspects of an image and its mask may be: reduced copies have rounded sides.
 _ASPECT_TOLERANCE = 0.03
+# How much larger than an image the sides of its mask may be: JPEGs come out smaller by up to 8, and may have been
+# reduced before.
+_LARGEST_REDUCTION = 32
+
+# SA-1B has eleven million images.
+MAX_LIST_BYTES, MAX_LIST_LINES = 192 << 20, 12_000_000
 
 PathLike = str | os.PathLike[str]
 
@@ -89,15 +99,20 @@ class AnnotatedVideo:
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
         """ValueError if picture and masks differ in shape, as where one of them is turned."""
-        found = FrameObjects(self._pictures.read(frame, size), self._masks.load(frame, objects))
-        height, width = found.image.shape[1:]
-        mask_height, mask_width = found.masks.shape[1:]
-        if len(objects) and abs(width * mask_height / (height * mask_width) - 1) > _ASPECT_TOLERANCE:
+        picture = self._pictures.read(frame, size)
+        if len(objects):
+            self._check_size(frame, (picture.shape[1], picture.shape[2]))
+        return FrameObjects(picture, self._masks.load(frame, objects))
+
+    def _check_size(self, frame: int, size: Size) -> None:
+        """What has to be known before masks are made, of which there may be many."""
+        (height, width), (mask_height, mask_width) = size, self._masks.size(frame)
+        turned = abs(width * mask_height / (height * mask_width) - 1) > _ASPECT_TOLERANCE
+        if turned or mask_height > _LARGEST_REDUCTION * height:
             raise ValueError(
                 f"{self.source}: frame {frame}: the picture is {width}x{height}, "
                 f"its masks are {mask_width}x{mask_height}"
             )
-        return found
 
     def close(self) -> None:
         self._pictures.close()
@@ -278,15 +293,18 @@ def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int
 def read_list(path: PathLike) -> list[str]:
     """Names of a list file, one a line, without their suffixes; blank lines are passed over.
 
-    ValueError for a name that comes twice, or none at all.
+    InvalidFileError for a name that comes twice, or none at all.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    names = [os.path.splitext(line.strip())[0] for line in lines if line.strip()]
+    text = read_text(path, MAX_LIST_BYTES)
+    if text.count("\n") > MAX_LIST_LINES:
+        raise InvalidFileError(path, f"this list has more than {MAX_LIST_LINES:,} lines")
+    # Line by line: of millions of names, one copy fits into memory.
+    names = [os.path.splitext(line.strip())[0] for line in io.StringIO(text) if line.strip()]
     if not names:
-        raise ValueError(f"{path}: this list is empty")
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"{path}: {name} is listed {times} times")
+        raise InvalidFileError(path, "this list is empty")
+    if len(set(names)) < len(names):
+        name, times = Counter(names).most_common(1)[0]
+        raise InvalidFileError(path, f"{name} is listed {times} times")
     return names
 
 

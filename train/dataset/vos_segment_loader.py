@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from train.dataset.frame_reader import read_labels, reading
+from i2v.errors import InvalidFileError, StrPath, brief, locating
+from i2v.utils.image_file import read_image_size
+from i2v.utils.json_file import JsonValue, read_json
+from i2v.utils.rle import RunLengths, Size, read_size
+from train.dataset.frame_reader import read_labels
 
 
 class SegmentLoader(Protocol):
@@ -26,6 +29,9 @@ class SegmentLoader(Protocol):
     def visible(self, frame: int) -> Sequence[int]:
         """Objects that have at least one pixel on the frame, ascending."""
 
+    def size(self, frame: int) -> Size:
+        """Height and width of the masks of a frame, known before they are made."""
+
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
         """Masks (N,h,w) bool of these objects, empty where one is absent."""
 
@@ -33,23 +39,25 @@ class SegmentLoader(Protocol):
 class JSONSegmentLoader:
     """SA-V's masks: per annotated frame a list of RLEs, one for each object; null and area 0 mean absent."""
 
-    def __init__(self, path: str | os.PathLike[str], ann_every: int = 4, frames_fps: int = 24) -> None:
+    def __init__(self, path: StrPath, ann_every: int = 4, frames_fps: int = 24) -> None:
         """Parse the file.
 
         It holds the list itself or an object with it under `masklet` or `masks`. Entry i belongs to frame
         `i * ann_every` of the video; a key `fps` gives the rate of annotation instead, which has to divide
-        `frames_fps`. ValueError names a file that is not so.
+        `frames_fps`. InvalidFileError names a file that is not so.
         """
         self._path = os.fspath(path)
-        content = _parse_json(self._path)
+        content = read_json(path)
         self._ann_every = ann_every
-        if isinstance(content, dict):
-            if content.get("fps") is not None:
-                self._ann_every = _frames_per_annotation(content["fps"], frames_fps, self._path)
-            content = content.get("masklet", content.get("masks"))
-        if not isinstance(content, list):
-            raise ValueError(f"{self._path}: no list of masks under the key masklet or masks")
-        self._entries = content
+        if isinstance(content.value, dict):
+            fps = content.get("fps")
+            if fps is not None:
+                self._ann_every = _frames_per_annotation(fps, frames_fps)
+            masks = content.get("masklet") or content.get("masks")
+            if masks is None:
+                content.fail("no list of masks under the key masklet or masks")
+            content = masks
+        self._entries = [entry.value for entry in content.elements()]
 
     @property
     def frames(self) -> Sequence[int]:
@@ -57,59 +65,57 @@ class JSONSegmentLoader:
 
     def visible(self, frame: int) -> Sequence[int]:
         """Objects with area on the frame, found without decoding a mask."""
-        rles = self._rles(frame)
-        return [i for i, rle in enumerate(rles) if rle is not None and rle_area(rle, self._where(frame, i)) > 0]
+        rles = enumerate(self._rles(frame))
+        return [i for i, rle in rles if rle is not None and _read_rle(rle, self._path, _place(frame, i)).area > 0]
+
+    def size(self, frame: int) -> Size:
+        """Height and width that the masks of the frame say, or else any in the file."""
+        entries = itertools.chain([self._rles(frame)], self._entries)
+        rles = (rle for entry in entries if isinstance(entry, list) for rle in entry)
+        with locating(self._path, f"frame {frame}"):
+            return read_size(next(filter(None, rles), None))
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
-        """Masks (N,h,w) bool; ValueError names a frame or an object that the file lacks, or a damaged RLE."""
+        """Masks (N,h,w) bool; InvalidFileError names a frame or an object that the file lacks, or a damaged RLE."""
         rles = self._rles(frame)
         if max(objects, default=0) >= len(rles):
-            raise ValueError(f"{self._where(frame, max(objects))}: this frame has {len(rles)} objects")
-        masks = [None if rles[i] is None else decode_rle(rles[i], self._where(frame, i)) for i in objects]
-        size = next((mask.shape for mask in masks if mask is not None), None) or self._any_size()
-        return _stack([np.zeros(size, bool) if mask is None else mask for mask in masks], size)
-
-    def _any_size(self) -> tuple[int, int]:
-        """Height and width from any RLE of the file."""
-        return _size(next((rle for entry in self._entries for rle in entry or () if rle), None), self._path)
+            raise InvalidFileError(self._path, f"this frame has {len(rles)} objects", _place(frame, max(objects)))
+        size = self.size(frame)
+        masks = (None if rles[i] is None else _read_rle(rles[i], self._path, _place(frame, i), size) for i in objects)
+        return _stack([np.zeros(size, bool) if rle is None else rle.mask() for rle in masks], size)
 
     def _rles(self, frame: int) -> list[Any]:
         entry, rest = divmod(frame, self._ann_every)
         if rest or not 0 <= entry < len(self._entries) or not isinstance(self._entries[entry], list):
-            raise ValueError(f"{self._path}: frame {frame} is not annotated")
+            raise InvalidFileError(self._path, f"frame {frame} is not annotated")
         return self._entries[entry]
-
-    def _where(self, frame: int, i: int) -> str:
-        return f"{self._path}: frame {frame}, object {i}"
 
 
 class SA1BSegmentLoader:
     """Masks of one image of SA-1B; its only frame has the number 0. A mask is decoded when asked for."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        mask_area_frac_thresh: float = 1.1,
-        uncertain_iou: float = -1.0,
-    ) -> None:
+    def __init__(self, path: StrPath, mask_area_frac_thresh: float = 1.1, uncertain_iou: float = -1.0) -> None:
         """Keep masks with pixels, of less than this share of the image (a threshold above 1 keeps all) and, where
-        the file says how uncertain their IoU is, of at least that. ValueError for a file of another kind."""
+        the file says how uncertain their IoU is, of at least that. InvalidFileError for a file of another kind, and
+        for masks of different sizes."""
         self._path = os.fspath(path)
-        content = _parse_json(self._path)
-        annotations = content.get("annotations") if isinstance(content, dict) else None
-        if not isinstance(annotations, list):
-            raise ValueError(f"{self._path}: no list under the key annotations")
+        self._size: Size = (1, 1)
         self._rles = []
-        for number, annotation in enumerate(annotations):
-            where = f"{self._path}: annotation {number}"
-            if not isinstance(annotation, dict):
-                raise ValueError(f"{where}: wanted an object, got {annotation!r:.40}")
-            rle, area = annotation.get("segmentation"), annotation.get("area")
-            height, width = _size(rle, where)
-            if not isinstance(area, int | float):
-                area = rle_area(rle, where)
-            too_big = mask_area_frac_thresh <= 1 and area >= mask_area_frac_thresh * height * width
-            if area > 0 and not too_big and annotation.get("uncertain_iou", uncertain_iou) >= uncertain_iou:
+        for number, annotation in enumerate(read_json(path).member("annotations").elements()):
+            rle = annotation.member("segmentation").value
+            with locating(self._path, annotation.place):
+                size = read_size(rle)
+            if number and size != self._size:
+                annotation.fail(f"the mask is {size[1]}x{size[0]}, those before it {self._size[1]}x{self._size[0]}")
+            self._size = size
+            area, uncertain = annotation.get("area"), annotation.get("uncertain_iou")
+            if area is None or not isinstance(area.value, int | float):
+                pixels: float = _read_rle(rle, self._path, annotation.place).area
+            else:
+                pixels = area.value
+            too_big = mask_area_frac_thresh <= 1 and pixels >= mask_area_frac_thresh * size[0] * size[1]
+            certain = uncertain is None or uncertain.number() >= uncertain_iou
+            if pixels > 0 and not too_big and certain:
                 self._rles.append(rle)
 
     @property
@@ -120,9 +126,13 @@ class SA1BSegmentLoader:
         """All masks kept, numbered from 0 in the order of the file."""
         return range(len(self._rles))
 
+    def size(self, frame: int) -> Size:
+        return self._size
+
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
         """Masks (N,h,w) bool."""
-        return _stack([decode_rle(self._rles[i], f"{self._path}: mask {i}") for i in objects], (1, 1))
+        rles = (_read_rle(self._rles[i], self._path, f"mask {i}", self._size) for i in objects)
+        return _stack([rle.mask() for rle in rles], self._size)
 
 
 class PalettisedPNGSegmentLoader:
@@ -141,6 +151,9 @@ class PalettisedPNGSegmentLoader:
 
     def visible(self, frame: int) -> Sequence[int]:
         return [int(label) for label in np.unique(self._labels(frame)) if int(label) not in self._ignored]
+
+    def size(self, frame: int) -> Size:
+        return read_image_size(self._files[frame])
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
         labels = self._labels(frame)
@@ -171,86 +184,40 @@ class MultiplePNGSegmentLoader:
             if frame in files and read_labels(files[frame]).any()
         ]
 
+    def size(self, frame: int) -> Size:
+        return read_image_size(self._any_file(frame))
+
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
-        any_file = next(files[frame] for files in self._folders.values() if frame in files)
-        with reading(any_file), Image.open(any_file) as image:
-            size = (image.height, image.width)
+        size = self.size(frame)
         masks = []
         for number in objects:
             path = self._folders[number].get(frame)
             mask = np.zeros(size, bool) if path is None else read_labels(path) != 0
-            if mask.shape != size:
-                raise ValueError(f"{path}: the mask is {mask.shape}, wanted {size} like {any_file}")
+            if path is not None and mask.shape != size:
+                other = self._any_file(frame)
+                raise InvalidFileError(path, f"the mask is {mask.shape}, wanted {size} like {other}")
             masks.append(mask)
         return _stack(masks, size)
 
-
-def rle_area(rle: Any, where: str) -> int:
-    """Pixels of an RLE, without decoding it; ValueError, starting with `where`, if it is damaged."""
-    return sum(_runs(rle, where)[0][1::2])
+    def _any_file(self, frame: int) -> Path:
+        return next(files[frame] for files in self._folders.values() if frame in files)
 
 
-def decode_rle(rle: Any, where: str) -> np.ndarray:
-    """Mask (h,w) bool of an RLE in COCO's format; ValueError, starting with `where`, if it is damaged."""
-    # Not by pycocotools, which returns uninitialized memory where the runs end too early.
-    runs, (height, width) = _runs(rle, where)
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+def _read_rle(rle: Any, path: str, place: str, size: Size | None = None) -> RunLengths:
+    """An RLE in COCO's format; InvalidFileError if it is damaged, or of another size than the one given."""
+    with locating(path, place):
+        return RunLengths.of_coco(rle, size)
 
 
-def _runs(rle: Any, where: str) -> tuple[list[int], tuple[int, int]]:
-    """Lengths of the runs of background and object in turn, down the columns, and (height, width)."""
-    height, width = _size(rle, where)
-    counts = rle.get("counts")
-    if isinstance(counts, str) and counts.isascii():
-        runs = _uncompressed(counts.encode("ascii"))
-    elif isinstance(counts, list) and all(isinstance(count, int) for count in counts):
-        runs = counts
-    else:
-        raise ValueError(f"{where}: wanted the counts of an RLE as text or integers, got {counts!r:.40}")
-    if sum(runs) != height * width or min(runs, default=0) < 0:
-        raise ValueError(f"{where}: the runs of the RLE do not fill its size of {width}x{height}")
-    return runs, (height, width)
+def _place(frame: int, i: int) -> str:
+    return f"frame {frame}, object {i}"
 
 
-def _size(rle: Any, where: str) -> tuple[int, int]:
-    size = rle.get("size") if isinstance(rle, dict) else None
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(v, int | float) for v in size)):
-        raise ValueError(f"{where}: wanted an RLE with a size of two numbers, got {rle!r:.80}")
-    return int(size[0]), int(size[1])
-
-
-def _uncompressed(counts: bytes) -> list[int]:
-    """Run lengths of COCO's text form.
-
-    Five bits a character, low ones first, with one bit that says whether more follow; from the fourth run on, the
-    difference from the run two before.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs
-
-
-def _parse_json(path: str) -> Any:
-    with open(path, "rb") as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: this JSON cannot be read: {error}") from error
-
-
-def _frames_per_annotation(fps: Any, frames_fps: int, path: str) -> int:
-    rate = fps[0] if isinstance(fps, list) and fps else fps
-    if not isinstance(rate, int | float) or rate <= 0 or frames_fps % rate:
-        raise ValueError(f"{path}: annotated {fps} times a second, wanted a divisor of {frames_fps}")
+def _frames_per_annotation(fps: JsonValue, frames_fps: int) -> int:
+    # Some files have one rate for every object.
+    rate = next(fps.elements(), fps).number() if isinstance(fps.value, list) else fps.number()
+    if rate <= 0 or frames_fps % rate:
+        fps.fail(f"annotated {brief(fps.value)} times a second, wanted a divisor of {frames_fps}")
     return int(frames_fps // rate)
 
 

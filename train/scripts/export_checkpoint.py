@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 
 from i2v.build_i2v import build_i2v
-from i2v.checkpoint import CheckpointError, save_checkpoint
+from i2v.checkpoint import save_checkpoint
 from i2v.cli_args import add_trust_option
-from i2v.config import ConfigError, packaged_name
-from i2v.utils.terminal import printable
+from i2v.config import packaged_name
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
+@as_command("export_checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 if a file or a config is wrong."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.export_checkpoint", description=__doc__)
@@ -34,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name = packaged_name(args.config)
         model = build_i2v(args.config, args.state, device="cpu", trust_config=args.trust_config)
-    except (CheckpointError, ConfigError, FileNotFoundError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        # A file cannot name another one: only a config that everybody has.
+        save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], **({"config": name} if name else {}))
+    except USER_ERRORS as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    # A file cannot name another one: only a config that everybody has.
-    save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], **({"config": name} if name else {}))
     use = f"for {name}" if name else f"to be used with --config {args.config}"
     print(f"{args.output}: {args.output.stat().st_size:,} bytes, {use}")
     return 0

@@ -11,8 +11,6 @@ import argparse
 import concurrent.futures
 import functools
 import logging
-import multiprocessing
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +19,13 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child, new_folder
+from i2v.utils.picture_file import write_picture
 from i2v.utils.terminal import log_to_stderr
 from i2v.utils.video_file import VideoFile
+from i2v.utils.worker_pool import worker_pool
 from train.dataset.frame_reader import VIDEO_SUFFIXES
 from train.dataset.vos_raw_dataset import find_files
 
@@ -42,32 +45,28 @@ def extract(video: Path, folder: Path, extraction: Extraction) -> int:
     """Write the frames of a video to a new folder and return their number.
 
     OSError or ValueError if the video cannot be read or the folder not be written; then there is no folder.
+    FileExistsError if there is one already.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # what an interrupted run left behind
-    temporary.mkdir(parents=True)
-    try:
-        with VideoFile(video) as source:
-            numbers = range(0, source.num_frames, extraction.every)
-            for number in numbers:
-                picture = Image.fromarray(source.read(number))
-                _reduced(picture, extraction.short_side).save(
-                    temporary / f"{number:05d}.jpg", quality=extraction.quality
-                )
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder.parent, folder.name, one_of_many=True) as hidden, VideoFile(video) as source:
+        numbers = range(0, source.num_frames, extraction.every)
+        for number in numbers:
+            picture = _reduced(Image.fromarray(source.read(number)), extraction.short_side)
+            write_picture(hidden / f"{number:05d}.jpg", picture, "JPEG", quality=extraction.quality)
     return len(numbers)
 
 
+@as_command("extract_sav_frames", "the same command goes on from here")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a video could not be extracted."""
     args = _parser().parse_args(arguments)
     log_to_stderr(logging.INFO, "%(message)s")
-    videos = find_files(args.input, VIDEO_SUFFIXES)
+    try:
+        videos = find_files(args.input, VIDEO_SUFFIXES)
+        todo = {name: path for name, path in videos.items() if not child(args.output, name).is_dir()}
+    except USER_ERRORS as error:
+        raise SystemExit(describe_error(error)) from error
     if not videos:
         raise SystemExit(f"no videos in {args.input} or its sub-folders: wanted {' '.join(VIDEO_SUFFIXES)}")
-    todo = {name: path for name, path in videos.items() if not (args.output / name).is_dir()}
     log.info("%d videos, %d of them to do", len(videos), len(todo))
     failed = _extract_all(todo, args.output, Extraction(args.every, args.quality, args.short_side), args.workers)
     for name, reason in failed.items():
@@ -78,16 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _extract_all(videos: dict[str, Path], output: Path, extraction: Extraction, workers: int) -> dict[str, str]:
     """Extract in parallel; the reason for every video that could not be."""
     failed: dict[str, str] = {}
-    # Started afresh, because a forked process would share FFmpeg's threads.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    parents = {(output / name).parent for name in videos}
+    with worker_pool(workers, parents) as pool:
         run = functools.partial(extract, extraction=extraction)
         running = {pool.submit(run, path, output / name): name for name, path in videos.items()}
         done = concurrent.futures.as_completed(running)
         for future in tqdm(done, total=len(running), unit="video", disable=not sys.stderr.isatty()):
             error = future.exception()
-            if isinstance(error, OSError | ValueError):
-                failed[running[future]] = str(error)
+            if isinstance(error, USER_ERRORS):
+                failed[running[future]] = describe_error(error)
             elif error is not None:
                 raise error
     return failed

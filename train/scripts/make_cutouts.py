@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from i2v.utils.files import replacing
-from i2v.utils.terminal import printable
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
+from i2v.utils.output_folder import child
+from i2v.utils.picture_file import write_picture
+from i2v.utils.temporary import remove_leftovers
 from train.dataset.frame_reader import open_frames
 from train.dataset.synthetic_footage import find_footage
 
@@ -41,26 +44,34 @@ class CutoutSettings:
     short_side: int = 288
 
 
+@as_command("make_cutouts")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 for a wrong command."""
     args = _parse(arguments)
     settings = CutoutSettings()
     try:
-        videos = find_footage([args.input])
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        count = _cut_out_all(args, settings)
+    except USER_ERRORS as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
+    print(f"{count} things in {args.output}")
+    return 0
+
+
+def _cut_out_all(args: argparse.Namespace, settings: CutoutSettings) -> int:
+    """Write what is found in all videos; the number of things."""
+    videos = find_footage([args.input])
     args.output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(args.output)
     count = 0
     for number, video in enumerate(tqdm(videos, desc="cutting out", unit=" videos")):
         rng = np.random.default_rng((args.seed, number))
         for name, picture in _pictures(video, args.every, settings.short_side):
             things = cut_out(picture, rng, settings)
             if things.any():
-                _write(args.output / f"{video.stem}_{name}", picture, things)
+                _write(child(args.output, f"{video.stem}_{name}"), picture, things)
                 count += int(things.max())
-    print(f"{count} things in {args.output}")
-    return 0
+    return count
 
 
 def cut_out(picture: NDArray[np.uint8], rng: np.random.Generator, settings: CutoutSettings) -> NDArray[np.uint8]:
@@ -151,10 +162,8 @@ def _pictures(video: Path, every: int, short_side: int) -> Iterator[tuple[str, N
 
 def _write(path: Path, picture: NDArray[np.uint8], things: NDArray[np.uint8]) -> None:
     """Labels come last: a picture counts once they are there."""
-    with replacing(path.with_suffix(".jpg")) as temporary:
-        Image.fromarray(picture).save(temporary, format="JPEG", quality=92)
-    with replacing(path.with_suffix(".png")) as temporary:
-        Image.fromarray(things).save(temporary, format="PNG")
+    write_picture(path.with_suffix(".jpg"), Image.fromarray(picture), "JPEG", quality=92)
+    write_picture(path.with_suffix(".png"), Image.fromarray(things), "PNG")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -19,6 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.terminal import log_to_stderr
 from train.dataset.vos_raw_dataset import (
@@ -62,6 +64,7 @@ def write_list(path: Path, names: Sequence[str], suffix: str = "") -> None:
         temporary.write_text("".join(f"{name}{suffix}\n" for name in names), encoding="utf-8")
 
 
+@as_command("make_file_lists")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; SystemExit with the reason if there is nothing to list."""
     args = _parser().parse_args(arguments)
@@ -69,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reader, suffix = _KINDS[args.kind]
     try:
         names = sampled(reader(args.images, args.annotations).names, args.sample, args.seed)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    except USER_ERRORS as error:
+        raise SystemExit(describe_error(error)) from error
     write_list(args.output, names, suffix)
     log.info("%d names written to %s", len(names), args.output)
     return 0

@@ -8,14 +8,17 @@ A run is its folder, with `logs/train_stats.jsonl` in it. Needs matplotlib, whic
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from i2v.errors import USER_ERRORS, InvalidFileError, describe_error, locating
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
-from i2v.utils.terminal import printable
+from i2v.utils.input_file import read_text
+from i2v.utils.json_file import parse_json
+
+MAX_LOG_BYTES = 256 << 20
 
 CURVES = {
     "loss_mask": "mask loss of a clip",
@@ -25,6 +28,7 @@ CURVES = {
 }
 
 
+@as_command("plot_curves")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status: 0 when done, 2 if a run has no log."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.plot_curves", description=__doc__)
@@ -32,27 +36,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="PNG")
     args = parser.parse_args(arguments)
     try:
-        stages = [read_log(run) for run in args.runs]
-    except (OSError, ValueError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        draw([read_log(run) for run in args.runs], args.output)
+    except USER_ERRORS as error:
+        print(f"error: {describe_error(error)}", file=sys.stderr)
         return 2
-    draw(stages, args.output)
     return 0
 
 
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log. FileNotFoundError or ValueError, with the path, if there are none."""
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The steps and curves of a run's log, a dictionary for each of its lines.
+
+    FileNotFoundError if there is none, InvalidFileError, with the line, if it is none.
+    """
     path = run / "logs" / "train_stats.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = []
+    for number, text in enumerate(read_text(path, MAX_LOG_BYTES).splitlines(), start=1):
+        with locating(path, f"line {number}"):
+            line = parse_json(text.encode(), path)
+            lines.append({name: line.member(name).number() for name in ("step", *CURVES)})
     if not lines:
-        raise ValueError(f"{path} is empty")
+        raise InvalidFileError(path, "this log is empty")
     return lines
 
 
-def count_on(stages: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
+def count_on(stages: Sequence[Sequence[dict[str, float]]]) -> list[list[float]]:
     """The steps of every log as if all were one run: a stage that goes on from another run counts from there itself."""
-    counted: list[list[int]] = []
-    end = 0
+    counted: list[list[float]] = []
+    end = 0.0
     for lines in stages:
         steps = [line["step"] for line in lines]
         # As many steps lie before the first line as between two.
@@ -62,7 +72,7 @@ def count_on(stages: Sequence[Sequence[dict[str, Any]]]) -> list[list[int]]:
     return counted
 
 
-def draw(stages: Sequence[Sequence[dict[str, Any]]], output: Path) -> None:
+def draw(stages: Sequence[Sequence[dict[str, float]]], output: Path) -> None:
     """One panel for every curve; steps count on from stage to stage, at whose ends there are lines."""
     from matplotlib.figure import Figure
 

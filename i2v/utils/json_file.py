@@ -1,0 +1,134 @@
+"""JSON of unknown origin: bounded before it is parsed, and read with the place of every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from i2v.errors import InvalidFileError, StrPath, brief, reading, shortened
+from i2v.utils.input_file import as_text, read_input
+
+# A parsed value takes up to a hundred times the room of its text. Within these bounds, it is a gigabyte at most.
+MAX_BYTES = 64 << 20
+MAX_DEPTH = 32
+MAX_CONTAINERS = 2_000_000  # objects and lists
+MAX_VALUES = 8_000_000
+
+_CHUNK = 1 << 20
+_TO_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # how each bracket changes the depth, as int8
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LARGEST_INTEGER = 2**53  # up to where every JSON number tells integers apart
+
+
+def read_json(path: StrPath, max_bytes: int = MAX_BYTES) -> JsonValue:
+    """The value in a JSON file. OSError from the system; InvalidFileError for what is no JSON or beyond the bounds."""
+    return parse_json(read_input(path, max_bytes), path)
+
+
+def parse_json(data: bytes, name: StrPath) -> JsonValue:
+    """The value that bytes hold as JSON; raises as `read_json` does, with ``name`` as the file."""
+    check_structure(data, name)
+    text = as_text(data, name)
+    with reading(name, "this JSON"):
+        return JsonValue(name, json.loads(text, parse_constant=_refuse_constant))
+
+
+def check_structure(data: bytes, name: StrPath) -> None:
+    """InvalidFileError for nesting, containers or values beyond the bounds, found without parsing."""
+    depth = containers = values = 0
+    for outside in _outside_strings(data):
+        brackets = outside.translate(None, _ALL_BUT_BRACKETS)
+        steps = np.cumsum(np.frombuffer(brackets.translate(_TO_STEPS), np.int8), dtype=np.int64)
+        deepest = depth + int(steps.max(initial=0))
+        depth += int(steps[-1]) if len(steps) else 0
+        containers += brackets.count(b"[") + brackets.count(b"{")
+        values += outside.count(b",") + outside.count(b":")
+        for what, got, most in (
+            ("levels of nesting", deepest, MAX_DEPTH),
+            ("objects and lists", containers, MAX_CONTAINERS),
+            ("values", values, MAX_VALUES),
+        ):
+            if got > most:
+                raise InvalidFileError(name, f"this JSON has more than {most:,} {what}")
+
+
+def _outside_strings(data: bytes) -> Iterator[bytes]:
+    """The bytes of JSON that belong to no string, a piece for every chunk of the data."""
+    in_string, rest = False, b""
+    for start in range(0, len(data), _CHUNK):
+        # An escaped backslash escapes nothing; without them, a quote ends a string unless a backslash is before it.
+        chunk = (rest + data[start : start + _CHUNK]).replace(b"\\\\", b"")
+        rest = b"\\" if chunk.endswith(b"\\") else b""
+        parts = chunk[: len(chunk) - len(rest)].replace(b'\\"', b"").split(b'"')
+        yield b" ".join(parts[int(in_string) :: 2])
+        in_string ^= len(parts) % 2 == 0
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+@dataclass(frozen=True)
+class JsonValue:
+    """A value of a JSON file, and where in it: asked for as what it should be, InvalidFileError if it is not that."""
+
+    path: StrPath
+    value: Any = field(repr=False)
+    place: str = ""
+
+    def fail(self, reason: str) -> NoReturn:
+        """Raise InvalidFileError for this place."""
+        raise InvalidFileError(self.path, reason, self.place)
+
+    def member(self, key: str) -> JsonValue:
+        """The value of a key that an object has to have."""
+        found = self.get(key)
+        if found is None:
+            self.fail(f"the key {key!r} is missing")
+        return found
+
+    def get(self, key: str) -> JsonValue | None:
+        """The value of a key of an object; None where there is none, or null."""
+        found = self._as(dict, "an object").get(key)
+        return None if found is None else self._inner(key, found)
+
+    def members(self) -> Iterator[tuple[str, JsonValue]]:
+        """Keys and values of an object."""
+        for key, value in self._as(dict, "an object").items():
+            yield key, self._inner(key, value)
+
+    def elements(self) -> Iterator[JsonValue]:
+        """The values of a list."""
+        for number, value in enumerate(self._as(list, "a list")):
+            yield self._inner(str(number), value)
+
+    def text(self) -> str:
+        """A string."""
+        return str(self._as(str, "a text"))
+
+    def integer(self, least: int = 0, most: int = _LARGEST_INTEGER) -> int:
+        """A whole number within bounds; 4.0 is one, too."""
+        value = self.value
+        is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+        if not is_whole or not least <= value <= most:
+            self.fail(f"wanted a whole number from {least} to {most}, got {brief(value)}")
+        return int(value)
+
+    def number(self) -> float:
+        """A number."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            self.fail(f"wanted a number, got {brief(self.value)}")
+        return float(max(-_LARGEST_INTEGER, min(_LARGEST_INTEGER, self.value)))
+
+    def _inner(self, key: str, value: Any) -> JsonValue:
+        name = shortened(key, 40)
+        return JsonValue(self.path, value, f"{self.place}.{name}" if self.place else name)
+
+    def _as(self, kind: type, described: str) -> Any:
+        if not isinstance(self.value, kind):
+            self.fail(f"wanted {described}, got {brief(self.value)}")
+        return self.value

@@ -1,0 +1,131 @@
+"""Masks as COCO's run lengths: written by pycocotools, read here, where nothing is trusted.
+
+pycocotools reads in C, takes sizes and run lengths at their word, and gives out whatever lies in memory where runs end
+too early. So no run length from outside reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from i2v.errors import brief, shortened
+from i2v.utils.picture_size import check_size
+
+Mask = NDArray[np.bool_]
+Size = tuple[int, int]  # height, width
+
+MAX_CODE = 8_000_000  # characters of compressed run lengths, or run lengths in a list; a mask has a few hundred
+_MAX_DIGITS = 7  # of one run length: 35 bits
+
+
+def encode_mask(mask: NDArray[Any]) -> bytes:
+    """COCO's compressed run lengths of a mask (H,W), bool or 0 and 1."""
+    counts: bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """A mask of a ``size`` as ``runs`` (R,) int64 of background and object in turn, down its columns one by one.
+
+    Made by `of_coco`, `of_counts` or `of_runs`, which raise ValueError unless the runs cover the size exactly.
+    """
+
+    size: Size
+    runs: NDArray[np.int64]
+
+    @staticmethod
+    def of_coco(rle: Any, size: Size | None = None) -> RunLengths:
+        """Those of a dictionary with "size" and "counts", as COCO, SA-V and SA-1B have it; ``size``: the one wanted."""
+        own = read_size(rle)
+        if size is not None and own != size:
+            raise ValueError(f"the mask is {own[1]}x{own[0]}, wanted {size[1]}x{size[0]}")
+        counts = rle.get("counts")
+        if isinstance(counts, str | bytes):
+            return RunLengths.of_counts(counts, own)
+        if isinstance(counts, list):
+            return RunLengths.of_runs(counts, own)
+        raise ValueError(f"the run lengths of a mask: expected a text or integers, got {brief(counts)}")
+
+    @staticmethod
+    def of_counts(counts: str | bytes, size: Size) -> RunLengths:
+        """Those that a text says."""
+        try:
+            code = counts.encode("ascii") if isinstance(counts, str) else counts
+        except UnicodeEncodeError:
+            raise ValueError("the run lengths of a mask: expected ASCII characters") from None
+        _check_length(len(code))
+        return RunLengths(size, _checked(_decompressed(code), size))
+
+    @staticmethod
+    def of_runs(runs: Sequence[int], size: Size) -> RunLengths:
+        """Those of a list of whole numbers."""
+        _check_length(len(runs))
+        most = size[0] * size[1]
+        for run in runs:
+            if type(run) is not int or not 0 <= run <= most:
+                wanted = f"expected whole numbers that cover {size[1]}x{size[0]} pixels"
+                raise ValueError(f"the run lengths of a mask: {wanted}, got {brief(run)}")
+        return RunLengths(size, _checked(np.array(runs, np.int64), size))
+
+    @property
+    def area(self) -> int:
+        """Pixels of the object."""
+        return int(self.runs[1::2].sum())
+
+    def mask(self) -> Mask:
+        """The mask (H,W)."""
+        height, width = self.size
+        return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(width, height).T
+
+
+def read_size(rle: Any) -> Size:
+    """Height and width that an RLE says; ValueError if it says none, or one beyond the bounds of pictures."""
+    size = rle.get("size") if isinstance(rle, dict) else None
+    if not (isinstance(size, list | tuple) and len(size) == 2 and all(_is_whole(side) for side in size)):
+        raise ValueError(f"the run lengths of a mask: expected a size of two numbers beside them, got {brief(rle)}")
+    height, width = int(size[0]), int(size[1])
+    check_size(width, height)
+    return height, width
+
+
+def _is_whole(value: Any) -> bool:
+    # Some files have sizes as 48.0.
+    return type(value) is int or (isinstance(value, float) and value.is_integer())
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_CODE:
+        raise ValueError(f"the run lengths of a mask: {length:,} characters or numbers, expected at most {MAX_CODE:,}")
+
+
+def _decompressed(code: bytes) -> NDArray[np.int64]:
+    # Numbers of 5-bit digits, the lowest first; bit 6 says that another follows, the last digit carries the sign.
+    # From the fourth number on they are differences to the number two places before.
+    digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
+    if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        shown = shortened(repr(code[:40]), 40)
+        raise ValueError(f"the run lengths of a mask: expected COCO's compressed form, got {shown}")
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    if (last - first).max() >= _MAX_DIGITS:
+        raise ValueError("the run lengths of a mask: one is too long")
+    places = np.arange(len(digits)) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((digits & 31) << (5 * places), first)
+    values -= np.where(digits[last] & 16, np.int64(1) << (5 * (last - first + 1)), 0)
+    for start in (1, 2):
+        values[start::2] = np.cumsum(values[start::2])
+    return values
+
+
+def _checked(lengths: NDArray[np.int64], size: Size) -> NDArray[np.int64]:
+    pixels = size[0] * size[1]
+    if len(lengths) == 0 or lengths.min() < 0 or lengths.max() > pixels or int(lengths.sum()) != pixels:
+        raise ValueError(f"the run lengths of a mask: expected them to cover {size[1]}x{size[0]} pixels")
+    return lengths

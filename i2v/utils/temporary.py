@@ -1,0 +1,183 @@
+"""Hidden files and folders in which results are made before they get their names.
+
+Their names say that they are ours, and a lock (flock) that somebody is still at work on them. The system drops the
+lock with the process, however that ends, so no number of a process has to be trusted, and no clock. Processes of one
+machine, also in containers, see each other's locks on every file system. Those of other machines may not see them, and
+some file systems have none: what cannot be told to be dead is left alone until it has not changed for a week.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import time
+from pathlib import Path
+
+_PATTERN = re.compile(r"\..+\.i2v-(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
+_LONGEST_NAME = 200  # bytes of the final name that the hidden one repeats: with ours, 255 are allowed
+_LOCK = ".lock"  # in a folder, which cannot be locked itself everywhere
+_WEEK = 7 * 24 * 3600.0  # seconds
+
+
+class Temporary:
+    """A hidden file, or with `make_folder` a folder, beside the one whose place it will take.
+
+    `path` may be opened, written and replaced by anyone; `keep` gives it its name, `discard` removes it. Neither
+    a crash nor SIGKILL leaves anything that `remove_leftovers` does not find.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Makes nothing yet; `target`: the final name."""
+        self.target = target
+        self.path = target
+        self._lock: int | None = None
+
+    def make_file(self) -> None:
+        """Make an empty file. Raises OSError."""
+        while self._lock is None:
+            self.path = _hidden_name(self.target)
+            self._lock = _make_locked(self.path)
+
+    def make_folder(self) -> None:
+        """Make an empty folder, and those that it is in. Raises OSError."""
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        while self._lock is None:
+            self.path = _hidden_name(self.target)
+            self.path.mkdir()
+            self._lock = _make_locked(self.path / _LOCK)
+
+    def keep(self) -> None:
+        """Give it its name, in the place of a file or folder that has it. Raises OSError."""
+        if self.path.is_dir():
+            (self.path / _LOCK).unlink()
+            _replace_folder(self.path, self.target)
+        else:
+            os.replace(self.path, self.target)
+        self._release()
+
+    def discard(self) -> None:
+        """Remove it, unless it was kept; may be called at any time, and more than once. Raises no OSError."""
+        self._release()
+        if self.path != self.target:
+            with contextlib.suppress(OSError):
+                _remove(self.path)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone have left in a folder, which need not exist. Raises no OSError."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        match = _PATTERN.fullmatch(name)
+        if match:
+            with contextlib.suppress(OSError):
+                _remove_if_dead(folder / name, match["machine"])
+
+
+def _remove_if_dead(path: Path, machine: str) -> None:
+    found = path.lstat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        return
+    lock_path = path / _LOCK if stat.S_ISDIR(found.st_mode) else path
+    lock = None
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(lock_path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        is_ours = lock is not None and _try_to_lock(lock) and machine == _machine()
+        if is_ours or time.time() - found.st_mtime > _WEEK:
+            _remove(path)
+    except BlockingIOError:
+        pass  # somebody is at work on it
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        # The lock goes last: a folder without one could only be told to be dead by its age.
+        for child in path.iterdir():
+            if child.name != _LOCK:
+                shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_locked(path: Path) -> int | None:
+    """Make a file and lock it; None if another process has taken it for a leftover before it was locked."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        _try_to_lock(lock)
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def _try_to_lock(file: int) -> bool:
+    """Whether it is locked now; False where the file system has no locks. BlockingIOError if another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder; one that has the name is moved aside first, so that it is whole or gone at every moment."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "expected a folder or nothing", str(target))
+    if not target.exists():
+        source.rename(target)
+        return
+    aside = Temporary(target)
+    try:
+        aside.make_folder()
+        target.rename(aside.path / "replaced")
+        try:
+            source.rename(target)
+        except BaseException:
+            (aside.path / "replaced").rename(target)
+            raise
+    finally:
+        aside.discard()
+
+
+def _hidden_name(target: Path) -> Path:
+    # In the same folder, so that a rename is one step; hidden, so that nobody takes it for a result.
+    name = target.name.encode("utf-8", "ignore")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return target.with_name(f".{name}.i2v-{_machine()}-{secrets.token_hex(8)}.tmp")
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hexadecimal digits for this machine, since it was switched on where the system tells that."""
+    try:
+        identity = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        identity = platform.node()
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
