@@ -1,5 +1,6 @@
 # make demo    track an object in a rendered video with the small model; or VIDEO=clip.mp4 CLICK=210,350
 # make test    format, lint, types and tests: the check that CI runs
+# make fuzz    ten minutes of made-up files for everything that reads files; FUZZ_SECONDS=60 for a shorter run
 # make docs    the API reference as HTML: build/docs/index.html
 #
 # Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
@@ -9,9 +10,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TREES := $(wildcard i2v train test_pvs tools sav_dataset)
+FUZZ_SECONDS ?= 600
 CONFORMANCE ?= ../shared/conformance/check.py
 
-.PHONY: demo test docs lint format unit conformance clean
+.PHONY: demo test fuzz docs lint format unit conformance clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -34,6 +36,10 @@ format: $(VENV)/.installed-dev
 # One thread per worker: tests are tiny, and workers that share cores slow each other down.
 unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 $(TESTS)
+
+# In one process, so that its figures are those of the targets. -rP shows them.
+fuzz: $(VENV)/.installed-dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:xdist -rP tests/fuzz
 
 # The numbers of the published model; minutes at full size. CONFORMANCE_ARGS=--fast for the short ones.
 conformance: $(VENV)/.installed
