@@ -45,7 +45,7 @@ def test_long_values_are_shown_in_short() -> None:
         assert len(brief(value)) <= 80
 
 
-KINDS = [RecursionError, OverflowError, KeyError, MemoryError, UnicodeError, EOFError, OSError, struct.error, zlib.error]
+KINDS = (RecursionError, OverflowError, KeyError, MemoryError, EOFError, OSError, SyntaxError, struct.error, zlib.error)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,8 +32,9 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG without pixels."""
-    return SIGNATURE + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0))
+    """A PNG with next to no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0"))
 
 
 def flat_png(width: int, height: int) -> bytes:
@@ -66,7 +67,7 @@ LAST_SCAN = SMALL_JPEG[SMALL_JPEG.rindex(b"\xff\xda") : -2]
     [
         (flat_png(6000, 6000), f"a picture of 6000x6000 pixels, {LARGE}"),
         (jpeg_of_size(12_000, 12_000), f"a picture of 12000x12000 pixels, {LARGE}"),
-        (png_header(30_000, 30_000), "cannot be read: Image size .900000000 pixels. exceeds limit"),
+        (png_header(30_000, 30_000), "this image cannot be read: Image size .900000000 pixels. exceeds limit"),
         (png_header(13_000, 13_000), "a picture of 13000x13000 pixels"),
         (png_header(2**31 - 1, 1), "cannot be read: Image size"),
         (SMALL_JPEG[:-2] + LAST_SCAN * 100 + b"\xff\xd9", "more than 64 scans"),

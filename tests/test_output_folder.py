@@ -22,9 +22,7 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["000", "a b", "sav_000001", "v1.2", "\u00e9t\u00e9", "\u65e5\u672c", "x" * 200]
-)
+@pytest.mark.parametrize("name", ["000", "a b", "sav_000001", "v1.2", "\u00e9t\u00e9", "\u65e5\u672c", "x" * 200])
 def test_ordinary_names_stay_as_they_are(tmp_path: Path, name: str) -> None:
     assert component(name) == name
     with new_folder(tmp_path, name):
