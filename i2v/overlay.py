@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -112,7 +113,11 @@ class VideoWriter(StreamedFile):
         self._stream: VideoStream | None = None
 
     def write(self, picture: Pixels) -> None:
-        """Append an RGB picture (H,W,3) uint8 of the size of the first. Raises OSError, as on a full disk."""
+        """Append an RGB picture (H,W,3) uint8 of the size of the first.
+
+        Raises OSError, as on a full disk, and ValueError for sizes that the encoder does not take, as of more than
+        16384 pixels a side.
+        """
         if self._shape not in (None, picture.shape):
             got, wanted = picture.shape, self._shape
             raise ValueError(f"{self.path}: frame {self.num_frames} has shape {got}, those before it {wanted}")
@@ -121,7 +126,14 @@ class VideoWriter(StreamedFile):
         image.pts = self.num_frames
         with self._writing():
             container, stream = self._opened(image.width, image.height)
-            container.mux(stream.encode(image))
+            try:
+                container.mux(stream.encode(image))
+            except av.FFmpegError as error:
+                self._failed = True
+                if isinstance(error, OSError):  # as on a full disk
+                    raise
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"{self.path}: the encoder takes no frames of {size} pixels: {error}") from error
             self.num_frames += 1
 
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
@@ -134,9 +146,12 @@ class VideoWriter(StreamedFile):
     def _finalize(self) -> None:
         if self._container is not None and self._stream is not None:
             try:
-                self._container.mux(self._stream.encode(None))
+                if not self._failed:
+                    self._container.mux(self._stream.encode(None))
             finally:
-                self._container.close()
+                # Of a file that is dropped, it is no news that it is not whole.
+                with contextlib.suppress(av.FFmpegError) if self._failed else contextlib.nullcontext():
+                    self._container.close()
 
 
 def _video_frame(picture: Pixels) -> av.VideoFrame:

@@ -46,12 +46,13 @@ def imported(text):
     return lambda: read_masks("m.json", text.encode(), Target((48, 64), 10, 1))
 
 NPY = b"\\x93NUMPY\\x01\\0\\x76\\0" + b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\\n"
+PAINT = b'{"do":"paint","object":1,"frame":0,"runs":['
 ATTACKS = {
     "import of empty frames": imported('{"frames":[' + ",".join(["{}"] * 300_000) + "]}"),
     "import of many objects": imported('{"frames":[' + ",".join(['{"frame":1,"objects":[]}'] * 990_000) + "]}"),
     "import that is nested": imported("[" * 60_000_000),
     "import of other things": imported('{"frames":[],"x":[' + ",".join(["[]"] * 1_900_000) + "]}"),
-    "command of wrong runs": lambda: read_command(b'{"do":"paint","object":1,"frame":0,"runs":[' + b"-1," * 600_000 + b"-1]}"),
+    "command of wrong runs": lambda: read_command(PAINT + b"-1," * 600_000 + b"-1]}"),
     "header of .npy": lambda: read_mask_info(file("a.npy", b"\\x93NUMPY\\x02\\0\\xff\\xff\\xff\\xff{")),
     "bytes of a pickle": lambda: read_mask_info(file("a.npy", NPY + b"\\x80\\x04\\x8e\\0\\0\\0\\0\\1\\0\\0\\0.")),
     "memo of a pickle": lambda: read_mask_info(file("a.npy", NPY + b"\\x80\\x04Nr\\xff\\xff\\xff\\x7f.")),

@@ -20,7 +20,7 @@ from sav_dataset import sav_evaluator
 from test_pvs import semi_infer, submission
 from tools import baselines, save_gt_mask_multiprocess
 
-COUNTS = encode_mask(disc_mask(0, 0)).decode()
+COUNTS, EMPTY = (encode_mask(mask).decode() for mask in (disc_mask(0, 0), np.zeros((48, 64), bool)))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_an_object_of_mask_info_names_no_other_folder(
     [
         ({"size": [10**9, 10**9]}, "size.0: wanted a whole number from 1 to 65536"),
         ({"counts": {"0": "01"}}, "counts.0: the run lengths of a mask: expected them to cover 64x48 pixels"),
+        ({"counts": {"0": EMPTY}}, "counts.0: this mask has no pixel of the object"),
         ({"size": [5000, 6000]}, "the annotation has 6000x5000 pixels, the frames 64x48"),
         ({"counts": {}, "annotated": [10**400]}, "annotated.0: wanted a whole number"),
     ],
