@@ -1,5 +1,6 @@
 # make demo    track an object in a rendered video with the small model; or VIDEO=clip.mp4 CLICK=210,350
 # make test    format, lint, types and tests: the check that CI runs
+# make fuzz    ten minutes of made-up files for everything that reads files; FUZZ_SECONDS=60 for a shorter run
 # make docs    the API reference as HTML: build/docs/index.html
 #
 # Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
@@ -14,9 +15,10 @@ OLDEST ?= $(VENV)-oldest
 OLDEST_TESTS ?= tests/modeling tests/sav_dataset $(addprefix tests/,test_predictor.py test_checkpoint.py test_config.py \
 	test_config_files.py test_video_file.py test_export.py test_overlay.py test_cli.py test_cli_model.py \
 	web/test_session.py web/test_server.py train/test_trainer.py train/test_dataset_readers.py)
+FUZZ_SECONDS ?= 600
 CONFORMANCE ?= ../shared/conformance/check.py
 
-.PHONY: demo test docs lint format unit oldest conformance clean
+.PHONY: demo test fuzz docs lint format unit oldest conformance clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -43,6 +45,10 @@ unit: $(VENV)/.installed-dev
 # The oldest dependencies that pyproject.toml allows, in an environment of their own.
 oldest: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 $(OLDEST_TESTS)
+
+# In one process, so that its figures are those of the targets. -rP shows them.
+fuzz: $(VENV)/.installed-dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:xdist -rP tests/fuzz
 
 # The numbers of the published model; minutes at full size. CONFORMANCE_ARGS=--fast for the short ones.
 conformance: $(VENV)/.installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -118,7 +119,8 @@ class VideoWriter(StreamedFile):
     def write(self, picture: Pixels) -> None:
         """Append an RGB picture (H,W,3) uint8 of the size of the first.
 
-        Raises OSError, as DiskFullError; then there will be no file.
+        Raises OSError, as DiskFullError, after which there will be no file, and ValueError for sizes that the encoder
+        does not take, as of more than 16384 pixels a side.
         """
         if self._shape not in (None, picture.shape):
             got, wanted = picture.shape, self._shape
@@ -128,7 +130,14 @@ class VideoWriter(StreamedFile):
         image.pts = self.num_frames
         with self._writing():
             container, stream = self._opened(image.width, image.height)
-            container.mux(stream.encode(image))
+            try:
+                container.mux(stream.encode(image))
+            except av.FFmpegError as error:
+                self._failed = True
+                if isinstance(error, OSError):  # as on a full disk
+                    raise
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"{self.path}: the encoder takes no frames of {size} pixels: {error}") from error
             self.num_frames += 1
 
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
@@ -145,7 +154,9 @@ class VideoWriter(StreamedFile):
                 if not self._failed:
                     self._container.mux(self._stream.encode(None))
             finally:
-                self._container.close()
+                # Of a file that is dropped, it is no news that it is not whole.
+                with contextlib.suppress(av.FFmpegError) if self._failed else contextlib.nullcontext():
+                    self._container.close()
 
 
 def _video_frame(picture: Pixels) -> av.VideoFrame:

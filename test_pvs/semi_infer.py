@@ -96,8 +96,8 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
     )  # its mistakes are told once, before processes start
     folder = run_folder(args)
     jobs = plan_jobs(args, dataset, folder, shard)
-    claim_folder(folder, settings, args.overwrite)
     pending = [job for job in jobs if not job.is_finished()]
+    claim_folder(folder, settings, args.overwrite)
     print(
         f"{folder}: part {shard.index + 1} of {shard.count}, {len(jobs)} videos, "
         f"{len(jobs) - len(pending)} of them finished already"

@@ -46,7 +46,10 @@ class Annotations:
                 got, wanted = f"{info.size[1]}x{info.size[0]}", f"{size[1]}x{size[0]}"
                 raise InvalidFileError(path, f"the annotation has {got} pixels, the frames {wanted}")
             if info.first_frame is not None:
-                yield info.name, info.first_frame, info.mask(info.first_frame)
+                mask = info.mask(info.first_frame)
+                if not mask.any():
+                    raise InvalidFileError(path, "this mask has no pixel of the object", f"counts.{info.first_frame}")
+                yield info.name, info.first_frame, mask
 
     def _masks(self) -> MaskVideo:
         return MaskVideo.open(self.folder, self.single_object)

@@ -201,3 +201,20 @@ def test_a_very_narrow_picture_leaves_room_for_its_number(tmp_path: Path) -> Non
     sheet.add(0, plain(80, 400, 20))
     sheet.save(tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (130 + 12, 320 + 32)
+
+
+def test_frames_that_the_encoder_does_not_take_are_told(tmp_path: Path) -> None:
+    message = r"v\.mp4: the encoder takes no frames of 20000x16 pixels"
+    with pytest.raises(ValueError, match=message), VideoWriter(tmp_path / "v.mp4") as video:
+        video.write(np.zeros((16, 20_000, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_frames_are_encoded_without_looking_ahead(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4") as video:
+        for level in (0, 128, 255):
+            video.write(np.full((2400, 4096, 3), level, np.uint8))
+    with av.open(tmp_path / "v.mp4") as container:
+        levels = [float(frame.to_ndarray(format="gray").mean()) for frame in container.decode(video=0)]
+        assert container.streams.video[0].codec_context.has_b_frames == 0
+    assert levels == sorted(levels) and len(levels) == 3

@@ -18,6 +18,7 @@ from PIL import Image
 from i2v.utils.files import replacing
 from i2v.utils.frame_source import Frame, FrameSource, rgb_array
 from i2v.utils.image_file import load_image
+from i2v.utils.output_folder import own_folder
 from i2v.web.footage import Footage, to_jpeg
 
 log = logging.getLogger(__name__)
@@ -61,15 +62,15 @@ class Recording(Footage):
         max_frames: int = MAX_FRAMES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Waits for the first frame. ValueError if none comes; FileExistsError if the folder holds anything."""
+        """Waits for the first frame. ValueError if none comes or a link is in the place of the folder;
+        FileExistsError if the folder holds anything."""
         self.name = folder.name
         self.folder = folder
         self.frame_rate = frame_rate
         self.trouble = None
         self._frames, self._max_frames, self._clock = frames, max_frames, clock
-        if folder.exists() and any(folder.iterdir()):
+        if any(own_folder(folder).iterdir()):
             raise FileExistsError(f"{folder} holds an earlier recording: give another --out")
-        folder.mkdir(parents=True, exist_ok=True)
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{folder.name}: the camera gave no picture")

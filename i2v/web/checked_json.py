@@ -1,10 +1,10 @@
-"""JSON from pages and files as pydantic models: bounded before it is parsed, and told by its first mistake."""
+"""JSON from pages and files through pydantic: bounded before it is parsed, and told by its first mistake."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from i2v.errors import InvalidFileError, shortened
 from i2v.utils.json_file import check_structure
@@ -13,13 +13,9 @@ from i2v.utils.terminal import printable
 Value = TypeVar("Value")
 
 
-class CheckedModel(BaseModel):
-    """A JSON object whose values are checked once, and do not change after that.
-
-    Lists in it are fields with ``fail_fast``: to tell a megabyte of mistakes takes a gigabyte.
-    """
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+CHECKED = ConfigDict(allow_inf_nan=False)
+"""Of the values of a file, dataclasses with slots: a file may hold half a million. Lists in them, and in commands, are
+fields with ``fail_fast``: to tell a megabyte of mistakes takes a gigabyte."""
 
 
 def validate_json(kind: TypeAdapter[Value], data: bytes, name: str, described: str) -> Value:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.utils.output_folder import refuse_link
 from i2v.web.camera import Recording, open_camera
 from i2v.web.footage import Footage, VideoFootage
 from i2v.web.server import Door, make_server, serve
@@ -45,6 +46,7 @@ def _default_out(args: Namespace) -> Path:
 def _check(args: Namespace, out: Path) -> None:
     if args.camera is None and not args.video.exists():
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
+    refuse_link(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file, wanted a folder for the results")
 

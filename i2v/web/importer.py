@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from i2v.errors import InvalidFileError, locating
 from i2v.utils.image_file import decode_image
 from i2v.utils.rle import Size, encode_mask
-from i2v.web.checked_json import CheckedModel, validate_json
+from i2v.web.checked_json import CHECKED, validate_json
 from i2v.web.masks import StoredMask
 from i2v.web.session_file import FrameEntry, check_places, masks_by_object
 
 Masks = dict[int, dict[int, StoredMask]]
 
 
-class _MaskFile(CheckedModel):
-    frames: list[FrameEntry] = Field(fail_fast=True)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _MaskFile:
+    frames: Annotated[list[FrameEntry], Field(fail_fast=True)]
 
 
 _FILE = TypeAdapter(_MaskFile)

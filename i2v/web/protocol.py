@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from i2v.utils.rle import RunLengths, encode_mask
-from i2v.web.checked_json import CheckedModel, validate_json
+from i2v.web.checked_json import validate_json
 from i2v.web.document import Box, Click, Paint
 from i2v.web.exporter import Format
 from i2v.web.plan import Direction, Until, plan_journey
@@ -23,8 +23,8 @@ Pixel = Annotated[float, Field(ge=0, le=1e6)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 
 
-class _Command(CheckedModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Command(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ClickCommand(_Command):

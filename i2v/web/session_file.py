@@ -6,15 +6,17 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from i2v.errors import locating
 from i2v.export import MAX_OBJECTS
 from i2v.utils.files import replacing
 from i2v.utils.input_file import read_input
-from i2v.web.checked_json import CheckedModel, validate_json
+from i2v.utils.output_folder import own_folder
+from i2v.web.checked_json import CHECKED, validate_json
 from i2v.web.document import MAX_STEPS, Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
 from i2v.web.footage import Footage
 from i2v.web.masks import MaskStore, Size, StoredMask, checked_counts
@@ -24,17 +26,19 @@ FORMAT, VERSION = "i2v-session", 1
 MAX_BYTES = 256 << 20
 
 
-class Segmentation(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class Segmentation:
     """A mask in COCO's run-length encoding."""
 
     size: tuple[int, int]
     counts: str
 
 
-class MaskEntry(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class MaskEntry:
     """One object's mask on a frame, as `i2v track` and the session file write it."""
 
-    id: int = Field(ge=1, le=255)
+    id: Annotated[int, Field(ge=1, le=255)]
     segmentation: Segmentation
     presence: float | None = None
     iou: float | None = None
@@ -48,14 +52,16 @@ class MaskEntry(CheckedModel):
         return StoredMask(checked_counts(self.segmentation.counts, size), self.presence, self.iou)
 
 
-class FrameEntry(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class FrameEntry:
     """The masks of one frame."""
 
-    frame: int = Field(ge=0)
-    objects: list[MaskEntry] = Field(fail_fast=True, max_length=MAX_OBJECTS)
+    frame: Annotated[int, Field(ge=0)]
+    objects: Annotated[list[MaskEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
 
 
-class _StepEntry(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _StepEntry:
     click: tuple[float, float, Literal[0, 1]] | None = None
     box: tuple[float, float, float, float] | None = None
     mask: str | None = None
@@ -70,33 +76,37 @@ class _StepEntry(CheckedModel):
         raise ValueError("a prompt: expected a click, a box or a mask")
 
 
-class _PromptEntry(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _PromptEntry:
     object: int
-    frame: int = Field(ge=0)
-    steps: list[_StepEntry] = Field(fail_fast=True, min_length=1, max_length=MAX_STEPS)
+    frame: Annotated[int, Field(ge=0)]
+    steps: Annotated[list[_StepEntry], Field(fail_fast=True, min_length=1, max_length=MAX_STEPS)]
 
 
-class _ObjectEntry(CheckedModel):
-    number: int = Field(ge=1, le=255)
-    name: str = Field(max_length=80)
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _ObjectEntry:
+    number: Annotated[int, Field(ge=1, le=255)]
+    name: Annotated[str, Field(max_length=80)]
     visible: bool = True
 
 
-class _VideoEntry(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _VideoEntry:
     name: str
     width: int
     height: int
     frames: int
 
 
-class _File(CheckedModel):
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _File:
     format: Literal["i2v-session"]
     version: Literal[1]
     video: _VideoEntry
-    next_number: int = Field(ge=1)
-    objects: list[_ObjectEntry] = Field(fail_fast=True, max_length=MAX_OBJECTS)
-    prompts: list[_PromptEntry] = Field(fail_fast=True)
-    masks: list[FrameEntry] = Field(fail_fast=True)
+    next_number: Annotated[int, Field(ge=1)]
+    objects: Annotated[list[_ObjectEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
+    prompts: Annotated[list[_PromptEntry], Field(fail_fast=True)]
+    masks: Annotated[list[FrameEntry], Field(fail_fast=True)]
 
 
 _FILE = TypeAdapter(_File)
@@ -112,7 +122,7 @@ class SavedSession:
 
 def save_session(path: Path, pieces: Iterator[str]) -> None:
     """Write the pieces of `session_pieces` to a file, which appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(path.parent)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
 

@@ -222,6 +222,25 @@ def test_an_export_replaces_the_one_before_and_leaves_other_files(clip: Path, tm
     assert sorted(path.name for path in mine.parent.iterdir()) == ["00002.png", "notes.txt"]
 
 
+@pytest.mark.parametrize("place", ["", "masks", "masks/00002.png"])
+def test_an_export_follows_no_link(clip: Path, tmp_path: Path, place: str) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    elsewhere.mkdir()
+    (elsewhere / "00002.png").write_bytes(b"mine")
+    link = out / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere / "00002.png" if place.endswith(".png") else elsewhere)
+
+    async def scenario(session: Session) -> None:
+        await session.prompt(None, 2, FIRST)
+        with pytest.raises(ValueError, match=r"is a symbolic link to|is in the way of results"):
+            list(Export(session, out, ["png"]).steps())
+
+    in_session(clip, scenario)
+    assert [path.name for path in elsewhere.iterdir()] == ["00002.png"]
+    assert (elsewhere / "00002.png").read_bytes() == b"mine"
+
+
 def png(array: np.ndarray, palette: bool = False) -> bytes:
     image = Image.fromarray(array)
     if palette:
@@ -257,6 +276,14 @@ def bomb() -> bytes:
     return buffer.getvalue()
 
 
+def masks_json(*places: tuple[int, int], **changes: Any) -> bytes:
+    """A mask on each of the places (frame, object)."""
+    entries = [
+        {"frame": frame, "objects": [{"id": number, "segmentation": FULL | changes}]} for frame, number in places
+    ]
+    return json.dumps({"frames": entries}).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -271,6 +298,12 @@ def bomb() -> bytes:
         ("1.json", b'{"frames":[]}', "no mask in it"),
         ("1.json", b"[" * 200_000, "more than 32 levels of nesting"),
         ("1.json", b'{"frames":[{"frame":-1,"objects":[]}]}', "frames.0.frame"),
+        ("1.json", masks_json((0, 1), (0, 1)), "object 1 comes twice on frame 0"),
+        ("1.json", masks_json((NUM_FRAMES, 1)), "object 1 on frame 10 is not in the session or not in the video"),
+        ("1.json", masks_json((0, 256)), "frames.0.objects.0.id"),
+        ("1.json", masks_json((0, 1), counts="01"), "the run lengths of a mask: expected them to cover 128x96 pixels"),
+        ("1.json", masks_json((0, 1), size=[10**9, 10**9]), "a mask is 1000000000x1000000000, wanted 128x96"),
+        ("99.png", png(np.ones(SIZE, np.uint8)), "object 1 on frame 99 is not in the session or not in the video"),
     ],
 )
 def test_what_is_no_mask_is_refused_by_name(name: str, data: bytes, message: str) -> None:

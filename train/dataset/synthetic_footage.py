@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2v.errors import InvalidFileError
 from i2v.utils.frame_source import IMAGE_SUFFIXES
 from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames, read_image, read_labels
 from train.dataset.vos_raw_dataset import PathLike
+
+MAX_THINGS = 255  # in one picture
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,11 @@ class Cutouts:
     def _read(self, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         path = self.labels[int(generator.integers(len(self.labels)))]
         picture, labels = read_image(path.with_suffix(".jpg")), torch.from_numpy(read_labels(path).astype(np.int64))
-        if picture.shape[1:] != labels.shape or not labels.any():
-            raise ValueError(
-                f"{path}: wanted labels of things in a picture of {tuple(picture.shape[1:])} pixels, got "
-                f"{tuple(labels.shape)} and {int(labels.max())} things"
+        if picture.shape[1:] != labels.shape or not 1 <= labels.max() <= MAX_THINGS:
+            raise InvalidFileError(
+                path,
+                f"wanted labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, got "
+                f"{tuple(labels.shape)} and labels up to {int(labels.max())}",
             )
         return picture, labels
 

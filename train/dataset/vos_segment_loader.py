@@ -78,7 +78,7 @@ class JSONSegmentLoader:
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
         """Masks (N,h,w) bool; InvalidFileError names a frame or an object that the file lacks, or a damaged RLE."""
         rles = self._rles(frame)
-        if max(objects, default=0) >= len(rles):
+        if objects and max(objects) >= len(rles):
             raise InvalidFileError(self._path, f"this frame has {len(rles)} objects", _place(frame, max(objects)))
         size = self.size(frame)
         masks = (None if rles[i] is None else _read_rle(rles[i], self._path, _place(frame, i), size) for i in objects)
