@@ -423,7 +423,6 @@ def test_a_full_disk_keeps_what_is_done(
         options = ["--frame", frame, "--click", "1,20", "--direction", direction, "--out", str(out)]
         process = start(tmp_path, "track", "long", *options)
         _, error = process.communicate(timeout=60)
-        print(error, {p.name: p.stat().st_size for p in out.iterdir()})
         assert process.returncode == 1
         assert f"i2v: error: the disk is full: [Errno 28] No space left on device: '{out}/" in error
         there = check_kept(out, error)

@@ -15,7 +15,7 @@ import pytest
 
 from i2v.utils import temporary
 from i2v.utils.files import replacing, replacing_folder
-from i2v.utils.temporary import Temporary, remove_leftovers
+from i2v.utils.temporary import remove_leftovers
 
 ROOT = Path(__file__).parents[1]
 
