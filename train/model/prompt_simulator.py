@@ -194,7 +194,9 @@ def middle_points(masks: Tensor) -> Tensor:
     side = masks.shape[-1]
     around = masks.float()
     for window in (side // 4 | 1, side // 8 | 1, side // 16 | 1):
-        around = around + 4 * F.avg_pool2d(around, window, 1, window // 2)
+        # Rows and then columns: a window of w x w pixels at once takes w / 2 times as long.
+        rows = F.avg_pool2d(around, (1, window), 1, (0, window // 2))
+        around = around + 4 * F.avg_pool2d(rows, (window, 1), 1, (window // 2, 0))
     index = (around * masks).flatten(1).argmax(dim=1, keepdim=True)
     return torch.stack((index % side, index // side), dim=-1).float()
 
