@@ -14,7 +14,7 @@ OLDEST ?= $(VENV)-oldest
 # What leans on dependencies the most: decoding, encoding, composing, checkpoints, the model, training, the annotator.
 OLDEST_TESTS ?= tests/modeling tests/sav_dataset $(addprefix tests/,test_predictor.py test_checkpoint.py test_config.py \
 	test_config_files.py test_video_file.py test_export.py test_overlay.py test_cli.py test_cli_model.py \
-	web/test_session.py web/test_server.py train/test_trainer.py train/test_dataset_readers.py)
+	annotator/test_session.py annotator/test_server.py train/test_trainer.py train/test_dataset_readers.py)
 FUZZ_SECONDS ?= 600
 CONFORMANCE ?= ../shared/conformance/check.py
 

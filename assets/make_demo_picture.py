@@ -8,8 +8,8 @@ import numpy as np
 
 from i2v.build_i2v import build_i2v_video_predictor
 from i2v.demo import centre_of, render_demo_clip
-from i2v.overlay import ContactSheet, UserPrompt, blend_overlay
 from i2v.pretrained import choose_model
+from i2v.results.overlay import ContactSheet, UserPrompt, blend_overlay
 
 FRAMES = (0, 10, 20, 26, 36, 47)
 

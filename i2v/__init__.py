@@ -1,7 +1,7 @@
 """i2v: promptable video segmentation. Importing the package loads nothing else and changes nothing.
 
 `build_i2v_video_predictor` builds an `I2VVideoPredictor`, which follows objects through recorded videos;
-`i2v.live_session.LiveSession` follows them through the frames of a camera.
+`i2v.inference.live_session.LiveSession` follows them through the frames of a camera.
 """
 
 from __future__ import annotations

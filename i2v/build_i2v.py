@@ -10,10 +10,10 @@ import torch
 from omegaconf import DictConfig
 
 from i2v.checkpoint import StrPath, load_checkpoint
-from i2v.compiling import compile_model
 from i2v.config import ConfigLike, instantiate, load_config
 from i2v.host_memory import keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference.compiling import compile_model
 
 if TYPE_CHECKING:
     from i2v.modeling.i2v_model import I2VModel

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2v.inference_state import InferenceState, ObjectScores, ObjectTrack, PendingPrompt, PredictorSettings
+from i2v.inference.inference_state import InferenceState, ObjectScores, ObjectTrack, PendingPrompt, PredictorSettings
+from i2v.inference.precision import Precision
+from i2v.inference.tracker import Tracker
 from i2v.modeling.i2v_model import I2VModel
-from i2v.modeling.memory_associator import check_mode
-from i2v.modeling.memory_bank import MemoryBank
+from i2v.modeling.memory.memory_bank import MemoryBank
+from i2v.modeling.memory.selectors import check_mode
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Moment, Prompt
-from i2v.precision import Precision
-from i2v.prompt_input import place, read_mask, read_points, to_prompt
-from i2v.tracker import Tracker
+from i2v.prompts.parsing import place, read_mask, read_points, to_prompt
 from i2v.utils.masks import resize_logits, suppress_overlap
-from i2v.utils.video import open_source
+from i2v.video.sources import open_source
 
 PRIOR_LIMIT = 32.0  # logits of an earlier prediction are clamped to this before they are corrected
 
@@ -76,8 +76,8 @@ class I2VVideoPredictor:
     ) -> InferenceState:
         """Open a video: a folder of images, a video file (path or bytes), an array, a list, or a live iterator.
 
-        See :func:`i2v.utils.video.open_source` for what is accepted and which errors it raises. Frames are decoded when
-        they are needed, ahead of the model, and a bounded number is kept on the host; ``offload_video_to_cpu`` and
+        See :func:`i2v.video.sources.open_source` for what is accepted and which errors it raises. Frames are decoded
+        when they are needed, ahead of the model, and a bounded number is kept on the host; ``offload_video_to_cpu`` and
         ``async_loading_frames`` are accepted for SAM 2's sake and change nothing. ``offload_state_to_cpu`` keeps
         memories on the host, which saves about half a megabyte of device memory for every object and remembered frame.
         """

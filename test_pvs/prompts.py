@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import InferenceState
+from i2v.inference.inference_state import InferenceState
 from i2v.modeling.structures import OBJECT
-from i2v.prompting import centroid_pixel, point_from_error_center
+from i2v.prompts.sampling import centroid_pixel, point_from_error_center
 
 Mask = NDArray[np.bool_]
 

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from i2v.errors import InvalidFileError
-from i2v.utils.rle import Mask, Size
-from i2v.utils.video import FrameSource, ImageFolder, open_source
+from i2v.results.rle import Mask, Size
+from i2v.video.sources import FrameSource, ImageFolder, open_source
 from sav_dataset.utils.mask_files import MaskVideo
 from sav_dataset.utils.mask_info import mask_info_files, read_mask_info
 from test_pvs.prompts import Target

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import InferenceState
-from i2v.utils.video import FrameSource, open_source
+from i2v.inference.inference_state import InferenceState
+from i2v.video.sources import FrameSource, open_source
 from test_pvs.prompts import Protocol, Target
 
 FrameMasks = tuple[int, list[Hashable], Tensor]

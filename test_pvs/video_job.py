@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from i2v.export import label_map, write_label_png
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.results.export import label_map, write_label_png
 from test_pvs.mask_writer import mask_folder, write_binary_png
 from test_pvs.prompts import Protocol, Target
 from test_pvs.targets import Annotations, list_frames, read_targets

@@ -32,25 +32,25 @@ def fill_holes(mask, max_area):
 
 
 def point_from_error_center(gt, pred, padding):
-    from i2v.prompting import point_from_error_center
+    from i2v.prompts.sampling import point_from_error_center
 
     return point_from_error_center(gt, pred, padding)
 
 
 def random_points_from_errors(gt, pred, num_pt):
-    from i2v.prompting import random_points_from_errors
+    from i2v.prompts.sampling import random_points_from_errors
 
     return random_points_from_errors(gt, pred, num_pt)
 
 
 def box_points(masks, noise, noise_bound):
-    from i2v.prompting import box_points
+    from i2v.prompts.sampling import box_points
 
     return box_points(masks, noise, noise_bound)
 
 
 def centroid_pixel(mask):
-    from i2v.prompting import centroid_pixel
+    from i2v.prompts.sampling import centroid_pixel
 
     return centroid_pixel(mask)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-from i2v.overlay import VideoWriter
+from i2v.results.overlay import VideoWriter
 from train.dataset.structures import FrameObjects, VideoClip
 
 HEIGHT, WIDTH = 36, 64

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.export import read_label_png
-from i2v.overlay import PALETTE
+from i2v.results.export import read_label_png
+from i2v.results.overlay import PALETTE
 
 NUM_FRAMES, HEIGHT, WIDTH = 10, 48, 64
 Array = NDArray[np.uint8]

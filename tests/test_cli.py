@@ -32,12 +32,12 @@ from export_support import (
 )
 from PIL import Image
 
-from i2v import cli
-from i2v.cli import main
+from i2v.cli import main as cli
+from i2v.cli.main import main
 from i2v.demo import render_demo_clip
-from i2v.export import read_label_png
-from i2v.overlay import PALETTE
 from i2v.pretrained import nano_checkpoint
+from i2v.results.export import read_label_png
+from i2v.results.overlay import PALETTE
 
 ROOT = Path(__file__).parents[1]
 
@@ -266,7 +266,7 @@ COMMAND = """
 import resource, sys
 sys.path.insert(0, sys.argv.pop(1))
 import export_support
-from i2v import cli
+from i2v.cli import main as cli
 hangs_after, limit = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 cli.build_i2v_video_predictor = export_support.FakePredictor(hangs_after=hangs_after).build
 cli.open_source = export_support.Source
@@ -492,6 +492,6 @@ def test_the_module_runs_as_the_command() -> None:
 
 
 def test_the_command_starts_without_torch() -> None:
-    code = "import sys, i2v.cli; print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))"
+    code = "import sys, i2v.cli.main; print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stdout == "[]\n"

@@ -20,9 +20,9 @@ from PIL import Image
 from support import TINY
 
 from i2v.checkpoint import save_checkpoint
-from i2v.cli import main
-from i2v.export import read_label_png
-from i2v.overlay import VideoWriter
+from i2v.cli.main import main
+from i2v.results.export import read_label_png
+from i2v.results.overlay import VideoWriter
 
 
 def test_info_says_what_a_checkpoint_holds_and_whether_it_fits(

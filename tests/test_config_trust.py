@@ -18,7 +18,7 @@ from support import TINY
 
 from i2v.build_i2v import build_i2v, build_i2v_video_predictor
 from i2v.checkpoint import CheckpointError, save_checkpoint
-from i2v.cli import main
+from i2v.cli.main import main
 from i2v.config import PACKAGE_CONFIGS, ConfigError, instantiate, load_config
 from i2v.config_trust import AllowedTargets
 from i2v.pretrained import choose_model, nano_checkpoint
@@ -49,16 +49,16 @@ TARGETS = (
     "hydra.utils.call",
     "hydra.utils.get_method",
     # What our own packages do in files, or have imported from elsewhere.
-    "i2v.cli.main",
+    "i2v.cli.main.main",
     "i2v.config.os.system",
     "i2v.config.load_config",
     "i2v.build_i2v.build_i2v",
     "i2v.checkpoint.save_checkpoint",
-    "i2v.export.ResultFolder",
-    "i2v.overlay.VideoWriter",
+    "i2v.results.export.ResultFolder",
+    "i2v.results.overlay.VideoWriter",
     "i2v.utils.files.replacing",
-    "i2v.utils.video_file.VideoFile",
-    "i2v.web.server.serve",
+    "i2v.video.video_file.VideoFile",
+    "i2v.annotator.server.serve",
     "i2v.modeling.i2v_model.torch.load",
     "i2v.modeling.layers.nn.Module",
     "i2v.modeling.layers.gelu",
@@ -73,7 +73,7 @@ TARGETS = (
     "i2v.modeling.layers:MLP",
     "i2v/modeling/layers.MLP",
     "../i2v.modeling.layers.MLP",
-    "i2v.inference_state.torch.load",
+    "i2v.inference.inference_state.torch.load",
     "train.launch.submit",
     "train.launch.ClusterJob",
     "train.checkpointing.CheckpointFolder",

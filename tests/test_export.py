@@ -17,8 +17,8 @@ from export_support import (
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.export import ResultFolder, RleJson, assign_labels, label_map, read_label_png, write_label_png
-from i2v.overlay import PALETTE, UserPrompt
+from i2v.results.export import ResultFolder, RleJson, assign_labels, label_map, read_label_png, write_label_png
+from i2v.results.overlay import PALETTE, UserPrompt
 
 
 class Video:

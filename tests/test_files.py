@@ -46,8 +46,8 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from i2v.export import RleJson, write_label_png
-from i2v.overlay import VideoWriter
+from i2v.results.export import RleJson, write_label_png
+from i2v.results.overlay import VideoWriter
 
 class Score:
     presence, iou = 1.0, 1.0

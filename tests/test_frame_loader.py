@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from i2v.utils import video_decoder
-from i2v.utils.frame_loader import FrameLoader, normalize
-from i2v.utils.frame_source import FrameSource, LiveFrames
-from i2v.utils.video import open_source, window_indices
-from i2v.utils.video_decoder import Decoder
+from i2v.video import video_decoder
+from i2v.video.frame_loader import FrameLoader, normalize
+from i2v.video.frame_source import FrameSource, LiveFrames
+from i2v.video.sources import open_source, window_indices
+from i2v.video.video_decoder import Decoder
 
 
 class Source(FrameSource):

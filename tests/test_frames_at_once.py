@@ -11,8 +11,8 @@ from support import make_predictor
 from torch import Tensor
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import PredictorSettings
-from i2v.live_session import LiveSession
+from i2v.inference.inference_state import PredictorSettings
+from i2v.inference.live_session import LiveSession
 
 CLICK = {"points": [[16, 19]], "labels": [1]}
 

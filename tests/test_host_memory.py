@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.overlay import VideoWriter
+from i2v.results.overlay import VideoWriter
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 

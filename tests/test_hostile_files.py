@@ -14,8 +14,8 @@ from PIL import Image
 from support import TINY, make_predictor
 from vos_support import disc_mask, make_label_tree, make_sav_tree, render
 
-from i2v import cli
-from i2v.utils.rle import encode_mask
+from i2v.cli import main as cli
+from i2v.results.rle import encode_mask
 from sav_dataset import sav_evaluator
 from test_pvs import semi_infer, submission
 from tools import baselines, save_gt_mask_multiprocess

@@ -16,11 +16,11 @@ from fuzz_files import png_chunk
 from PIL import Image
 
 from i2v.errors import InvalidFileError
-from i2v.export import read_label_png, write_label_png
+from i2v.results.export import read_label_png, write_label_png
 from i2v.utils.image_file import MAX_BYTES, decode_image, load_image, read_image_size
 from i2v.utils.picture_size import MAX_PIXELS
-from i2v.utils.video import open_source
-from i2v.utils.video_file import VideoFile
+from i2v.video.sources import open_source
+from i2v.video.video_file import VideoFile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -17,7 +17,7 @@ from export_support import (
 )
 from PIL import Image
 
-from i2v.overlay import PALETTE, ContactSheet, UserPrompt, VideoWriter, blend_overlay, spread_frames
+from i2v.results.overlay import PALETTE, ContactSheet, UserPrompt, VideoWriter, blend_overlay, spread_frames
 
 
 def plain(value: int, height: int = 48, width: int = 64) -> Array:

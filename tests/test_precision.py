@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import make_predictor, render_video
 
-from i2v.precision import Precision
+from i2v.inference.precision import Precision
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ from support import make_predictor, render_video
 from torch import Tensor
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import InferenceState
-from i2v.live_session import LiveSession
+from i2v.inference.inference_state import InferenceState
+from i2v.inference.live_session import LiveSession
 from i2v.modeling.structures import NO_OBJECT_LOGIT
 
 CLICK = {"points": [[16, 19]], "labels": [1]}

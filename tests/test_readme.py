@@ -14,7 +14,7 @@ from support import render_video
 
 import i2v.build_i2v
 from i2v.checkpoint import save_checkpoint
-from i2v.cli_args import make_parser
+from i2v.cli.arguments import make_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from i2v.results.rle import RunLengths, encode_mask, read_size
 from i2v.utils.picture_size import MAX_PIXELS
-from i2v.utils.rle import RunLengths, encode_mask, read_size
 
 
 def test_masks_come_back_as_they_went() -> None:

@@ -12,7 +12,7 @@ import torch
 from support import TINY
 
 from i2v.checkpoint import save_checkpoint
-from i2v.cli import main
+from i2v.cli.main import main
 from i2v.utils.terminal import PrintableFormatter, printable
 
 CLEAR = "\x1b[2J\x1b[1;1H"

@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from i2v.utils.frame_source import natural_key
-from i2v.utils.video import FrameArray, FrameSource, ImageFolder, LiveFrames, open_source, window_indices
+from i2v.video.frame_source import natural_key
+from i2v.video.sources import FrameArray, FrameSource, ImageFolder, LiveFrames, open_source, window_indices
 
 
 def picture(value: int, height: int = 6, width: int = 8) -> np.ndarray:

@@ -21,9 +21,9 @@ import av
 import numpy as np
 import pytest
 
-from i2v.utils import video_decoder
-from i2v.utils.video_decoder import Decoder
-from i2v.utils.video_file import VideoFile, turned
+from i2v.video import video_decoder
+from i2v.video.video_decoder import Decoder
+from i2v.video.video_file import VideoFile, turned
 
 HEIGHT, WIDTH = 32, 64
 SECOND = Fraction(1, 1000)

@@ -23,7 +23,7 @@ from i2v.utils.command import as_command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Programs, not an interface for others' code.
-LEFT_OUT = ("__main__", "cli", "cli_args", "web")
+LEFT_OUT = ("__main__", "cli", "annotator")
 
 
 @as_command("api_docs")

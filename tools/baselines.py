@@ -28,10 +28,10 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
-from i2v.export import write_label_png
+from i2v.results.export import write_label_png
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
-from i2v.utils.video import FrameSource, open_source
+from i2v.video.sources import FrameSource, open_source
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
 from test_pvs.mask_writer import mask_folder
 from test_pvs.prompts import Target

@@ -24,9 +24,9 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.build_i2v import build_i2v_video_predictor
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.prompting import box_points, point_from_error_center
+from i2v.prompts.sampling import box_points, point_from_error_center
 from i2v.utils.files import replacing
 from i2v.utils.terminal import printable
 from train.dataset.photo_library import annotated_photos

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from i2v.export import write_label_png
+from i2v.results.export import write_label_png
 from i2v.utils.picture_file import write_picture
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from test_pvs.mask_writer import mask_folder

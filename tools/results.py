@@ -27,7 +27,7 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v.cli_args import TRUST, add_trust_option
+from i2v.cli.arguments import TRUST, add_trust_option
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command

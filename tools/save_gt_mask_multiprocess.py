@@ -23,9 +23,9 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
+from i2v.results.rle import encode_mask
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child, new_folder
-from i2v.utils.rle import encode_mask
 from i2v.utils.terminal import printable
 from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.datasets import read_video_list

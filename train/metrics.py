@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from i2v.utils.files import naming_full_disk, replacing
-from i2v.utils.frame_loader import MEAN, STD
+from i2v.video.frame_loader import MEAN, STD
 from train.dataset.structures import BatchedClip
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from i2v.build_i2v import resolve_device
 from i2v.checkpoint import CheckpointError
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.config import ConfigError, load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import PredictorSettings
+from i2v.inference.inference_state import PredictorSettings
 from i2v.modeling.i2v_model import I2VModel
-from i2v.modeling.memory_associator import Selector
+from i2v.modeling.memory.selectors import Selector
 from i2v.modeling.structures import MaskSettings
-from i2v.utils.frame_source import ImageFolder
+from i2v.video.frame_source import ImageFolder
 from sav_dataset.utils.mask_files import MaskVideo, list_videos
 from sav_dataset.utils.measures import mask_scores
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from i2v.modeling.backbones.image_encoder import ImageEncoder
 from i2v.modeling.layers import MLP
-from i2v.modeling.memory_associator import Selector, pad_readout, read_memories
-from i2v.modeling.memory_attention import MemoryAttention
-from i2v.modeling.memory_bank import FrameMemory, MemoryBank
-from i2v.modeling.memory_encoder import MemoryEncoder
-from i2v.modeling.memory_prompt_generator import MemoryPromptGenerator
+from i2v.modeling.memory.memory_attention import MemoryAttention
+from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
+from i2v.modeling.memory.memory_encoder import MemoryEncoder
+from i2v.modeling.memory.memory_prompt_generator import MemoryPromptGenerator
+from i2v.modeling.memory.selectors import Selector, pad_readout, read_memories
 from i2v.modeling.sam.mask_decoder import DecodedMasks, MaskDecoder, stability
 from i2v.modeling.sam.prompt_encoder import PromptEncoder
 from i2v.modeling.structures import (
@@ -62,7 +62,7 @@ class I2VModel(nn.Module):
         self.image_size = image_size
         self.masks = masks or MaskSettings()
         self.selector = selector
-        self.static_shapes = False  # whatever is remembered, see i2v/compiling.py
+        self.static_shapes = False  # whatever is remembered, see i2v/inference/compiling.py
         dim = sam_prompt_encoder.not_a_point_embed.embedding_dim
         memory_dim = memory_encoder.position.shape[1]
 

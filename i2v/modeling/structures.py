@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from i2v.modeling.memory_bank import FrameMemory
+    from i2v.modeling.memory.memory_bank import FrameMemory
 
 BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from i2v.overlay import blend_overlay
+from i2v.results.overlay import blend_overlay
 from i2v.utils.image_file import load_image
 from sav_dataset.utils.mask_files import Mask, MaskVideo
 from sav_dataset.utils.scores import FrameScore, ObjectScore

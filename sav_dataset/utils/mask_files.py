@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2v.errors import InvalidFileError, StrPath
+from i2v.results.rle import Mask, Size
 from i2v.utils.image_file import load_image
-from i2v.utils.rle import Mask, Size
 
 ANY_LABEL = "255"
 """The one object of a benchmark that tells object from background only, as DAVIS 2016 writes it."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from i2v.errors import InvalidFileError, StrPath, locating
+from i2v.results.rle import Mask, RunLengths, Size, encode_mask
 from i2v.utils.files import replacing
 from i2v.utils.json_file import JsonValue, read_json
 from i2v.utils.output_folder import component
 from i2v.utils.picture_size import check_size
-from i2v.utils.rle import Mask, RunLengths, Size, encode_mask
 from sav_dataset.utils.published_masks import load_published
 
 SUFFIXES = (".json", ".npy")

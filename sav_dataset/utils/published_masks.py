@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from i2v.errors import InvalidFileError, StrPath, brief, reading, shortened
+from i2v.results.rle import Mask
 from i2v.utils.input_file import open_input
 from i2v.utils.picture_size import check_size
-from i2v.utils.rle import Mask
 
 MAX_BYTES = 1 << 30  # one byte for every pixel of every frame
 _MAX_OPERATIONS = 1_000_000  # some thirty for every frame

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from i2v.errors import InvalidFileError, StrPath, locating
-from i2v.overlay import Pixels, blend_overlay
+from i2v.results.overlay import Pixels, blend_overlay
+from i2v.results.rle import Mask, RunLengths, Size
 from i2v.utils.json_file import read_json
 from i2v.utils.picture_size import check_size
-from i2v.utils.rle import Mask, RunLengths, Size
-from i2v.utils.video import FrameSource, ImageFolder, open_source
+from i2v.video.sources import FrameSource, ImageFolder, open_source
 
 ANNOTATED_EVERY = 4
 """Of SA-V's 24 frames per second, 6 are annotated."""

@@ -18,15 +18,15 @@ from fuzz_support import Target, fuzz
 from hypothesis import strategies as st
 from PIL import Image
 
+from i2v.annotator.footage import Footage
+from i2v.annotator.importer import Target as ImportTarget
+from i2v.annotator.importer import read_masks
+from i2v.annotator.session_file import read_session
 from i2v.errors import InvalidFileError
-from i2v.export import read_label_png
-from i2v.overlay import PALETTE
+from i2v.results.export import read_label_png
+from i2v.results.overlay import PALETTE
+from i2v.results.rle import encode_mask
 from i2v.utils.image_file import decode_image, load_image
-from i2v.utils.rle import encode_mask
-from i2v.web.footage import Footage
-from i2v.web.importer import Target as ImportTarget
-from i2v.web.importer import read_masks
-from i2v.web.session_file import read_session
 from sav_dataset.utils.datasets import read_categories, read_video_list, wanted_frames
 from sav_dataset.utils.mask_files import read_binary, read_labels
 from sav_dataset.utils.mask_info import MaskInfo, read_mask_info

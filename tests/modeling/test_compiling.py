@@ -7,8 +7,8 @@ import torch
 from support import make_predictor, render_video
 from torch._dynamo.utils import counters
 
-from i2v.compiling import compile_model
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference.compiling import compile_model
 from i2v.modeling.structures import MemoryReadout
 
 

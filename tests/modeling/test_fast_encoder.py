@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.live_session import LiveSession
+from i2v.inference.live_session import LiveSession
 from i2v.modeling import layers
 from i2v.modeling.backbones.tfi import TFI, TemporalNet, quick_gelu
 from i2v.modeling.backbones.tiny_vit import ConvBN, TinyViT
 from i2v.modeling.layers import gelu, in_strips
 from i2v.modeling.structures import Moment
-from i2v.utils.video import FrameLoader, normalize, open_source, window_indices
+from i2v.video.sources import FrameLoader, normalize, open_source, window_indices
 
 
 def worn(norm: nn.BatchNorm2d) -> None:

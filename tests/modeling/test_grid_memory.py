@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from i2v.modeling.grid_memory import GridMemory
-from i2v.modeling.memory_reader import MemoryReader, TokenMemory
+from i2v.modeling.memory.grid_attention import GridMemory
+from i2v.modeling.memory.memory_cross_attention import MemoryReader, TokenMemory
 from i2v.modeling.structures import MemoryReadout
 
 COLUMNS, ROWS, NUM_GRIDS, WIDTH, NUM_LOOSE = 5, 3, 4, 6, 7
@@ -59,7 +59,7 @@ def test_tiles_of_queries_do_not_show(monkeypatch):
     queries = torch.randn(1, 9 * COLUMNS * ROWS, 16)
     reader.rotate_queries = type(reader.rotate_queries)(16, (9 * COLUMNS, ROWS))
     plain, at_once = read(reader, queries, readout)
-    monkeypatch.setattr("i2v.modeling.grid_memory.MAX_SCORES", 1)
+    monkeypatch.setattr("i2v.modeling.memory.grid_attention.MAX_SCORES", 1)
     _, in_tiles = read(reader, queries, readout)
     assert torch.allclose(plain, at_once, atol=2e-5) and torch.allclose(at_once, in_tiles, atol=1e-5)
 

@@ -11,7 +11,7 @@ import torch
 from support import TINY, make_predictor, randomize
 
 from i2v.build_i2v import build_i2v
-from i2v.modeling.memory_bank import MemoryBank
+from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, MaskSettings, MemoryReadout, Moment, Prompt
 
 STATE_DICT = Path(__file__).parents[1] / "data" / "state_dict.json"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from i2v.mask_history import FrameResult, MaskHistory, PackedResult
+from i2v.inference.mask_history import FrameResult, MaskHistory, PackedResult
 from i2v.modeling.structures import NO_OBJECT_LOGIT
 from i2v.utils.masks import fill_holes, resize_logits, suppress_overlap
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from i2v.modeling.memory_associator import RecentSelector, SimilaritySelector, nearest_prompted, read_memories
-from i2v.modeling.memory_bank import FrameMemory, MemoryBank
+from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
+from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector, nearest_prompted, read_memories
 from i2v.modeling.structures import Moment, Selection
 
 

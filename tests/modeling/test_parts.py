@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from i2v.modeling.backbones.tfi import TFI
 from i2v.modeling.backbones.tiny_vit import TinyViT, WindowAttention
 from i2v.modeling.layers import MLP, DropPath, LayerNorm2d
-from i2v.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from i2v.modeling.memory.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from i2v.modeling.position_encoding import AxialRotary, RandomFourierEncoding, sine_encoding_1d, sine_encoding_2d
 from i2v.modeling.sam.attention import Attention, RoPEAttention
 from i2v.modeling.sam.mask_decoder import stability

@@ -14,7 +14,7 @@ import pytest
 from vos_support import disc_mask, make_label_tree, make_sav_tree, write_mask
 
 from i2v.errors import InvalidFileError
-from i2v.utils.rle import encode_mask
+from i2v.results.rle import encode_mask
 from sav_dataset.utils.mask_info import MaskInfo, mask_info_files, read_mask_info
 from sav_dataset.utils.published_masks import load_published
 from tools.save_gt_mask_multiprocess import main

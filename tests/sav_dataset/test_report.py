@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from vos_support import make_sav_tree, write_mask
 
-from i2v.overlay import PALETTE
+from i2v.results.overlay import PALETTE
 from sav_dataset.utils.contact_sheet import GT_LABEL, PRED_LABEL, ObjectPictures, draw_object, worst_frames
 from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report
 from sav_dataset.utils.sav_benchmark import evaluate

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from vos_support import disc_mask, write_frames
 
-from i2v.overlay import PALETTE, VideoWriter
+from i2v.results.overlay import PALETTE, VideoWriter
 from sav_dataset.utils.sav_utils import SAVDataset, draw_masks, read_annotation
 
 

@@ -9,7 +9,7 @@ import torch
 from vos_support import disc_mask, write_frames
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.utils.video import ImageFolder
+from i2v.video.sources import ImageFolder
 from test_pvs.prompts import Target, protocol
 from test_pvs.tracking import FrameMasks, track_apart, track_together
 

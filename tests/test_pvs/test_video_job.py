@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from vos_support import disc_mask, make_label_tree, make_sav_tree
 
-from i2v.overlay import VideoWriter
+from i2v.results.overlay import VideoWriter
 from test_pvs import mask_writer
 from test_pvs.prompts import protocol
 from test_pvs.targets import Annotations, FrameList, list_frames, read_targets

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from vos_support import make_label_tree, make_sav_tree
 
-from i2v.export import read_label_png
-from i2v.utils.frame_source import FrameArray
+from i2v.results.export import read_label_png
+from i2v.video.frame_source import FrameArray
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs.prompts import Target
 from tools.baselines import BASELINES, FlowWarp, follow, keep, main

@@ -13,7 +13,7 @@ from PIL import Image
 from support import TINY, make_predictor
 from vos_support import make_label_tree
 
-from i2v.export import read_label_png
+from i2v.results.export import read_label_png
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
 from tools.rendered_clips import RenderedClips

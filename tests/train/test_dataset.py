@@ -11,7 +11,7 @@ import pytest
 import torch
 from data_support import moving, picture, resting, write_davis
 
-from i2v.utils.frame_loader import normalize
+from i2v.video.frame_loader import normalize
 from train.dataset.structures import BatchedClip, FrameObjects, VideoClip, collate
 from train.dataset.vos_dataset import VOSDataset
 from train.dataset.vos_raw_dataset import PNGRawDataset

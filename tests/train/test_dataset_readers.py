@@ -26,7 +26,7 @@ from data_support import (
 )
 from PIL import Image
 
-from i2v.utils.rle import RunLengths
+from i2v.results.rle import RunLengths
 from train.dataset.frame_reader import open_frames, read_image, read_labels
 from train.dataset.vos_raw_dataset import (
     AnnotatedVideo,

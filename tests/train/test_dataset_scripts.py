@@ -10,7 +10,7 @@ import pytest
 from data_support import HEIGHT, WIDTH, write_davis, write_mp4, write_sa1b, write_sav, write_sav_json
 from PIL import Image
 
-from i2v.utils.video_file import VideoFile
+from i2v.video.video_file import VideoFile
 from tools.benchmarks import data
 from train.dataset.vos_raw_dataset import JSONRawDataset, SA1BRawDataset
 from train.scripts import extract_sav_frames, make_file_lists

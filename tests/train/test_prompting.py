@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from i2v.prompting import (
+from i2v.prompts.sampling import (
     box_points,
     centroid_pixel,
     point_from_error_center,

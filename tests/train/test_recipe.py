@@ -11,7 +11,7 @@ from data_support import write_jpegs
 from omegaconf import OmegaConf
 
 from i2v.config import load_config
-from i2v.modeling.memory_associator import RecentSelector, SimilaritySelector
+from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector
 from train.build import build, check
 from train.loss_fns import ClipLoss
 from train.model.prompt_simulator import PromptSettings

@@ -12,8 +12,8 @@ from train_support import make_clip
 
 from i2v.build_i2v import build_i2v
 from i2v.modeling.i2v_model import I2VModel
-from i2v.modeling.memory_associator import RecentSelector
-from i2v.modeling.memory_bank import MemoryBank
+from i2v.modeling.memory.memory_bank import MemoryBank
+from i2v.modeling.memory.selectors import RecentSelector
 from i2v.modeling.structures import FramePrediction, Moment, Selection
 from train.dataset.structures import BatchedClip
 from train.loss_fns import ClipLoss

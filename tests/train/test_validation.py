@@ -15,8 +15,8 @@ from train_support import write_held_out
 
 from i2v.build_i2v import build_i2v
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference_state import PredictorSettings
-from i2v.modeling.memory_associator import RecentSelector, SimilaritySelector
+from i2v.inference.inference_state import PredictorSettings
+from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from train.distributed import World
 from train.validation import Validator, evaluating, find_videos

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from i2v.cli_args import TRUST, add_trust_option
+from i2v.cli.arguments import TRUST, add_trust_option
 from tools.benchmarks import machine
 from tools.benchmarks.memory import write_clip
 

@@ -16,8 +16,8 @@ from pycocotools import mask as coco
 
 from i2v.config import PACKAGE_CONFIGS, instantiate, load_config
 from i2v.demo import render_demo_clip
-from i2v.overlay import VideoWriter
-from i2v.utils.video_file import VideoFile
+from i2v.results.overlay import VideoWriter
+from i2v.video.video_file import VideoFile
 from tools.benchmarks import machine
 from train.dataset import transforms
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader

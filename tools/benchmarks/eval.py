@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs.prompts import Target, protocol

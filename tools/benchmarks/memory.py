@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from i2v.build_i2v import build_i2v_video_predictor
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from tools.benchmarks import machine
 from tools.benchmarks.sides import keep_in_view
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from i2v.demo import render_demo_clip
-from i2v.inference_state import InferenceState, ObjectTrack
+from i2v.inference.inference_state import InferenceState, ObjectTrack
 from i2v.modeling.structures import Moment
 from tools.benchmarks import machine, plots, sides
 from tools.benchmarks.sides import Side

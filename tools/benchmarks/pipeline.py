@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from i2v.cli_args import TRUST, add_trust_option
+from i2v.cli.arguments import TRUST, add_trust_option
 from i2v.demo import centre_of, render_demo_clip
-from i2v.overlay import VideoWriter
+from i2v.results.overlay import VideoWriter
 from tools.benchmarks import machine
 
 ROOT = Path(__file__).parents[2]

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_dtype
-from i2v.cli_args import add_trust_option
-from i2v.compiling import compile_model
+from i2v.cli.arguments import add_trust_option
 from i2v.host_memory import GLIBC_KEEPS, KEPT_MEMORY, keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference.compiling import compile_model
 from tools.benchmarks import machine
 from tools.benchmarks.flops import FlopCounter
 from tools.benchmarks.plain import plain_path

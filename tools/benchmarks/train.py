@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.build_i2v import resolve_device
-from i2v.cli_args import TRUST, add_trust_option
+from i2v.cli.arguments import TRUST, add_trust_option
 from tools.benchmarks import machine
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2v.utils.frame_source import IMAGE_SUFFIXES, natural_key
 from i2v.utils.image_file import load_image
-from i2v.utils.video_file import VideoFile
+from i2v.video.frame_source import IMAGE_SUFFIXES, natural_key
+from i2v.video.video_file import VideoFile
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.build_i2v import resolve_device
-from i2v.utils.frame_loader import MEAN, STD
+from i2v.video.frame_loader import MEAN, STD
 from train.dataset.photo_library import PhotoLibrary
 from train.dataset.structures import BatchedClip
 from train.seeding import generator_for

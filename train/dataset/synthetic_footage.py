@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.errors import InvalidFileError
-from i2v.utils.frame_source import IMAGE_SUFFIXES
+from i2v.video.frame_source import IMAGE_SUFFIXES
 from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames, read_image, read_labels
 from train.dataset.vos_raw_dataset import PathLike
 

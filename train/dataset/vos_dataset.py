@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from i2v.utils.frame_loader import normalize
+from i2v.video.frame_loader import normalize
 from train.dataset.structures import FrameObjects, RawClip, VideoClip
 from train.dataset.transforms import Transform, resize
 from train.dataset.vos_raw_dataset import RawDataset, RawVideo, opened

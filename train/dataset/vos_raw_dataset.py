@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 
 from i2v.errors import InvalidFileError
-from i2v.utils.frame_source import IMAGE_SUFFIXES
+from i2v.results.rle import Size
 from i2v.utils.input_file import read_text
-from i2v.utils.rle import Size
+from i2v.video.frame_source import IMAGE_SUFFIXES
 from train.dataset.frame_reader import (
     VIDEO_SUFFIXES,
     FrameReader,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from i2v.errors import InvalidFileError, StrPath, brief, locating
+from i2v.results.rle import RunLengths, Size, read_size
 from i2v.utils.image_file import read_image_size
 from i2v.utils.json_file import JsonValue, read_json
-from i2v.utils.rle import RunLengths, Size, read_size
 from train.dataset.frame_reader import read_labels
 
 

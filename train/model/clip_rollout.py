@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.i2v_model import I2VModel
-from i2v.modeling.memory_bank import MemoryBank
+from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import FrameContext, FrameFeatures, FramePrediction, Moment, Prompt
-from i2v.utils.video import window_indices
+from i2v.video.sources import window_indices
 from train.dataset.structures import BatchedClip
 from train.model.prompt_simulator import PromptPlan, SimulatedUser
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.modeling.structures import Prompt
-from i2v.prompting import box_points, random_points_from_errors
+from i2v.prompts.sampling import box_points, random_points_from_errors
 from train.seeding import generator_for
 
 PromptKind = Literal["mask", "click", "box"]

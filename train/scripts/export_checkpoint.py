@@ -15,7 +15,7 @@ import torch
 
 from i2v.build_i2v import build_i2v
 from i2v.checkpoint import save_checkpoint
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.config import packaged_name
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command

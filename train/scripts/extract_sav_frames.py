@@ -24,8 +24,8 @@ from i2v.utils.command import as_command
 from i2v.utils.output_folder import child, new_folder
 from i2v.utils.picture_file import write_picture
 from i2v.utils.terminal import log_to_stderr
-from i2v.utils.video_file import VideoFile
 from i2v.utils.worker_pool import worker_pool
+from i2v.video.video_file import VideoFile
 from train.dataset.frame_reader import VIDEO_SUFFIXES
 from train.dataset.vos_raw_dataset import find_files
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from i2v.utils.files import replacing
 from i2v.utils.terminal import printable
-from i2v.utils.video import open_source
+from i2v.video.sources import open_source
 from train.dataset.photo_library import INDEX, MAX_SIDE, AnnotatedPhoto, annotated_photos
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2v.cli_args import add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.config import ConfigError, load_config
 from i2v.utils.files import replacing
 from i2v.utils.terminal import printable

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from i2v.modeling.backbones.tiny_vit import ConvBN
 from i2v.modeling.layers import LayerNorm2d
-from i2v.utils.frame_loader import MEAN, STD
+from i2v.video.frame_loader import MEAN, STD
 
 Variant = Literal["lite0", "lite1", "lite2"]
 

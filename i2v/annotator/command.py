@@ -1,0 +1,79 @@
+"""`i2v annotate`: from the options of the command line to a running server."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from i2v.annotator.camera import Recording, open_camera
+from i2v.annotator.footage import Footage, VideoFootage
+from i2v.annotator.server import Door, make_server, serve
+from i2v.annotator.session_file import read_session
+from i2v.annotator.sessions import SessionBook
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.utils.output_folder import refuse_link
+
+
+def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Callable[[str], None]) -> int:
+    """Run the annotator until Ctrl-C or SIGTERM. `build` makes the predictor, `say` tells the user.
+
+    Returns the exit status.
+    """
+    out = args.out or _default_out(args)
+    _check(args, out)
+    door = Door.open(args.port)
+    with door.socket:
+        footage = _open(args, out)
+        try:
+            resume = _resumed(args, out, footage)
+            book = SessionBook(build(), footage, out)
+            server = make_server(book, door, lambda: _greet(args, book, door, footage, say), resume)
+            return 0 if serve(server, door) else 1
+        finally:
+            footage.close()
+
+
+def _default_out(args: Namespace) -> Path:
+    if args.camera is not None:
+        return Path(f"camera-{Path(args.camera).name}_i2v")
+    named: Path = args.video.resolve()
+    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")
+
+
+def _check(args: Namespace, out: Path) -> None:
+    if args.camera is None and not args.video.exists():
+        raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
+    refuse_link(out)
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file, wanted a folder for the results")
+
+
+def _open(args: Namespace, out: Path) -> Footage:
+    if args.camera is None:
+        return VideoFootage(args.video)
+    recording = Recording(open_camera(args.camera), out / "camera")
+    recording.start()
+    return recording
+
+
+def _resumed(args: Namespace, out: Path, footage: Footage) -> Path | None:
+    if args.resume is None:
+        return None
+    path = Path(args.resume) if args.resume else out / "session.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume: there is no session file {path}")
+    read_session(path, footage)  # said now if it does not fit, before the model is built
+    return path
+
+
+def _greet(args: Namespace, book: SessionBook, door: Door, footage: Footage, say: Callable[[str], None]) -> None:
+    if args.resume is None and book.file_of(1).exists():
+        say(f"an earlier session is kept in {book.file_of(1)}: --resume goes on with it")
+    say(f"annotating {footage.name}; sessions and exports go to {book.out}")
+    say(f"open {door.address}   (Ctrl-C ends it)")
+    if not args.no_browser:
+        # A browser that stays in the foreground must not hold the server up.
+        threading.Thread(target=webbrowser.open, args=(door.address,), daemon=True).start()

@@ -1,0 +1,230 @@
+"""The session file: objects, prompts and masks as JSON, with masks in COCO's run-length encoding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from i2v.annotator.checked_json import CHECKED, validate_json
+from i2v.annotator.document import MAX_STEPS, Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
+from i2v.annotator.footage import Footage
+from i2v.annotator.masks import MaskStore, Size, StoredMask, checked_counts
+from i2v.annotator.session import Session
+from i2v.errors import locating
+from i2v.results.export import MAX_OBJECTS
+from i2v.utils.files import replacing
+from i2v.utils.input_file import read_input
+from i2v.utils.output_folder import own_folder
+
+FORMAT, VERSION = "i2v-session", 1
+MAX_BYTES = 256 << 20
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class Segmentation:
+    """A mask in COCO's run-length encoding."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class MaskEntry:
+    """One object's mask on a frame, as `i2v track` and the session file write it."""
+
+    id: Annotated[int, Field(ge=1, le=255)]
+    segmentation: Segmentation
+    presence: float | None = None
+    iou: float | None = None
+    ceded: str | None = None
+
+    def stored(self, size: Size) -> StoredMask:
+        """The mask, checked against the size of the video; ValueError if it does not fit."""
+        if tuple(self.segmentation.size) != size:
+            got, wanted = self.segmentation.size, size
+            raise ValueError(f"a mask is {got[1]}x{got[0]}, wanted {wanted[1]}x{wanted[0]} like the video")
+        return StoredMask(checked_counts(self.segmentation.counts, size), self.presence, self.iou)
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class FrameEntry:
+    """The masks of one frame."""
+
+    frame: Annotated[int, Field(ge=0)]
+    objects: Annotated[list[MaskEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _StepEntry:
+    click: tuple[float, float, Literal[0, 1]] | None = None
+    box: tuple[float, float, float, float] | None = None
+    mask: str | None = None
+
+    def step(self, size: Size) -> Step:
+        if self.click is not None:
+            return Click(self.click[0], self.click[1], bool(self.click[2]))
+        if self.box is not None:
+            return Box(*self.box)
+        if self.mask is not None:
+            return Paint(checked_counts(self.mask, size))
+        raise ValueError("a prompt: expected a click, a box or a mask")
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _PromptEntry:
+    object: int
+    frame: Annotated[int, Field(ge=0)]
+    steps: Annotated[list[_StepEntry], Field(fail_fast=True, min_length=1, max_length=MAX_STEPS)]
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _ObjectEntry:
+    number: Annotated[int, Field(ge=1, le=255)]
+    name: Annotated[str, Field(max_length=80)]
+    visible: bool = True
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _VideoEntry:
+    name: str
+    width: int
+    height: int
+    frames: int
+
+
+@checked_dataclass(frozen=True, slots=True, config=CHECKED)
+class _File:
+    format: Literal["i2v-session"]
+    version: Literal[1]
+    video: _VideoEntry
+    next_number: Annotated[int, Field(ge=1)]
+    objects: Annotated[list[_ObjectEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
+    prompts: Annotated[list[_PromptEntry], Field(fail_fast=True)]
+    masks: Annotated[list[FrameEntry], Field(fail_fast=True)]
+
+
+_FILE = TypeAdapter(_File)
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """What a session file holds: the document, whose imported masks are those of the file, and hidden objects."""
+
+    document: Document
+    hidden: frozenset[int]
+
+
+def save_session(path: Path, pieces: Iterator[str]) -> None:
+    """Write the pieces of `session_pieces` to a file, which appears whole or not at all."""
+    own_folder(path.parent)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
+
+
+def session_pieces(session: Session) -> Iterator[str]:
+    """The text of a session file, in pieces; later changes of the session do not show in them."""
+    footage = session.footage
+    video = {"name": footage.name, "width": footage.width, "height": footage.height, "frames": footage.num_available}
+    return _pieces(session.document, session.hidden, session.store.copy(), video, session.size)
+
+
+def _pieces(
+    document: Document, hidden: frozenset[int], store: MaskStore, video: dict[str, Any], size: Size
+) -> Iterator[str]:
+    objects = [{"number": o.number, "name": o.name, "visible": o.number not in hidden} for o in document.objects]
+    prompts = [
+        {"object": place[0], "frame": place[1], "steps": [step_as_json(step) for step in _lasting(place, steps, store)]}
+        for place, steps in document.prompts.items()
+    ]
+    head = {"format": FORMAT, "version": VERSION, "video": video, "next_number": document.next_number}
+    yield _compact({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
+    frames = sorted(set().union(*(store.frames_of(number) for number in document.numbers)))
+    for i, frame in enumerate(frames):
+        entry = {"frame": frame, "objects": _masks_json(document, frame, store, size)}
+        yield ("," if i else "") + "\n" + _compact(entry)
+    yield "\n]}\n"
+
+
+def _lasting(place: Place, steps: tuple[Step, ...], store: MaskStore) -> tuple[Step, ...]:
+    # Corrections of a tracked mask mean nothing to a model that has not tracked: what they led to is kept.
+    number, frame = place
+    answer = store.prompted.get(number, {}).get(frame)
+    corrects = frame in store.tracked.get(number, ())
+    return (Paint(answer.counts),) if corrects and answer is not None else steps
+
+
+def _masks_json(document: Document, frame: int, store: MaskStore, size: Size) -> list[dict[str, Any]]:
+    entries = []
+    for number in document.numbers:
+        stored = store.shown(number, frame)
+        if stored is not None:
+            segmentation = {"size": list(size), "counts": stored.counts.decode("ascii")}
+            entry = {"id": number, "segmentation": segmentation, "presence": stored.presence, "iou": stored.iou}
+            lost = store.ceded(frame).get(number)
+            entries.append(entry if lost is None else {**entry, "ceded": lost.decode("ascii")})
+    return entries
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def read_session(path: Path, footage: Footage) -> SavedSession:
+    """Read a session of this video. InvalidFileError for a file that is damaged or of another video."""
+    saved = validate_json(_FILE, read_input(path, MAX_BYTES), str(path), "a session file")
+    with locating(path):
+        return _checked(saved, footage)
+
+
+def _checked(saved: _File, footage: Footage) -> SavedSession:
+    size = (footage.height, footage.width)
+    got = (saved.video.height, saved.video.width, saved.video.frames)
+    if got[:2] != size or got[2] > footage.num_available:
+        wanted = f"{size[1]}x{size[0]} and {footage.num_available} frames"
+        raise ValueError(f"made for {saved.video.name}, {got[1]}x{got[0]} and {got[2]} frames; this video has {wanted}")
+    objects = tuple(ObjectInfo(entry.number, entry.name) for entry in saved.objects)
+    numbers = {info.number for info in objects}
+    if len(numbers) != len(objects):
+        raise ValueError("two objects have the same number")
+    places = [(entry.object, entry.frame) for entry in saved.prompts]
+    check_places(places, footage.num_available, numbers)
+    prompts = {
+        place: tuple(step.step(size) for step in entry.steps)
+        for place, entry in zip(places, saved.prompts, strict=True)
+    }
+    given = masks_by_object(saved.masks, size, footage.num_available, numbers)
+    hidden = frozenset(entry.number for entry in saved.objects if not entry.visible)
+    next_number = max([saved.next_number, *(number + 1 for number in numbers)])
+    return SavedSession(Document(objects, prompts, given, next_number), hidden)
+
+
+def masks_by_object(
+    frames: Iterable[FrameEntry], size: Size, num_frames: int, numbers: Collection[int] | None = None
+) -> dict[int, dict[int, StoredMask]]:
+    """The masks of a file by object and frame, of a video of that size and length; ValueError if they are not.
+
+    ``numbers``: those of the objects that there are; None: any.
+    """
+    entries = [(entry.frame, mask) for entry in frames for mask in entry.objects]
+    check_places(((mask.id, frame) for frame, mask in entries), num_frames, numbers)
+    masks: dict[int, dict[int, StoredMask]] = {}
+    for frame, mask in entries:
+        masks.setdefault(mask.id, {})[frame] = mask.stored(size)
+    return masks
+
+
+def check_places(places: Iterable[Place], num_frames: int, numbers: Collection[int] | None = None) -> None:
+    """ValueError for an object or a frame that there is not, and for one object that comes twice on a frame."""
+    known: set[Place] = set()
+    for number, frame in places:
+        if frame >= num_frames or (numbers is not None and number not in numbers):
+            raise ValueError(f"object {number} on frame {frame} is not in the session or not in the video")
+        if (number, frame) in known:
+            raise ValueError(f"object {number} comes twice on frame {frame}")
+        known.add((number, frame))

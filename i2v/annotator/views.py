@@ -1,0 +1,106 @@
+"""What the page is told of a session, as JSON."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from i2v.annotator.document import Paint, Step, step_as_json
+from i2v.annotator.events import Event
+from i2v.annotator.masks import StoredMask
+from i2v.annotator.session import Session
+from i2v.results.overlay import PALETTE
+
+# One byte of a strip is a frame: 0 no mask, 1 a mask without scores, then confidence 0..1 in steps up to 255.
+_NO_SCORE, _LOWEST, _HIGHEST = 1, 2, 255
+
+
+def snapshot(session: Session) -> dict[str, Any]:
+    """All but the masks: the video, the state, and a strip of confidence for every object."""
+    footage = session.footage
+    video = {"name": footage.name, "width": footage.width, "height": footage.height, "frame_rate": footage.frame_rate}
+    return {
+        "session": session.number,
+        "video": {**video, "frames": footage.num_available, "live": footage.live},
+        "palette": ["#" + bytes(colour.tolist()).hex() for colour in PALETTE],
+        "state": state(session),
+        "strips": {number: _strip(session, number) for number in session.document.numbers},
+        "progress": None if session.work.progress is None else vars(session.work.progress),
+        "news": session.events.count,
+    }
+
+
+def state(session: Session) -> dict[str, Any]:
+    """Objects, prompts, and what can be done."""
+    document = session.document
+    return {
+        "objects": [
+            {
+                "number": info.number,
+                "name": info.name,
+                "visible": info.number not in session.hidden,
+                "outdated": _ranges(session.store.outdated.get(info.number, ())),
+            }
+            for info in document.objects
+        ],
+        "prompts": [
+            {"object": number, "frame": frame, "steps": [_step(step) for step in steps]}
+            for (number, frame), steps in document.prompts.items()
+        ],
+        "can_undo": bool(session.history.past),
+        "can_redo": bool(session.history.future),
+    }
+
+
+def masks_on(session: Session, frame: int) -> dict[str, Any]:
+    """A frame's masks in COCO's compressed run lengths, with their scores."""
+    entries = []
+    for number in session.document.numbers:
+        stored = session.store.shown(number, frame)
+        if stored is not None:
+            entries.append({"object": number, "counts": stored.counts.decode("ascii"), "strip": _level(stored)})
+    return {"frame": frame, "masks": entries}
+
+
+def fill(session: Session, event: Event) -> Event:
+    """An event with the facts that it announces, as they are now, and with how many events there are by now."""
+    event = {**event, "news": session.events.count}
+    if event["event"] == "state":
+        return {**event, "state": state(session)}
+    if event["event"] == "masks":
+        return {**event, **masks_on(session, event["frame"])}
+    return event
+
+
+def _step(step: Step) -> dict[str, Any]:
+    # The mask itself comes with the masks of its frame.
+    return {"mask": True} if isinstance(step, Paint) else step_as_json(step)
+
+
+def _level(stored: StoredMask) -> int:
+    confidence = stored.confidence
+    return _NO_SCORE if confidence is None else _LOWEST + round(confidence * (_HIGHEST - _LOWEST))
+
+
+def _strip(session: Session, number: int) -> str:
+    levels = np.zeros(session.footage.num_available, np.uint8)
+    store = session.store
+    # The layer that counts comes last.
+    for layer in (store.given, store.tracked, store.prompted):
+        for frame, stored in layer.get(number, {}).items():
+            levels[frame] = _level(stored)
+    return base64.b64encode(levels.tobytes()).decode("ascii")
+
+
+def _ranges(frames: Iterable[int]) -> list[tuple[int, int]]:
+    """Frames as ranges (first, last)."""
+    ranges: list[tuple[int, int]] = []
+    for frame in sorted(frames):
+        if ranges and ranges[-1][1] == frame - 1:
+            ranges[-1] = (ranges[-1][0], frame)
+        else:
+            ranges.append((frame, frame))
+    return ranges

@@ -1,0 +1,79 @@
+"""Work in the background of a session: tracking or exporting, with progress, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
+
+from i2v.annotator.events import EventHub
+from i2v.errors import USER_ERRORS, describe_error
+
+log = logging.getLogger(__name__)
+
+Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is being done, and how many frames of how many are done (`total` None: without end), at which rate in Hz."""
+
+    task: str
+    done: int = 0
+    total: int | None = None
+    rate: float | None = None
+
+
+class Work:
+    """One job at a time. Its progress and its errors become events, so an error ends nothing but the job."""
+
+    def __init__(self, events: EventHub) -> None:
+        self.progress: Progress | None = None
+        self._events = events
+        self._task: asyncio.Task[None] | None = None
+        self._started = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def start(self, task: str, job: Job, total: int | None = None) -> None:
+        """Begin a job under a name for the page. RuntimeError while another one is going on."""
+        if self.busy:
+            raise RuntimeError("something else is being done: wait for it, or cancel it")
+        self.progress, self._started = Progress(task, total=total), time.perf_counter()
+        self._announce()
+        self._task = asyncio.create_task(job())
+        self._task.add_done_callback(self._end)
+
+    def advance(self, done: int) -> None:
+        """Say how many frames are done."""
+        if self.progress is not None:
+            rate = done / max(time.perf_counter() - self._started, 1e-6)
+            self.progress = replace(self.progress, done=done, rate=round(rate, 2))
+            self._announce()
+
+    async def cancel(self) -> None:
+        """Stop the job, and wait until it has stopped; what it has done stays."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self.progress = None
+            self._announce()
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, USER_ERRORS):
+            self._events.publish("error", message=describe_error(error))
+        elif error is not None:
+            log.error("a job failed", exc_info=error)
+            self._events.publish("error", message="this failed for a reason that the terminal tells")
+
+    def _announce(self) -> None:
+        self._events.publish("progress", progress=None if self.progress is None else asdict(self.progress))

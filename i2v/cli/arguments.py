@@ -1,0 +1,216 @@
+"""What the `i2v` command line says: its options, and the prompts in the order in which they were given."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+from i2v import __version__
+from i2v.results.overlay import UserPrompt
+
+TRUST = "--trust-config"
+
+
+class UsageError(ValueError):
+    """The command line itself is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+@dataclass(frozen=True)
+class _Switch:
+    # --object or --frame: what the prompts after it are about.
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class _Mark:
+    # One --click, --box or --mask.
+    click: tuple[float, float, int] | None = None
+    box: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; it raises UsageError, and sets `command` to the name of the one given."""
+    parser = _Parser(prog="i2v", description="Promptable video segmentation.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"i2v {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_track(commands.add_parser("track", help="follow marked objects through a video", allow_abbrev=False))
+    _add_annotate(commands.add_parser("annotate", help="label a video in the browser", allow_abbrev=False))
+    _add_demo(commands.add_parser("demo", help="track an object in a rendered clip", allow_abbrev=False))
+    _add_info(commands.add_parser("info", help="say what a checkpoint holds", allow_abbrev=False))
+    return parser
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """The option by which a user vouches for a config: every command that takes a config has it under this name."""
+    text = "let the config name any class and function, which then run: as you would trust a program"
+    parser.add_argument(TRUST, action="store_true", help=text)
+
+
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Follow objects through a video. Prompts may be repeated; --object and --frame say what the prompts "
+        "after them are about, at first object 1 on frame 0."
+    )
+    add = parser.add_argument
+    add("video", metavar="VIDEO", type=Path, help="a video file or a folder of frames")
+    for option, kind, metavar, text in (
+        ("--click", _click, "X,Y[,0]", "in pixels; 0: background"),
+        ("--box", _box, "X0,Y0,X1,Y1", "in pixels"),
+        ("--mask", _mask, "PNG", "non-zero is the object; in a palette PNG, its id if it is there"),
+        ("--object", _object, "ID", "object of the prompts after it"),
+        ("--frame", _frame, "N", "frame of the prompts after it"),
+    ):
+        # One list keeps the order of the command line.
+        add(option, dest="marks", action="append", type=kind, metavar=metavar, help=text)
+    add("--direction", choices=("forward", "backward", "both"), default="forward")
+    add("--max-frames", type=_count, metavar="N", help="at most so many frames in each direction")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    _add_common(parser)
+
+
+def _add_annotate(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Label a video in the browser: a server on this machine, for this machine only."
+    add = parser.add_argument
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("video", metavar="VIDEO", type=Path, nargs="?", help="a video file or a folder of frames")
+    given.add_argument("--camera", metavar="N", help="a live camera, by number or name, instead")
+    add("--port", type=_port, metavar="N", help="default: 8765, or a free one")
+    resumed = "go on with a session file; default: session.json in the folder of the results"
+    add("--resume", nargs="?", const="", metavar="FILE", help=resumed)
+    add("--no-browser", action="store_true", help="print the address, do not open it")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    _add_model(parser)
+    add("--out", type=Path, metavar="DIR", help="folder of sessions and exports; default: <video>_i2v")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Track an object in a rendered clip, or what is clicked on the first frame of VIDEO."
+    parser.add_argument("video", metavar="VIDEO", type=Path, nargs="?")
+    parser.add_argument("--click", type=_click, metavar="X,Y", help="pixels; default: the centre")
+    _add_common(parser)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Say what a checkpoint holds; exit 0 if it fits the config, 1 if not."
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("--config", metavar="NAME", help="default: the one that the checkpoint is for, or i2v-infer")
+    add_trust_option(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; default: <video>_i2v")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in the folder")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="NAME", help="default: i2v-nano-infer, with a checkpoint the one it is for")
+    add_trust_option(parser)
+    checkpoint = "weights, a file or an https address; default: those of i2v-nano, the small model"
+    parser.add_argument("--checkpoint", metavar="FILE", help=checkpoint)
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default: the best there is")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, and show tracebacks")
+
+
+def _numbers(text: str, counts: tuple[int, ...], wanted: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+    return values
+
+
+def _click(text: str) -> _Mark:
+    wanted = "X,Y or X,Y,0 in pixels, such as 120,80 (a third number is 1 for object, 0 for background)"
+    x, y, *label = _numbers(text, (2, 3), wanted)
+    if label and label[0] not in (0, 1):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+    return _Mark(click=(x, y, int(label[0]) if label else 1))
+
+
+def _box(text: str) -> _Mark:
+    wanted = "X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1, such as 10,20,110,90"
+    x0, y0, x1, y1 = _numbers(text, (4,), wanted)
+    if not (x0 < x1 and y0 < y1):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+    return _Mark(box=(x0, y0, x1, y1))
+
+
+def _mask(text: str) -> _Mark:
+    return _Mark(mask=Path(text))
+
+
+def _integer(text: str, minimum: int | None = None) -> int:
+    wanted = "a whole number" + ("" if minimum is None else f" from {minimum} up")
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}") from None
+    if minimum is not None and value < minimum:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+    return value
+
+
+def _object(text: str) -> _Switch:
+    return _Switch("object", _integer(text))
+
+
+def _frame(text: str) -> _Switch:
+    return _Switch("frame", _integer(text, minimum=0))
+
+
+def _port(text: str) -> int:
+    port = _integer(text, minimum=1)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a port from 1 to 65535")
+    return port
+
+
+def _count(text: str) -> int:
+    return _integer(text, minimum=1)
+
+
+def collect_prompts(marks: Sequence[_Mark | _Switch]) -> tuple[UserPrompt, ...]:
+    """The prompts of --click, --box and --mask; what marks one object on one frame is one prompt.
+
+    Raises UsageError where there is none, where a mask or a second box meets another mark, and for an
+    --object or --frame that nothing follows.
+    """
+    now = {"object": 1, "frame": 0}
+    prompts: dict[tuple[int, int], UserPrompt] = {}
+    for mark in marks:
+        if isinstance(mark, _Switch):
+            now[mark.name] = mark.value
+        else:
+            key = (now["object"], now["frame"])
+            prompts[key] = _extended(prompts.get(key, UserPrompt(*key)), mark)
+    if not prompts:
+        raise UsageError("nothing to track: mark an object with --click, --box or --mask")
+    last = marks[-1]
+    if isinstance(last, _Switch):
+        raise UsageError(f"--{last.name} {last.value} is about the prompts after it, and none follow")
+    return tuple(prompts.values())
+
+
+def _extended(prompt: UserPrompt, mark: _Mark) -> UserPrompt:
+    where = f"object {prompt.obj_id}, frame {prompt.frame}"
+    if prompt.mask or (mark.mask and (prompt.clicks or prompt.box)):
+        raise UsageError(f"{where}: a --mask is the whole prompt, wanted no other mark beside it")
+    if prompt.box and mark.box:
+        raise UsageError(f"{where}: got a second --box, wanted one at most")
+    clicks = prompt.clicks + ((mark.click,) if mark.click else ())
+    return replace(prompt, clicks=clicks, box=mark.box or prompt.box, mask=mark.mask or prompt.mask)

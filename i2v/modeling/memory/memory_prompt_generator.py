@@ -1,0 +1,53 @@
+"""Learned queries that turn memories of the object into prompts for the mask decoder (paper section 3.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from i2v.modeling.memory.memory_cross_attention import MemoryReader
+from i2v.modeling.sam.attention import RoPEAttention
+from i2v.modeling.structures import MemoryReadout
+
+
+class MemoryPromptGenerator(nn.Module):
+    """Queries read the foreground of the memories, then talk to each other."""
+
+    def __init__(
+        self,
+        self_attention: RoPEAttention,
+        cross_attention: MemoryReader,
+        embed_dim: int = 256,
+        num_queries: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, part in (("self_attention", self_attention), ("cross_attention", cross_attention)):
+            if part.rotate_queries.num_positions != num_queries:
+                raise ValueError(
+                    f"{name}: expected a query grid of {num_queries} positions, got {part.rotate_queries.grid}"
+                )
+        self.self_attn = self_attention
+        self.cross_attn = cross_attention
+        self.no_memory_prompt_embeddings_fg = nn.Embedding(1, embed_dim)
+        self.query_embedding_fg = nn.Embedding(num_queries, embed_dim)
+        self.norm_fg_sa = nn.LayerNorm(embed_dim)
+        self.norm_fg_ca = nn.LayerNorm(embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.linear1 = nn.Linear(embed_dim, embed_dim)
+        self.linear2 = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, readout: MemoryReadout) -> Tensor:
+        """What was read from memory, B objects -> prompt tokens (B,Q,C)."""
+        queries = self.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
+        memory = self.cross_attn.prepare(readout, foreground_only=True)
+        x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), memory))
+        y = self.norm_fg_sa(x)
+        x = x + self.dropout(self.self_attn(y, y, y))
+        y = self.linear2(self.dropout(F.relu(self.linear1(self.norm1(x)))))
+        return x + self.dropout(y)
+
+    def without_memory(self, batch: int) -> Tensor:
+        """Prompt tokens (B,Q,C) of a frame that reads no memory."""
+        return self.no_memory_prompt_embeddings_fg.weight.expand(batch, self.query_embedding_fg.num_embeddings, -1)

@@ -1,0 +1,1 @@
+"""What is written of a tracking run: masks, run lengths, overlays."""

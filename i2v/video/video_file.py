@@ -1,0 +1,214 @@
+"""Video files as a source of frames: exact frame numbers, random access, bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import struct
+import threading
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from i2v.video.frame_source import FrameSource
+from i2v.video.video_decoder import Decoder, PacketIndex
+
+log = logging.getLogger(__name__)
+
+# Frames decoded on opening to see whether their times are what the file's packets promise.
+_PROBE = 8
+
+# Two, so that a second reader elsewhere in the video does not send the first one back and forth.
+_MAX_DECODERS = 2
+
+# The first two columns of a display matrix, row by row: where the picture's x and y axes are shown.
+Axes = tuple[int, int, int, int]
+_UPRIGHT: Axes = (1, 0, 0, 1)
+
+
+class VideoFile(FrameSource):
+    """The frames of a video file, or of its bytes, in any container and codec that FFmpeg decodes.
+
+    Frame i is the i-th one that decoding the whole file gives, whatever the header says of their number and
+    rate. Opening goes through the packets once without decoding them. Reading onward decodes onward; reading
+    elsewhere starts at the key frame before. Frames decoded lately are kept, up to 64 MiB for each of at most
+    two decoders, so that going backwards does not start anew for every frame.
+
+    Rotation and mirroring in the display matrix are applied, to the nearest right angle. The pixels are taken
+    as square and the fields of interlaced video are not separated.
+    """
+
+    def __init__(self, video: str | os.PathLike[str] | bytes) -> None:
+        """Open a path or bytes; FileNotFoundError or ValueError if there is no video that can be read."""
+        self._video = video if isinstance(video, bytes) else os.fspath(video)
+        self.name = "bytes" if isinstance(self._video, bytes) else self._video
+        if isinstance(self._video, str) and not os.path.isfile(self._video):
+            raise FileNotFoundError(f"{self.name}: there is no such video file")
+        self._lock = threading.Lock()
+        self._closed = False
+        with contextlib.ExitStack() as undo:
+            decoder = Decoder(self._video, self.name)
+            undo.callback(decoder.close)
+            self._index, first = _survey(decoder)
+            self._decoders = [decoder]  # the one used last comes first
+            self._axes = _display_axes(first)
+            self._stored_size = (first.height, first.width)
+            self.height, self.width = self._rgb(first, 0).shape[:2]
+            self.frame_rate = _frame_rate(decoder, self._index)
+            undo.pop_all()
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._index.times)
+
+    def read(self, index: int) -> np.ndarray:
+        """Frame `index` (H,W,3) uint8; ValueError if damaged or of another size, RuntimeError once closed."""
+        self._check_index(index)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"{self.name}: frame {index} was asked for after the video was closed")
+            frame = self._find(index)
+            if frame is None and not self._index.damaged:
+                log.warning("%s: damaged at frame %d", self.name, index)
+                self._index = dataclasses.replace(self._index, damaged=True)
+                self._close_decoders()  # those opened from now on decode what is around the damage, too
+                frame = self._find(index)
+            if frame is None:
+                raise ValueError(f"{self.name}: frame {index} cannot be decoded: the file is damaged there")
+            return self._rgb(frame, index)
+
+    def close(self) -> None:
+        """Close the file; waits for a frame that is being decoded."""
+        with self._lock:
+            self._closed = True
+            self._close_decoders()
+
+    def _close_decoders(self) -> None:
+        for decoder in self._decoders:
+            decoder.close()
+        self._decoders = []
+
+    def _find(self, index: int) -> VideoFrame | None:
+        """The decoded frame: kept, or got by decoding onward or from a key frame; None if there is none."""
+        for decoder in self._decoders:
+            frame = decoder.recent(index)
+            if frame is not None:
+                return frame
+        key = self._index.key_for(index)
+        decoder = self._decoder_for(index, key)
+        frame = decoder.advance(index)
+        if frame is None and decoder.start == key > 0:
+            # Some streams need more than one group of pictures to become whole after a start.
+            decoder.restart(key - 1)
+            frame = decoder.advance(index)
+        return frame
+
+    def _decoder_for(self, index: int, key: int) -> Decoder:
+        """A decoder on its way to the frame; it becomes the one used last."""
+        chosen = next((decoder for decoder in self._decoders if decoder.reaches(index)), None)
+        if chosen is None:
+            if len(self._decoders) < _MAX_DECODERS:
+                chosen = Decoder(self._video, self.name)
+                chosen.use(self._index)
+            else:
+                chosen = self._decoders[-1]
+            chosen.restart(key)
+        self._decoders = [chosen] + [decoder for decoder in self._decoders if decoder is not chosen]
+        return chosen
+
+    def _rgb(self, frame: VideoFrame, index: int) -> np.ndarray:
+        if (frame.height, frame.width) != self._stored_size:
+            height, width = self._stored_size
+            raise ValueError(
+                f"{self.name}: frame {index} is {frame.width}x{frame.height}, "
+                f"wanted {width}x{height} like the first: videos that change their size are not supported"
+            )
+        return turned(frame.to_ndarray(format="rgb24"), self._axes)
+
+
+def turned(image: np.ndarray, axes: Axes) -> np.ndarray:
+    """A picture (H,W,3) as a display matrix wants it shown, turned by right angles and mirrored."""
+    right_x, right_y, down_x, down_y = axes  # where a step to the right, and one down, go on the screen
+    if abs(right_x) + abs(down_y) >= abs(right_y) + abs(down_x):
+        mirror_x, mirror_y = right_x < 0, down_y < 0
+    else:
+        image = image.transpose(1, 0, 2)
+        mirror_x, mirror_y = down_x < 0, right_y < 0
+    return np.ascontiguousarray(image[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1])
+
+
+def _display_axes(frame: VideoFrame) -> Axes:
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _UPRIGHT
+    matrix = struct.unpack("=9i", data)
+    return matrix[0], matrix[1], matrix[3], matrix[4]
+
+
+def _survey(decoder: Decoder) -> tuple[PacketIndex, VideoFrame]:
+    """The decoder's index, held against what decoding gives, and the first frame, where it then stands."""
+    index = decoder.scan()
+    decoder.use(index)
+    head: list[int] = []
+    if index.timed:
+        decoder.restart(0)
+        while len(head) < _PROBE and (number := decoder.next_frame()) is not None:
+            head.append(number)
+        # A recording cut out of a longer one may begin with frames that lean on lost ones, and never show.
+        if head and head == list(range(head[0], head[0] + len(head))):
+            index = dataclasses.replace(index, times=index.times[head[0] :])
+            if index.damaged or len(head) < _PROBE:
+                index = _without_broken_end(decoder, index)
+        else:
+            log.info("%s: the times of its packets mean nothing: counting the frames", decoder.name)
+            index = dataclasses.replace(index, timed=False)
+    if not index.timed:
+        index = _counted(decoder, index)
+    decoder.use(index)
+    decoder.restart(0)
+    first = decoder.advance(0) if len(index.times) else None
+    if first is None:
+        raise ValueError(f"{decoder.name}: not one frame of this video can be decoded")
+    return index, first
+
+
+def _without_broken_end(decoder: Decoder, index: PacketIndex) -> PacketIndex:
+    """The index without frames of the last group that decodes at all whose packets give no picture."""
+    decoder.use(index)
+    key, back = len(index.keys) - 1, 1
+    while True:
+        first = index.first_frame(key)
+        decoder.restart(max(key - 1, 0))  # as `_find` does, for streams that need two groups to become whole
+        shown = []
+        while (number := decoder.next_frame()) is not None:
+            shown += [number] if number >= first else []
+        if shown:
+            times = np.concatenate([index.times[:first], index.times[shown]])
+            return dataclasses.replace(index, times=times)
+        if key == 0:
+            return index
+        key, back = max(key - back, 0), 2 * back
+
+
+def _counted(decoder: Decoder, index: PacketIndex) -> PacketIndex:
+    """The index of a file whose times are of no use, from decoding all of it."""
+    decoder.use(PacketIndex.counted(0, index.damaged))
+    decoder.restart(0)
+    count = 0
+    while decoder.next_frame() is not None:
+        count += 1
+    return PacketIndex.counted(count, index.damaged)
+
+
+def _frame_rate(decoder: Decoder, index: PacketIndex) -> float | None:
+    """Frames per second: the header's, unless the times of the frames contradict it."""
+    declared = decoder.declared_rate
+    span = float(index.times[-1] - index.times[0]) * decoder.time_base if index.timed else 0.0
+    if span <= 0:
+        return declared
+    measured = (len(index.times) - 1) / span
+    # Times in whole milliseconds and the last frame's duration explain small differences.
+    return declared if declared and abs(declared - measured) <= 0.05 * measured else measured

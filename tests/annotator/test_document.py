@@ -1,0 +1,124 @@
+"""Documents, their history, and plans of journeys."""
+
+from __future__ import annotations
+
+import pytest
+
+from i2v.annotator.document import MAX_STEPS, Box, Click, Document, History, Paint
+from i2v.annotator.masks import StoredMask
+from i2v.annotator.plan import Leg, plan_journey, plan_update
+
+CLICK, BOX, PAINT = Click(1, 2, True), Box(1, 2, 3, 4), Paint(b"x")
+
+
+def test_objects_get_numbers_that_are_not_used_again() -> None:
+    document = Document().with_object().with_object("cup").without_object(2).with_object()
+    assert [(o.number, o.name) for o in document.objects] == [(1, "object 1"), (3, "object 3")]
+    assert document.renamed(3, "plate").objects[1].name == "plate"
+    with pytest.raises(ValueError, match=r"no object 2: there are 1, 3"):
+        document.renamed(2, "x")
+
+
+def test_no_more_objects_than_labels() -> None:
+    document = Document()
+    for _ in range(255):
+        document = document.with_object()
+    with pytest.raises(ValueError, match="from 1 to 255"):
+        document.with_object()
+
+
+def test_clicks_add_up_and_boxes_and_masks_begin_anew() -> None:
+    document = Document().with_object()
+    place = (1, 7)
+    chains = []
+    for steps in ([CLICK], [CLICK], [BOX], [CLICK], [PAINT], [PAINT, CLICK]):
+        document = document.with_steps(place, *steps)
+        chains.append(document.prompts[place])
+    assert chains == [(CLICK,), (CLICK,) * 2, (BOX,), (BOX, CLICK), (PAINT,), (PAINT, CLICK)]
+    assert document.prompted_frames(1) == [7]
+    assert document.cleared(place).prompts == {}
+    with pytest.raises(ValueError, match="no prompt on frame 3"):
+        document.cleared((1, 3))
+    with pytest.raises(ValueError, match=f"at most {MAX_STEPS} prompts"):
+        document.with_steps(place, *[CLICK] * (MAX_STEPS + 1))
+
+
+def test_deleting_an_object_takes_its_prompts_and_masks() -> None:
+    mask = StoredMask(b"x")
+    document = Document().with_object().with_object().with_steps((1, 0), CLICK).with_steps((2, 0), BOX)
+    document = document.with_given({1: {5: mask}, 4: {6: mask}})
+    assert document.numbers == (1, 2, 4)
+    left = document.without_object(1)
+    assert left.prompts == {(2, 0): (BOX,)}
+    assert left.given == {4: {6: mask}}
+
+
+def test_undo_and_redo_walk_the_same_path() -> None:
+    first = Document().with_object()
+    second = first.with_steps((1, 0), CLICK)
+    history = History().then(first).then(second)
+    back = history.undone().undone()
+    assert back.present == Document()
+    assert back.redone().redone() == history
+    assert history.undone().then(first.renamed(1, "x")).future == ()
+    with pytest.raises(ValueError, match="nothing to undo"):
+        back.undone()
+    with pytest.raises(ValueError, match="nothing to redo"):
+        history.redone()
+
+
+PROMPTS = {1: [10], 2: [4, 20]}
+
+
+@pytest.mark.parametrize(
+    ("shown", "direction", "until", "objects", "legs"),
+    [
+        (12, "forward", "end", None, [Leg(10, 20, False)]),
+        (12, "forward", "prompt", None, [Leg(10, 10, False)]),
+        (10, "forward", "end", None, [Leg(10, 20, False)]),
+        (2, "forward", "end", None, [Leg(4, 26, False)]),
+        (12, "backward", "end", None, [Leg(20, 21, True)]),
+        (12, "backward", "prompt", None, [Leg(20, 10, True)]),
+        (25, "backward", "end", None, [Leg(20, 21, True)]),
+        (12, "both", "end", None, [Leg(10, 20, False), Leg(10, 11, True)]),
+        (12, "both", "prompt", None, [Leg(10, 10, False), Leg(10, 6, True)]),
+        (12, "forward", "prompt", [2], [Leg(4, 16, False, frozenset([2]))]),
+    ],
+)
+def test_journeys_start_at_the_nearest_prompt(shown, direction, until, objects, legs) -> None:
+    assert plan_journey(shown, direction, until, PROMPTS, 30, objects) == legs
+
+
+def test_journeys_that_lead_nowhere_say_so() -> None:
+    with pytest.raises(ValueError, match="mark an object"):
+        plan_journey(0, "forward", "end", {1: []}, 30)
+    with pytest.raises(ValueError, match="no frame to track backward"):
+        plan_journey(0, "backward", "end", {1: [0]}, 30)
+    assert plan_journey(0, "both", "end", {1: [0]}, 30) == [Leg(0, 30, False)]
+
+
+def test_a_live_journey_has_no_end_and_comes_last() -> None:
+    assert plan_journey(5, "both", "end", {1: [5]}, 9, live=True) == [Leg(5, 6, True), Leg(5, None, False)]
+
+
+def test_an_update_goes_from_a_correction_to_the_prompts_around_it() -> None:
+    everywhere = {1: set(range(40))}
+    legs = plan_update([(1, 20)], {1: [10, 20, 30]}, everywhere, 40)
+    assert legs == [Leg(20, 10, False, frozenset([1])), Leg(20, 10, True, frozenset([1]))]
+    # What was never tracked is not tracked now.
+    legs = plan_update([(1, 20)], {1: [10, 20]}, {1: {25}}, 40)
+    assert legs == [Leg(20, 20, False, frozenset([1]))]
+    assert plan_update([(1, 20)], {1: [10, 20]}, {}, 40) == []
+
+
+def test_an_update_after_a_prompt_was_taken_back_starts_before_it() -> None:
+    everywhere = {1: set(range(40)), 2: set(range(40))}
+    assert plan_update([(1, 20)], {1: [10, 30]}, everywhere, 40) == [Leg(10, 20, False, frozenset([1]))]
+    assert plan_update([(1, 20)], {1: [30]}, everywhere, 40) == [Leg(30, 31, True, frozenset([1]))]
+    assert plan_update([(1, 20)], {1: []}, everywhere, 40) == []
+
+
+def test_corrections_on_one_frame_are_tracked_together() -> None:
+    everywhere = {1: set(range(40)), 2: set(range(40))}
+    legs = plan_update([(1, 0), (2, 0)], {1: [0], 2: [0]}, everywhere, 40)
+    assert legs == [Leg(0, 40, False, frozenset([1, 2]))]
