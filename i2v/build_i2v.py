@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
+from i2v import host_memory
 from i2v.checkpoint import StrPath, load_checkpoint
 from i2v.config import ConfigLike, instantiate, load_config
-from i2v.host_memory import keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
+from i2v.inference.policy import InferencePolicy
+from i2v.modeling.fast_path import Backend, set_backend
 
 if TYPE_CHECKING:
     from i2v.modeling.i2v_model import I2VModel
 
 log = logging.getLogger(__name__)
 
-# The published post-processing: fall back to the best candidate where a single mask is unstable, memorize
-# prompted frames from the thresholded mask, and fill small holes.
-MODEL_POSTPROCESSING = (
-    "++model.masks.dynamic_multimask_via_stability=true",
-    "++model.masks.dynamic_multimask_stability_delta=0.05",
-    "++model.masks.dynamic_multimask_stability_thresh=0.98",
-    "++model.masks.binarize_mask_from_pts_for_mem_enc=true",
+# The published post-processing, which is on by default: the best candidate replaces a single mask that is unstable,
+# prompted frames are memorized from the thresholded mask, and small holes are filled.
+_NO_POSTPROCESSING = (
+    "++model.masks.dynamic_multimask_via_stability=false",
+    "++model.masks.binarize_mask_from_pts_for_mem_enc=false",
+    "++predictor.fill_hole_area=0",
 )
-PREDICTOR_POSTPROCESSING = (*MODEL_POSTPROCESSING, "++predictor.fill_hole_area=8")
+_POLICY_NODES = ("selector", "masks")  # of the config's model: what InferencePolicy has, and not the network
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,23 +43,25 @@ def build_i2v(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     *,
+    backend: Backend = "fast",
     config_file: ConfigLike | None = None,
     trust_config: bool = False,
 ) -> I2VModel:
-    """Build the model that a config describes.
+    """Build the network that a config describes.
 
     `config`, `hydra_overrides_extra` and `trust_config` are what `i2v.config.load_config` takes; `config_file` is
     the published name of `config`. Without `ckpt_path` the weights are random. `device` is CUDA, else MPS, else
-    the CPU unless given. `mode` is "eval" or "train". `apply_postprocessing` sets the published
-    post-processing of masks, over the config's values and under `hydra_overrides_extra`.
+    the CPU unless given. `mode` is "eval" or "train". `backend` is "fast" or "reference", see
+    `i2v.modeling.fast_path`: which implementation runs in evaluation mode; they are equal up to round-off.
+    `apply_postprocessing` is accepted for SAM 2's sake: post-processing is no part of a network but of a predictor.
 
     Raises FileNotFoundError for a missing config or checkpoint, ConfigError (a ValueError) for a config that
     cannot be built, CheckpointError (a ValueError) for weights that do not fit and ValueError for an
     unavailable device.
     """
-    built_in = MODEL_POSTPROCESSING if apply_postprocessing else ()
-    composed = _compose(config, config_file, built_in, hydra_overrides_extra, trust_config)
-    return _build_model(composed, ckpt_path, resolve_device(device), mode)
+    del apply_postprocessing
+    composed = _compose(config, config_file, (), hydra_overrides_extra, trust_config)
+    return _build_model(composed, ckpt_path, resolve_device(device), mode, backend)
 
 
 def build_i2v_video_predictor(
@@ -71,29 +75,52 @@ def build_i2v_video_predictor(
     *,
     compile: bool = False,
     tf32: bool = False,
+    backend: Backend = "fast",
+    keep_freed_memory: bool = True,
     config_file: ConfigLike | None = None,
     trust_config: bool = False,
 ) -> I2VVideoPredictor:
     """Build a predictor: the model of `build_i2v`, which see for the arguments, and sessions over videos.
 
-    `dtype` is what the model computes in: float32, bfloat16 or float16, by default bfloat16 on CUDA and
-    float32 elsewhere. `compile` puts the parts of a frame through torch.compile when they are first used,
+    `apply_postprocessing=False` turns the published post-processing of masks off, over the config's values and under
+    `hydra_overrides_extra`. `dtype` is what the model computes in: float32, bfloat16 or float16, by default bfloat16 on
+    CUDA and float32 elsewhere. `compile` puts the parts of a frame through torch.compile when they are first used,
     which takes a minute or more and needs a compiler (g++ on a CPU, Triton on a GPU); masks then differ by
     round-off. `tf32` lets an NVIDIA GPU round the inputs of its float32 products to 10 bits; elsewhere it
-    changes nothing. The published post-processing includes filling holes of up to 8 low-resolution pixels.
-    On a CPU the process keeps up to a gigabyte of freed memory, see `i2v.host_memory`.
+    changes nothing. On a CPU the whole process keeps up to a gigabyte of freed memory, which is faster, unless
+    `keep_freed_memory` is False or the environment has I2V_KEEP_FREED_MEMORY=0, see `i2v.host_memory`.
     """
-    built_in = PREDICTOR_POSTPROCESSING if apply_postprocessing else ()
+    built_in = () if apply_postprocessing else _NO_POSTPROCESSING
     composed = _compose(config, config_file, built_in, hydra_overrides_extra, trust_config)
     where = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, where)
-    settings = instantiate(composed, "predictor")
-    model = _build_model(composed, ckpt_path, where, mode)
+    policy = build_policy(composed, static_shapes=compile)
+    model = _build_model(composed, ckpt_path, where, mode, backend)
     if compile:
         compile_model(model)
-    if where.type == "cpu":
-        keep_freed_memory()
-    return I2VVideoPredictor(model, settings, compute_dtype, tf32)
+    if where.type == "cpu" and keep_freed_memory:
+        host_memory.keep_freed_memory()
+    return I2VVideoPredictor(model, policy, compute_dtype, tf32)
+
+
+def build_network(config: DictConfig) -> I2VModel:
+    """The network of a composed config, with random weights, on the CPU, in training mode."""
+    network = copy.deepcopy(config)
+    with open_dict(network.model):
+        for name in _POLICY_NODES:
+            network.model.pop(name, None)
+    model: I2VModel = instantiate(network, "model")
+    return model
+
+
+def build_policy(config: DictConfig, static_shapes: bool = False) -> InferencePolicy:
+    """The policy of a composed config: its `model.selector`, `model.masks` and `predictor`."""
+    return InferencePolicy(
+        selector=instantiate(config, "model.selector"),
+        masks=instantiate(config, "model.masks"),
+        settings=instantiate(config, "predictor"),
+        static_shapes=static_shapes,
+    )
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
@@ -136,10 +163,13 @@ def _compose(
     return load_config(given, [*built_in, *extra], trust_config)
 
 
-def _build_model(config: DictConfig, ckpt_path: StrPath | None, device: torch.device, mode: str) -> I2VModel:
+def _build_model(
+    config: DictConfig, ckpt_path: StrPath | None, device: torch.device, mode: str, backend: Backend
+) -> I2VModel:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode: expected 'eval' or 'train', got {mode!r}")
-    model: I2VModel = instantiate(config, "model")
+    model = build_network(config)
+    set_backend(model, backend)
     # Weights come first: entering eval mode and moving may keep tables that are made from them.
     if ckpt_path is None:
         log.warning("no checkpoint was given: the weights of the model are random")

@@ -11,6 +11,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc refuses more
 KEPT_MEMORY = 1 << 30  # bytes of freed memory
 GLIBC_KEEPS = 2 * _LARGEST_MMAP_THRESHOLD  # bytes that it keeps of its own accord, once blocks of 32 MiB were freed
+REFUSED = "I2V_KEEP_FREED_MEMORY"  # environment variable: 0 leaves the process as it is
 _OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -22,8 +23,11 @@ def keep_freed_memory(limit: int = KEPT_MEMORY) -> bool:
     the process needs stays as it was.
 
     It is a setting of the whole process, and one of glibc's. If the user has made such settings in the environment
-    (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``), these stand.
+    (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``), these stand, and
+    ``I2V_KEEP_FREED_MEMORY=0`` refuses it.
     """
+    if os.environ.get(REFUSED) == "0":
+        return False
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _OWN_SETTINGS):
         return False
     try:

@@ -1,22 +1,22 @@
-"""I2VVideoPredictor: prompt objects in a video and follow them. The verbs are SAM 2's."""
+"""I2VVideoPredictor: prompt objects in a video and track them. The methods are SAM 2's, and a few more."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterator
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from i2v.inference.inference_state import InferenceState, ObjectScores, ObjectTrack, PendingPrompt, PredictorSettings
+from i2v.inference.inference_state import InferenceState
+from i2v.inference.object_track import ObjectScores, ObjectTrack, PendingPrompt
+from i2v.inference.policy import InferencePolicy, PredictorSettings
 from i2v.inference.precision import Precision
-from i2v.inference.tracker import Tracker
+from i2v.inference.tracker import Advance, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
-from i2v.modeling.memory.selectors import check_mode
-from i2v.modeling.structures import NO_OBJECT_LOGIT, Moment, Prompt
+from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
 from i2v.prompts.parsing import place, read_mask, read_points, to_prompt
 from i2v.utils.masks import resize_logits, suppress_overlap
 from i2v.video.sources import open_source
@@ -29,34 +29,46 @@ FrameMasks = tuple[int, list[Hashable], Tensor]
 class I2VVideoPredictor:
     """Runs a model over videos, one :class:`InferenceState` each.
 
-    Prompts are answered at once, for their frame; :meth:`propagate_in_video` then follows all objects through the
-    video. Objects may be added, corrected and removed at any time; each is tracked by itself. Masks are logits
-    (N,1,H,W) at video size, one row for every object of ``obj_ids``; positive is the object.
+    Prompts are answered at once, for their frame; :meth:`propagate_in_video` then tracks the objects through the video.
+    Objects may be added, corrected and removed at any time; each is tracked by itself. Masks are logits (N,1,H,W) at
+    video size, one row for every object of ``obj_ids``; positive is the object.
 
-    A predictor holds no session: several threads may use one, each with states of its own.
+    A predictor holds no session: several threads may use one, each with states of its own. Predictors that share a
+    model may differ in their policies.
     """
 
     def __init__(
         self,
         model: I2VModel,
-        settings: PredictorSettings | None = None,
+        policy: InferencePolicy | None = None,
         dtype: torch.dtype | None = None,
         tf32: bool = False,
     ) -> None:
-        """``dtype``: precision of the computation. Default: bfloat16 on CUDA, float32 elsewhere.
+        """``policy``: memory selection, mask settings and the behaviour of sessions; the published ones by default.
+
+        ``dtype``: precision of the computation. Default: bfloat16 on CUDA, float32 elsewhere.
 
         ``tf32``: what is left in float32 on CUDA may be multiplied with inputs rounded to 10 bits.
         """
         default = torch.bfloat16 if model.device.type == "cuda" else torch.float32
-        self.tracker = Tracker(model, settings or PredictorSettings(), Precision(dtype or default, tf32))
+        self.tracker = Tracker(model, policy or InferencePolicy(), Precision(dtype or default, tf32))
 
     @property
     def model(self) -> I2VModel:
         return self.tracker.model
 
     @property
+    def policy(self) -> InferencePolicy:
+        """What it does with the model; assign another to change it from the next step on."""
+        return self.tracker.policy
+
+    @policy.setter
+    def policy(self, policy: InferencePolicy) -> None:
+        self.tracker = Tracker(self.model, policy, self.tracker.precision)
+
+    @property
     def settings(self) -> PredictorSettings:
-        return self.tracker.settings
+        return self.policy.settings
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,13 +94,14 @@ class I2VVideoPredictor:
         memories on the host, which saves about half a megabyte of device memory for every object and remembered frame.
         """
         del offload_video_to_cpu, async_loading_frames
-        source = open_source(video_path)
-        model = self.model
-        at_once = 1 if model.static_shapes else self.settings.frames_at_once
-        state = InferenceState(source, model.image_size, model.window_length, self.device, at_once)
-        if offload_state_to_cpu:
-            state.storage_device = torch.device("cpu")
-        return state
+        return InferenceState(
+            open_source(video_path),
+            self.model.image_size,
+            self.model.window_length,
+            self.device,
+            storage_device=torch.device("cpu") if offload_state_to_cpu else None,
+            frames_at_once=1 if self.policy.static_shapes else self.settings.frames_at_once,
+        )
 
     @torch.inference_mode()
     def add_new_points_or_box(
@@ -119,12 +132,13 @@ class I2VVideoPredictor:
         size = (state.video_height, state.video_width)
         coordinates, kinds = read_points(points, labels, box, size, not normalize_coords, where)
         prompt = to_prompt(coordinates, kinds, self.model.image_size, self.device)
-        track = self._track_of(state, obj_id)
-        old = track.prompts.get(frame)
-        if old is not None and old.points is not None and not clear_old_points:
-            assert prompt.points is not None and prompt.labels is not None
-            prompt = old.add(prompt.points, prompt.labels)
-        return self._prompt(state, obj_id, track, frame, prompt)
+        with state.lock:
+            track = self._track_of(state, obj_id)
+            old = track.prompts.get(frame)
+            if old is not None and old.points is not None and not clear_old_points:
+                assert prompt.points is not None and prompt.labels is not None
+                prompt = old.add(prompt.points, prompt.labels)
+            return self._prompt(state, obj_id, track, frame, prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> FrameMasks:
         """Old name of :meth:`add_new_points_or_box`."""
@@ -141,13 +155,14 @@ class I2VVideoPredictor:
         frame = self._check_frame(state, frame_idx)
         size = (state.video_height, state.video_width)
         binary = read_mask(mask, size, self.model.image_size, place(frame, obj_id)).to(self.device)
-        return self._prompt(state, obj_id, self._track_of(state, obj_id), frame, Prompt.from_mask(binary))
+        with state.lock:
+            return self._prompt(state, obj_id, self._track_of(state, obj_id), frame, Prompt.from_mask(binary))
 
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
         """Memorize the prompts given so far. Propagation does it by itself."""
-        with self.tracker.computing():
-            self.tracker.settle_prompts(inference_state)
+        with inference_state.lock, self.tracker.computing():
+            self.tracker.commit_prompts(inference_state, list(inference_state.tracks.values()))
 
     def propagate_in_video(
         self,
@@ -155,78 +170,100 @@ class I2VVideoPredictor:
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
+        obj_ids: Sequence[Hashable] | None = None,
     ) -> Iterator[FrameMasks]:
-        """Follow all objects, yielding each frame's index, the object ids and their masks.
+        """Track objects, yielding each frame's index, the object ids and their masks.
 
         Starts at ``start_frame_idx`` (default: the first prompted frame) and visits it and ``max_frame_num_to_track``
         more (default: to the end), towards lower indices with ``reverse`` (from frame 0 there is nowhere to go).
+        ``obj_ids``: track and yield these objects only; the others stay as they are.
         Prompts given while it runs take effect from the next frame on. Raises RuntimeError if nothing was prompted,
-        IndexError for a start off the video.
+        IndexError for a start off the video, KeyError for an object that the session does not have, and RuntimeError on
+        the first step if another propagation of the state has not ended.
         """
         state = inference_state
-        prompted = [f for track in state.tracks.values() for f in (*track.anchors, *track.pending)]
+        chosen = None if obj_ids is None else tuple(obj_ids)
+        tracks = state.chosen(None) if chosen is None else {obj_id: state.track_of(obj_id) for obj_id in chosen}
+        prompted = [frame for track in tracks.values() for frame in (*track.prompted, *track.pending)]
         if not prompted:
-            raise RuntimeError("nothing to follow: no object has a prompt; add points, a box or a mask first")
+            raise RuntimeError("nothing to track: no object has a prompt; add points, a box or a mask first")
         start = min(prompted) if start_frame_idx is None else self._check_frame(state, start_frame_idx)
         if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
             raise ValueError(f"max_frame_num_to_track: expected 0 or more, got {max_frame_num_to_track}")
         if reverse and start == 0:
             return iter(())
-        return self._propagate(state, start, max_frame_num_to_track, reverse)
+        return self._propagate(state, start, max_frame_num_to_track, reverse, chosen)
 
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
     ) -> FrameMasks | None:
-        """Take back what was said of an object on a frame; what had been tracked there before shows again.
+        """Remove an object's prompt on a frame; a mask that was tracked there before shows again.
 
         If it was the object's last prompt, the object keeps its id and loses its masks. Other objects are not touched.
         Raises KeyError for an object that the session does not have.
         """
         state = inference_state
         frame = self._check_frame(state, frame_idx)
-        if obj_id not in state.tracks:
-            raise KeyError(f"object {obj_id!r} is not in the session, which has {state.obj_ids}")
-        state.tracks[obj_id].clear_prompt(frame)
-        return self._output(state, frame) if need_output else None
+        with state.lock:
+            state.track_of(obj_id).clear_prompt(frame)
+            return self._output(state, frame) if need_output else None
 
     @torch.inference_mode()
     def remove_object(
         self, inference_state: InferenceState, obj_id: Hashable, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Hashable], list[tuple[int, Tensor]]]:
-        """Forget an object. Returns the ids that are left, and their masks on the frames where it had prompts.
+        """Remove an object. Returns the ids that are left, and their masks on the frames where it had prompts.
 
         An unknown id is ignored, or with ``strict`` a RuntimeError.
         """
         state = inference_state
-        if obj_id not in state.tracks:
-            if strict:
-                raise RuntimeError(f"object {obj_id!r} is not in the session, which has {state.obj_ids}")
-            return state.obj_ids, []
-        track = state.tracks.pop(obj_id)
-        frames = sorted(track.prompts) if need_output and state.tracks else []
-        return state.obj_ids, [(frame, self._output(state, frame)[2]) for frame in frames]
+        with state.lock:
+            if obj_id not in state.tracks:
+                if strict:
+                    raise RuntimeError(f"object {obj_id!r} is not in the session, which has {state.obj_ids}")
+                return state.obj_ids, []
+            track = state.tracks.pop(obj_id)
+            frames = sorted(track.prompts) if need_output and state.tracks else []
+            return state.obj_ids, [(frame, self._output(state, frame)[2]) for frame in frames]
 
     def reset_state(self, inference_state: InferenceState) -> None:
-        """Forget all objects; the video stays open."""
-        inference_state.tracks.clear()
+        """Remove all objects; the video stays open."""
+        with inference_state.lock:
+            inference_state.tracks.clear()
+
+    @torch.inference_mode()
+    def masks_on_frame(
+        self, inference_state: InferenceState, frame_idx: int, obj_ids: Sequence[Hashable] | None = None
+    ) -> FrameMasks:
+        """The masks that objects have on a frame by now, as prompts return them; nothing is computed for it.
+
+        ``obj_ids``: of these objects; default: all. Objects without a mask on the frame have an empty one, see
+        :meth:`InferenceState.has_mask`.
+        """
+        state = inference_state
+        with state.lock:
+            return self._output(state, self._check_frame(state, frame_idx), obj_ids)
+
+    @torch.inference_mode()
+    def prefetch_frame(self, inference_state: InferenceState, frame_idx: int) -> None:
+        """Encode a frame, so that the next prompt on it is answered faster."""
+        state = inference_state
+        with state.lock, self.tracker.computing():
+            self.tracker.features(state, self._check_frame(state, frame_idx))
 
     def frame_scores(self, inference_state: InferenceState, frame_idx: int) -> dict[Hashable, ObjectScores]:
-        """Presence and predicted IoU of every object that has a mask on a frame."""
-        found = {obj_id: track.scores(frame_idx) for obj_id, track in inference_state.tracks.items()}
-        return {obj_id: scores for obj_id, scores in found.items() if scores is not None}
+        """Object score and predicted IoU of every object that has a mask on a frame."""
+        return inference_state.scores(frame_idx)
 
     @property
     def memory_selection(self) -> str:
-        """How tracked memories are chosen: ``"sample"`` or ``"topk"``."""
-        return getattr(self.model.selector, "mode", "recent")
+        """How tracked memories are selected: ``"sample"`` or ``"topk"``. Other predictors of the model keep theirs."""
+        return self.policy.memory_selection
 
     @memory_selection.setter
     def memory_selection(self, mode: str) -> None:
-        check_mode(mode)
-        if not hasattr(self.model.selector, "mode"):
-            raise ValueError(f"{type(self.model.selector).__name__} has no choice of mode")
-        self.model.selector.mode = mode
+        self.policy = self.policy.with_memory_selection(mode)
 
     @property
     def memory_selection_seed(self) -> int:
@@ -235,7 +272,7 @@ class I2VVideoPredictor:
 
     @memory_selection_seed.setter
     def memory_selection_seed(self, seed: int) -> None:
-        self.tracker.settings = replace(self.settings, seed=seed)
+        self.policy = self.policy.with_seed(seed)
 
     # Prompts
 
@@ -252,70 +289,83 @@ class I2VVideoPredictor:
         if track is not None:
             return track
         generator = torch.Generator().manual_seed(self.settings.seed)
-        return ObjectTrack(MemoryBank(span=self.model.selector.span), generator)
+        return ObjectTrack(MemoryBank(span=self.policy.selector.span), generator)
 
     def _prompt(
         self, state: InferenceState, obj_id: Hashable, track: ObjectTrack, frame: int, prompt: Prompt
     ) -> FrameMasks:
         """Answer a prompt. The session changes only once the answer is there."""
-        is_tracked = frame in track.visited
-        guides = not is_tracked or self.settings.add_all_frames_to_correct_as_cond
-        if frame in track.anchors:
-            guides = guides or track.anchors[frame].conditioning
+        is_tracked = frame in track.passed
+        conditioning = not is_tracked or self.settings.add_all_frames_to_correct_as_cond
+        if frame in track.prompted:
+            conditioning = conditioning or track.prompted[frame].conditioning
         with self.tracker.computing():
             context = self.tracker.context(state, track, frame, is_tracked and prompt.mask is None)
             earlier = track.result(frame, self.device)
             asked = prompt
             if prompt.points is not None and earlier is not None:
                 asked = prompt.with_prior(earlier.low_res.to(self.device).clamp(-PRIOR_LIMIT, PRIOR_LIMIT))
-            prediction = self.tracker.answer(context, asked)
+            prediction = self.tracker.predict(context, asked)
         track.prompts[frame] = prompt
-        track.pending[frame] = PendingPrompt(prediction, conditioning=guides)
+        track.pending[frame] = PendingPrompt(prediction, conditioning)
         state.tracks[obj_id] = track
         return self._output(state, frame)
 
     # Tracking
 
     def _propagate(
-        self, state: InferenceState, start: int, max_frames: int | None, reverse: bool
+        self,
+        state: InferenceState,
+        start: int,
+        max_frames: int | None,
+        reverse: bool,
+        obj_ids: tuple[Hashable, ...] | None,
     ) -> Iterator[FrameMasks]:
-        for track in state.tracks.values():
-            track.begin_pass(reverse, self.settings.seed)
-        for ahead in _journey(state, start, max_frames, reverse):
-            frame = ahead.start
-            state.expect(ahead)
-            try:
-                masks = self.advance(state, Moment(frame, reverse))
-            except IndexError:
-                # A live video tells only by failing to deliver that it has ended.
-                if state.num_frames is not None and frame >= state.num_frames:
-                    return
-                raise
-            yield masks
+        with state.propagating():
+            with state.lock:
+                for track in state.chosen(obj_ids).values():
+                    track.begin_propagation(reverse, self.settings.seed)
+            for ahead in _frames_ahead(state, start, max_frames, reverse):
+                frame = ahead.start
+                state.read_ahead(ahead)
+                at = Advance(TrackingStep(frame, reverse), obj_ids, _encoded_next(state, ahead, obj_ids))
+                try:
+                    masks = self._advance(state, at)
+                except IndexError:
+                    # A live video tells only by failing to deliver that it has ended.
+                    if state.num_frames is not None and frame >= state.num_frames:
+                        return
+                    raise
+                yield masks
+
+    def advance(self, state: InferenceState, step: TrackingStep) -> FrameMasks:
+        """Take one step: memorize new prompts, then track every object to a step's frame."""
+        return self._advance(state, Advance(step))
 
     @torch.inference_mode()
-    def advance(self, state: InferenceState, moment: Moment) -> FrameMasks:
-        """Take one step: memorize new prompts, then bring every object to a moment's frame."""
-        with self.tracker.computing():
-            self.tracker.advance(state, moment)
-        return self._output(state, moment.frame)
+    def _advance(self, state: InferenceState, at: Advance) -> FrameMasks:
+        with state.lock:
+            with self.tracker.computing():
+                self.tracker.advance(state, at)
+            return self._output(state, at.step.frame, at.obj_ids)
 
-    def _output(self, state: InferenceState, frame: int) -> FrameMasks:
-        """All objects' masks on a frame at video size; objects without any there are absent."""
+    def _output(self, state: InferenceState, frame: int, obj_ids: Sequence[Hashable] | None = None) -> FrameMasks:
+        """The objects' masks on a frame at video size; objects without any there are absent."""
         grid = 4 * (self.model.image_size // 16)
         absent = torch.full((1, 1, grid, grid), NO_OBJECT_LOGIT, device=self.device)
-        results = [track.result(frame, self.device) for track in state.tracks.values()]
+        tracks = state.chosen(obj_ids)
+        results = [track.result(frame, self.device) for track in tracks.values()]
         planes = [absent if result is None else result.low_res.to(self.device) for result in results]
         low_res = torch.cat(planes) if planes else absent[:0]
         size = (state.video_height, state.video_width)
         masks = resize_logits(low_res, size) if planes else low_res.new_zeros((0, 1, *size))
         if self.settings.non_overlap_masks and planes:
             masks = suppress_overlap(masks)
-        return frame, state.obj_ids, masks
+        return frame, list(tracks), masks
 
 
-def _journey(state: InferenceState, start: int, max_frames: int | None, reverse: bool) -> Iterator[range]:
-    """On every frame of the way, that frame and those still to come, as far as they are known of a live video."""
+def _frames_ahead(state: InferenceState, start: int, max_frames: int | None, reverse: bool) -> Iterator[range]:
+    """For every frame of a propagation, that frame and those after it, as far as they are known of a live video."""
     frame, step = start, -1 if reverse else 1
     while True:
         count = state.num_frames
@@ -328,3 +378,10 @@ def _journey(state: InferenceState, start: int, max_frames: int | None, reverse:
             return
         yield ahead
         frame += step
+
+
+def _encoded_next(state: InferenceState, ahead: range, obj_ids: Sequence[Hashable] | None) -> tuple[int, ...]:
+    """Of the frames after ``ahead``'s first, those that will have to be encoded: not all objects are prompted there."""
+    tracks = state.chosen(obj_ids).values()
+    encoded = [f for f in ahead[: state.frames_at_once] if any(f not in track.prompted for track in tracks)]
+    return tuple(encoded[1:]) if encoded[:1] == [ahead.start] else ()

@@ -102,7 +102,7 @@ def criterion(**settings):
         return {
             "loss_mask": losses.mask,
             "loss_iou": losses.iou,
-            "loss_class": losses.presence,
+            "loss_class": losses.object_score,
             "core_loss": losses.core,
         }
 
@@ -119,6 +119,6 @@ def _predictions(frame):
     names = ("multistep_pred_multimasks_high_res", "multistep_pred_ious", "multistep_object_score_logits")
     columns = zip(*(frame[name] for name in names), strict=True)
     return [
-        FramePrediction(candidates=masks, ious=ious, low_res=masks, high_res=masks, pointer=scores, presence=scores)
+        FramePrediction(candidates=masks, ious=ious, low_res=masks, high_res=masks, pointer=scores, object_score=scores)
         for masks, ious, scores in columns
     ]

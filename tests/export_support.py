@@ -25,7 +25,7 @@ Array = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Score:
-    presence: float
+    object_score: float
     iou: float
 
 
@@ -98,17 +98,17 @@ class FakePredictor:
     ) -> Iterator[tuple[int, list[int], torch.Tensor]]:
         last = -1 if reverse else state.num_frames
         for frame in range(start_frame_idx, last, -1 if reverse else 1):
-            if len(self.visited) == self.hangs_after:
+            if len(self.passed) == self.hangs_after:
                 hang()
             if frame == self.fails_at:
                 raise RuntimeError(f"frame {frame}:\ncannot be read")
-            self.visited.append(frame)
+            self.passed.append(frame)
             picture = torch.tensor(state.source.read(frame)).float()
             planes = [picture[..., 0] - 128 if obj_id == 1 else (picture[..., 1] - 128) / 2 for obj_id in state.obj_ids]
             yield frame, state.obj_ids, torch.stack(planes)[:, None]
 
     def frame_scores(self, state: State, frame: int) -> dict[int, Score]:
-        return {obj_id: Score(presence=frame + 0.5, iou=0.25) for obj_id in state.obj_ids}
+        return {obj_id: Score(object_score=frame + 0.5, iou=0.25) for obj_id in state.obj_ids}
 
 
 def hang(seconds: float = 60) -> None:
@@ -161,7 +161,7 @@ def check_results(out: Path, frames: list[int], objects: tuple[int, ...]) -> Non
         assert [entry["id"] for entry in record["objects"]] == list(objects)
         for entry in record["objects"]:
             np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), png == entry["id"])
-            assert entry["presence"] == frame + 0.5
+            assert entry["object_score"] == frame + 0.5
         # Within the red square, half covered with the colour of object 1.
         inside = picture[14:17, 4 * frame + 9 : 4 * frame + 12].mean((0, 1))
         red = np.array([255.0, 0.0, 20.0])

@@ -122,7 +122,7 @@ def test_directions_and_limits_leave_the_video_in_order(
     clip: Path, fake: FakePredictor, options: str, visited: list[int], written: list[int]
 ) -> None:
     assert main(["track", "clip", *options.split()]) == 0
-    assert fake.visited == visited
+    assert fake.passed == visited
     check_results(Path("clip_i2v"), written, (1,))
 
 
@@ -197,12 +197,12 @@ def test_wrong_usage_is_one_line_and_exit_2(options: str, message: str, capsys: 
     ("options", "message"),
     [
         ("none.mp4 --click 1,2", "none.mp4: no such video file or folder of frames"),
-        ("clip --click 64,2", "object 1, frame 0: point (64, 2) is off the frame of 64x48 pixels"),
+        ("clip --click 64.5,2", "object 1, frame 0: point (64.5, 2) is off the frame, which is 64 x 48"),
         (
             "clip --object 4 --frame 2 --click=3,-0.5",
-            "object 4, frame 2: point (3, -0.5) is off the frame of 64x48 pixels",
+            "object 4, frame 2: point (3, -0.5) is off the frame, which is 64 x 48",
         ),
-        ("clip --box 1,2,65,40", "object 1, frame 0: box (1, 2) to (65, 40) reaches off the frame of 64x48"),
+        ("clip --box 65,2,80,40", "object 1, frame 0: box (65, 2) to (80, 40) is off the frame, which is 64 x 48"),
         ("clip --frame 10 --click 1,2", "object 1, frame 10: the video has 10 frames, 0 to 9"),
         ("clip --click 1,2 --direction backward", "all prompts are on frame 0"),
         ("clip --click 1,2 --out full", "full is not empty: give --overwrite"),
@@ -221,7 +221,7 @@ def test_mistakes_are_one_line_and_exit_1(
     assert error.startswith("i2v: error: ")
     assert message in error
     assert not Path("clip_i2v").exists()
-    assert fake.visited == []
+    assert fake.passed == []
 
 
 def test_too_many_objects_are_refused_before_the_model_is_built(clip: Path, fake: FakePredictor, capsys: Any) -> None:

@@ -85,7 +85,7 @@ def test_the_command_gives_what_the_predictor_gives(tmp_path: Path, predictor: A
     for record in records:
         scores = predictor.frame_scores(state, record["frame"])
         for entry in record["objects"]:
-            assert entry["presence"] == pytest.approx(scores[entry["id"]].presence, abs=1e-3)
+            assert entry["object_score"] == pytest.approx(scores[entry["id"]].object_score, abs=1e-3)
             assert entry["iou"] == pytest.approx(scores[entry["id"]].iou, abs=1e-3)
     assert len(decode(out / "overlay.mp4")) == len(video)
     assert "untrained" not in capsys.readouterr().err

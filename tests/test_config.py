@@ -18,28 +18,29 @@ from i2v import build_i2v as builders
 from i2v import config as config_module
 from i2v.checkpoint import CheckpointError, save_checkpoint
 from i2v.config import ConfigError, load_config
+from i2v.inference.policy import InferencePolicy
 
 
 @dataclass(frozen=True)
 class ToyMasks:
-    dynamic_multimask_via_stability: bool = False
-    dynamic_multimask_stability_delta: float = 0.0
-    dynamic_multimask_stability_thresh: float = 0.0
-    binarize_mask_from_pts_for_mem_enc: bool = False
+    dynamic_multimask_via_stability: bool = True
+    dynamic_multimask_stability_delta: float = 0.05
+    dynamic_multimask_stability_thresh: float = 0.98
+    binarize_mask_from_pts_for_mem_enc: bool = True
 
 
 @dataclass(frozen=True)
 class ToySettings:
-    fill_hole_area: int = 0
+    fill_hole_area: int = 8
     non_overlap_masks: bool = False
 
 
 class ToyModel(nn.Module):
-    def __init__(self, image_size: int, widths: list[int], selector: dict[str, int], masks: ToyMasks) -> None:
+    def __init__(self, image_size: int, widths: list[int]) -> None:
         super().__init__()
         if image_size % 16:
             raise ValueError(f"image_size: expected a multiple of 16, got {image_size}")
-        self.image_size, self.widths, self.selector, self.masks = image_size, widths, selector, masks
+        self.image_size, self.widths = image_size, widths
         self.layer = nn.Linear(widths[0], widths[1])
         self.weights_seen_by_eval: torch.Tensor | None = None
 
@@ -50,8 +51,8 @@ class ToyModel(nn.Module):
 
 
 class ToyPredictor:
-    def __init__(self, model: nn.Module, settings: ToySettings, dtype: torch.dtype | None, tf32: bool) -> None:
-        self.model, self.settings, self.dtype, self.tf32 = model, settings, dtype, tf32
+    def __init__(self, model: nn.Module, policy: InferencePolicy, dtype: torch.dtype | None, tf32: bool) -> None:
+        self.model, self.policy, self.dtype, self.tf32 = model, policy, dtype, tf32
 
 
 TREE = {
@@ -295,28 +296,29 @@ def build(**arguments: object) -> ToyPredictor:
 
 def test_a_predictor_has_the_published_postprocessing() -> None:
     predictor = build()
-    assert predictor.model.masks == ToyMasks(True, 0.05, 0.98, True)
-    assert predictor.settings == ToySettings(fill_hole_area=8)
+    assert predictor.policy.masks == ToyMasks(True, 0.05, 0.98, True)
+    assert predictor.policy.settings == ToySettings(fill_hole_area=8)
     assert predictor.dtype == torch.float32
     assert predictor.model.widths == [2, 3] and type(predictor.model.widths) is list
-    assert predictor.model.selector == {"num_maskmem_global_all": 16, "num_maskmem_local": 2}
+    assert predictor.policy.selector == {"num_maskmem_global_all": 16, "num_maskmem_local": 2}
 
 
 def test_users_beat_the_postprocessing_and_can_leave_it_out() -> None:
     published = "++model.sam_mask_decoder_extra_args.dynamic_multimask_via_stability=false"
     predictor = build(hydra_overrides_extra=["++model.fill_hole_area=0", published])
-    assert predictor.settings.fill_hole_area == 0
-    assert predictor.model.masks == ToyMasks(False, 0.05, 0.98, True)
+    assert predictor.policy.settings.fill_hole_area == 0
+    assert predictor.policy.masks == ToyMasks(False, 0.05, 0.98, True)
     plain = build(apply_postprocessing=False)
-    assert (plain.settings, plain.model.masks) == (ToySettings(), ToyMasks())
+    assert plain.policy.settings == ToySettings(fill_hole_area=0)
+    assert plain.policy.masks == ToyMasks(False, 0.05, 0.98, False)
 
 
 def test_the_model_alone_needs_no_predictor_settings() -> None:
     model = builders.build_i2v("bare", device="cpu")
-    assert model.masks == ToyMasks(True, 0.05, 0.98, True)
-    with pytest.raises(ConfigError, match="this config has no node 'predictor', only model"):
-        builders.build_i2v_video_predictor("bare", device="cpu")
+    assert model.widths == [2, 3]
     with pytest.raises(ConfigError, match="the config has no node 'predictor', only model"):
+        builders.build_i2v_video_predictor("bare", device="cpu")
+    with pytest.raises(ConfigError, match="this config has no node 'predictor', only model"):
         builders.build_i2v_video_predictor("bare", device="cpu", apply_postprocessing=False)
 
 

@@ -87,12 +87,12 @@ def test_rle_json_holds_masks_boxes_areas_and_scores(tmp_path: Path) -> None:
     assert [record["frame"] for record in content["frames"]] == [4, 5]
     seven, nine = content["frames"][0]["objects"]
     assert (seven["id"], seven["bbox"], seven["area"]) == (7, [16, 8, 16, 16], 256)
-    assert (seven["presence"], seven["iou"]) == (2.5, 0.75)
-    assert (nine["bbox"], nine["area"], nine["presence"], nine["iou"]) == ([0, 40, 3, 2], 6, None, 0.1235)
+    assert (seven["object_score"], seven["iou"]) == (2.5, 0.75)
+    assert (nine["bbox"], nine["area"], nine["object_score"], nine["iou"]) == ([0, 40, 3, 2], 6, None, 0.1235)
     np.testing.assert_array_equal(coco_mask.decode(nine["segmentation"]), labels == 9)
     absent, unknown = content["frames"][1]["objects"]
-    assert (absent["area"], absent["bbox"], absent["presence"]) == (0, [0, 0, 0, 0], -3.0)
-    assert (unknown["presence"], unknown["iou"]) == (None, None)
+    assert (absent["area"], absent["bbox"], absent["object_score"]) == (0, [0, 0, 0, 0], -3.0)
+    assert (unknown["object_score"], unknown["iou"]) == (None, None)
 
 
 def test_rle_json_of_a_failed_run_is_valid_and_of_an_empty_one_absent(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ from i2v.results.export import RleJson, write_label_png
 from i2v.results.overlay import VideoWriter
 
 class Score:
-    presence, iou = 1.0, 1.0
+    object_score, iou = 1.0, 1.0
 
 def video(path):
     with VideoWriter(path) as writer:

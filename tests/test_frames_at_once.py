@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,8 +12,8 @@ from support import make_predictor
 from torch import Tensor
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.inference_state import PredictorSettings
 from i2v.inference.live_session import LiveSession
+from i2v.inference.policy import PredictorSettings
 
 CLICK = {"points": [[16, 19]], "labels": [1]}
 
@@ -28,10 +29,10 @@ def batches(predictor, monkeypatch) -> list[int]:
     sizes: list[int] = []
     encode = predictor.model.encode_frames
 
-    def counting(frames: Tensor, taps: list[Tensor]):
-        assert all(len(tap) == len(frames) for tap in taps)
+    def counting(frames: Tensor, stem_features: list[Tensor]):
+        assert all(len(features) == len(frames) for features in stem_features)
         sizes.append(len(frames))
-        return encode(frames, taps)
+        return encode(frames, stem_features)
 
     monkeypatch.setattr(predictor.model, "encode_frames", counting)
     return sizes
@@ -97,7 +98,7 @@ def test_live_frames_and_compiled_models_are_encoded_one_by_one(predictor, video
                 session.add_new_points_or_box(1, **CLICK)
     assert batches == [1] * 6
     batches.clear()
-    predictor.model.static_shapes = True
+    predictor.policy = replace(predictor.policy, static_shapes=True)
     features_of(predictor, video)
     assert batches == [1] * 7
 

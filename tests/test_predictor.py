@@ -127,7 +127,7 @@ def test_prompts_on_several_frames_all_survive(predictor):
         answers[frame] = predictor.add_new_points_or_box(state, frame, 1, **CLICK)[2][0].clone()
     found = follow(predictor, state)
     assert all(torch.equal(found[frame][1], answers[frame]) for frame in answers)
-    assert [m.frame for m in state.tracks[1].bank.prompted] == [0, 20, 40]
+    assert [m.frame for m in state.tracks[1].bank.conditioning] == [0, 20, 40]
     again = follow(predictor, state)
     assert all(same({t: found[t]}, again, 1) for t in found)
 
@@ -154,7 +154,7 @@ def test_correction_of_a_tracked_frame_stands(video, as_prompt):
     after = follow(predictor, state)
     assert torch.equal(after[6][1], corrected)
     assert not torch.equal(before[8][1], after[8][1])
-    assert [m.frame for m in state.tracks[1].bank.prompted] == ([0, 6] if as_prompt else [0])
+    assert [m.frame for m in state.tracks[1].bank.conditioning] == ([0, 6] if as_prompt else [0])
     # A correction that does not guide leaves what lies before it alone.
     assert torch.equal(before[4][1], after[4][1]) != as_prompt
 
@@ -201,7 +201,7 @@ def test_clearing_the_first_prompt_promotes_a_correction(predictor, video):
     predictor.add_new_points_or_box(state, 6, 1, points=[[30, 40]], labels=[0])
     found = follow(predictor, state)
     predictor.clear_all_prompts_in_frame(state, 0, 1)
-    assert [m.frame for m in state.tracks[1].bank.prompted] == [6]
+    assert [m.frame for m in state.tracks[1].bank.conditioning] == [6]
     again = follow(predictor, state)
     assert list(again) == list(range(6, 12)) and torch.equal(again[6][1], found[6][1])
 
@@ -340,7 +340,7 @@ def test_scores_of_every_object(predictor, video):
     predictor.add_new_points_or_box(state, 0, 1, **CLICK)
     predictor.add_new_mask(state, 0, 2, np.zeros((48, 64), bool))
     scores = predictor.frame_scores(state, 0)
-    assert scores[2].presence == -10 and scores[2].iou == 1
+    assert scores[2].object_score == -10 and scores[2].iou == 1
     follow(predictor, state)
     for t in range(12):
         scores = predictor.frame_scores(state, t)
@@ -353,7 +353,7 @@ def test_empty_mask_means_not_in_view(predictor, video):
     masks = predictor.add_new_mask(state, 0, 1, torch.zeros(48, 64))[2]
     assert (masks <= 0).all()
     predictor.propagate_in_video_preflight(state)
-    memory = state.tracks[1].bank.prompted[0]
+    memory = state.tracks[1].bank.conditioning[0]
     assert torch.equal(memory.pointer, predictor.model.no_obj_ptr) and not memory.foreground.any()
 
 
@@ -440,7 +440,7 @@ BAD_PROMPTS = [
     ({"points": "here", "labels": [1]}, "expected points to be numbers"),
     ({"box": [1, 2, 3]}, "expected one box"),
     ({"box": [20, 2, 10, 30]}, "x0 < x1"),
-    ({"box": [1, 2, 30, 90]}, "off the frame"),
+    ({"box": [70, 2, 90, 30]}, r"box \(70, 2\) to \(90, 30\) is off the frame, which is 64 x 48"),
     ({"box": [1, 2, 30, 40], "clear_old_points": False}, "clear_old_points=True"),
 ]
 
@@ -480,7 +480,7 @@ def test_frames_off_the_video(predictor, video, frame):
 
 def test_unknown_objects(predictor, video):
     state = predictor.init_state(video)
-    with pytest.raises(RuntimeError, match="nothing to follow"):
+    with pytest.raises(RuntimeError, match="nothing to track"):
         predictor.propagate_in_video(state)
     with pytest.raises(KeyError, match="object 'cat' is not in the session"):
         predictor.clear_all_prompts_in_frame(state, 0, "cat")

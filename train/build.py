@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import logging
 import sys
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from i2v.build_i2v import MODEL_POSTPROCESSING, resolve_device, resolve_dtype
+from i2v.build_i2v import build_network, build_policy, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
 from i2v.config import instantiate as build
 from i2v.errors import USER_ERRORS
+from i2v.inference.frame_segmenter import FrameSegmenter
+from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError, replacing
 from i2v.utils.terminal import PrintableFormatter
@@ -96,14 +99,17 @@ def build_trainer(
     torch.backends.cudnn.benchmark = node.cuda.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = node.cuda.allow_tf32
     torch.manual_seed(node.seed_value)
-    model: I2VModel = build(config, "model")
+    model = build_network(config)
+    set_backend(model, "fast")
     last = _state_to_resume(config, checkpoints)
     if last is None:
         initialize(model, node.checkpoint.initial)
         if node.checkpoint.likeness is not None:
             look_for_likeness(model, node.checkpoint.likeness)
     freeze(model, node.freeze)
-    rollout = ClipRollout(model.to(world.device), **node.rollout)
+    policy = build_policy(config)
+    segmenter = FrameSegmenter(model.to(world.device), policy.selector, policy.masks)
+    rollout = ClipRollout(segmenter, **node.rollout)
     dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)
     objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
@@ -143,9 +149,7 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
     node = config.validation
     return Validator(
         model,
-        selector=build(config, "validation.selector"),
-        masks=build(load_config(config, MODEL_POSTPROCESSING), "model.masks"),
-        settings=build(config, "predictor"),
+        policy=build_policy(_for_inference(config)),
         videos=find_videos(node.img_folder, node.gt_folder, node.max_videos),
         dtype=dtype,
     )
@@ -221,13 +225,22 @@ class _LogFile(logging.FileHandler):
 
 def write_configs(config: DictConfig, folder: Path) -> None:
     """Write ``config.yaml`` as it was composed, and ``inference.yaml``, with which the checkpoints are used."""
-    model = OmegaConf.to_container(config.model, resolve=True)
-    assert isinstance(model, dict)
-    model["selector"] = OmegaConf.to_container(config.validation.selector, resolve=True)
-    inference = {"model": model, "predictor": OmegaConf.to_container(config.predictor, resolve=True)}
-    for name, content in (("config", config), ("inference", OmegaConf.create(inference))):
+    resolved = OmegaConf.to_container(_for_inference(config), resolve=True)
+    assert isinstance(resolved, dict)
+    inference = OmegaConf.create({key: resolved[key] for key in ("model", "predictor")})
+    for name, content in (("config", config), ("inference", inference)):
         with replacing(folder / f"{name}.yaml") as temporary:
             temporary.write_text(OmegaConf.to_yaml(content))
+
+
+def _for_inference(config: DictConfig) -> DictConfig:
+    """The config with the selector and the mask settings of inference in place of those of training."""
+    changed = copy.deepcopy(config)
+    with open_dict(changed.model):
+        changed.model.selector = changed.validation.selector
+        for name in ("dynamic_multimask_via_stability", "binarize_mask_from_pts_for_mem_enc"):
+            changed.model.masks.pop(name, None)  # whose defaults are those of inference
+    return changed
 
 
 def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:

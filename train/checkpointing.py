@@ -173,7 +173,6 @@ def resume(
     Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
     parameters. Other differences that change the course of the run are logged.
     """
-    load_checkpoint(model, path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
         raise CheckpointError(
@@ -187,6 +186,7 @@ def resume(
             f"wanted, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an empty "
             f"folder and trainer.checkpoint.initial={path}"
         )
+    load_checkpoint(model, path)  # first, as it may find that the file is for another model
     optimizer.load_state_dict(content["optimizer"])
     before = RunFacts(**content["run"])
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]

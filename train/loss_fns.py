@@ -1,4 +1,4 @@
-"""What is minimized: how wrong masks, predicted IoUs and presence are, summed over a clip.
+"""What is minimized: how wrong masks, predicted IoUs and object scores are, summed over a clip.
 
 Letters: N objects, K mask candidates, T frames, S side of the model image.
 """
@@ -27,7 +27,7 @@ class ClipLosses:
     core: Tensor
     mask: Tensor
     iou: Tensor
-    presence: Tensor
+    object_score: Tensor
 
 
 class ClipLoss:
@@ -46,8 +46,9 @@ class ClipLoss:
         """``weight_dict``: of ``loss_mask``, ``loss_iou`` and, if it is to count, ``loss_class``.
 
         ``supervise_all_iou``: predicted IoUs of all candidates count, else that of the one whose mask does.
-        ``iou_use_l1_loss``: absolute rather than squared differences. ``pred_obj_scores``: presence is predicted, and
-        where an object is absent nothing else counts. The focal parameters are those of :func:`focal_loss`.
+        ``iou_use_l1_loss``: absolute rather than squared differences. ``pred_obj_scores``: object scores are
+        predicted, and where an object is absent nothing else counts. The focal parameters are those of
+        :func:`focal_loss`.
         ``mask_stride``: masks are compared at a size reduced by it, which takes its square less time.
         """
         known = {"loss_mask", "loss_iou", "loss_class"}
@@ -73,13 +74,13 @@ class ClipLoss:
             wanted = F.avg_pool2d(target.float(), self.mask_stride)
             weight = boundary_weight(wanted)
             total = total + sum(self._step(prediction, wanted, weight) for prediction in frame)
-        mask, iou, presence = (total / num_objects).unbind()
+        mask, iou, object_score = (total / num_objects).unbind()
         weights = self.weights
-        core = weights["loss_mask"] * mask + weights["loss_iou"] * iou + weights["loss_class"] * presence
-        return ClipLosses(core, mask.detach(), iou.detach(), presence.detach())
+        core = weights["loss_mask"] * mask + weights["loss_iou"] * iou + weights["loss_class"] * object_score
+        return ClipLosses(core, mask.detach(), iou.detach(), object_score.detach())
 
     def _step(self, prediction: FramePrediction, target: Tensor, weight: Tensor) -> Tensor:
-        """Sums (3,) over the objects of one decoding step: mask, IoU, presence. ``target`` (N,H,W) in 0..1."""
+        """Sums (3,) over the objects of one decoding step: mask, IoU, object score. ``target`` (N,H,W) in 0..1."""
         logits = candidates_at(prediction, (target.shape[-2], target.shape[-1]))
         wanted = target[:, None].expand_as(logits)
         mask_losses = structure_loss(logits, wanted, weight[:, None])
@@ -91,8 +92,8 @@ class ClipLoss:
         if not self.pred_obj_scores:
             return torch.stack((mask.sum(), iou.sum(), mask.new_zeros(())))
         present = target.flatten(1).any(dim=1).float()  # any part of a pixel
-        presence = focal_loss(prediction.presence[:, 0].float(), present, self.alpha, self.gamma)
-        return torch.stack(((mask * present).sum(), (iou * present).sum(), presence.sum()))
+        object_score = focal_loss(prediction.object_score[:, 0].float(), present, self.alpha, self.gamma)
+        return torch.stack(((mask * present).sum(), (iou * present).sum(), object_score.sum()))
 
 
 def candidates_at(prediction: FramePrediction, size: tuple[int, int]) -> Tensor:

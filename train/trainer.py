@@ -313,7 +313,7 @@ def _is_due(count: int, frequency: int) -> bool:
 def _values(losses: ClipLosses) -> dict[str, float]:
     """The losses as numbers, read from the device in one piece."""
     names = ("loss", "loss_mask", "loss_iou", "loss_class")
-    parts = torch.stack((losses.core.detach(), losses.mask, losses.iou, losses.presence))
+    parts = torch.stack((losses.core.detach(), losses.mask, losses.iou, losses.object_score))
     return dict(zip(names, parts.tolist(), strict=True))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,8 @@ import torch
 from torch import nn
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.inference_state import PredictorSettings
+from i2v.inference.policy import InferencePolicy
 from i2v.modeling.i2v_model import I2VModel
-from i2v.modeling.memory.selectors import Selector
-from i2v.modeling.structures import MaskSettings
 from i2v.video.frame_source import ImageFolder
 from sav_dataset.utils.mask_files import MaskVideo, list_videos
 from sav_dataset.utils.measures import mask_scores
@@ -37,22 +34,18 @@ class HeldOutVideo:
 
 
 class Validator:
-    """Tracks held-out videos with the model in training, as inference would: the same weights, other settings."""
+    """Tracks held-out videos with the model in training, under the policy of inference."""
 
     def __init__(
         self,
         model: I2VModel,
-        selector: Selector,
-        masks: MaskSettings,
-        settings: PredictorSettings,
+        policy: InferencePolicy,
         videos: Sequence[HeldOutVideo],
         dtype: torch.dtype | None = None,
     ) -> None:
-        """``selector``, ``masks`` and ``settings`` are those of inference; ``dtype`` is what it computes in."""
+        """``policy`` is that of inference; ``dtype`` is what it computes in."""
         self._model = model
-        view = copy.copy(model)  # has every weight in common with the model, but settings of its own
-        view.selector, view.masks = selector, masks
-        self._predictor = I2VVideoPredictor(view, settings, dtype)
+        self._predictor = I2VVideoPredictor(model, policy, dtype)
         self._videos = tuple(videos)
 
     def __call__(self, world: World) -> Scores:

@@ -26,7 +26,7 @@ VIS_NAME = "youtube_vis.json"
 
 @dataclass(frozen=True)
 class _Scores:
-    presence: float
+    object_score: float
     iou: float
 
 
@@ -107,7 +107,7 @@ class Export:
     def _scores(self, frame: int) -> Mapping[Any, _Scores | None]:
         found = {number: self._store.shown(number, frame) for number in self._document.numbers}
         return {
-            number: None if m.presence is None or m.iou is None else _Scores(m.presence, m.iou)
+            number: None if m.object_score is None or m.iou is None else _Scores(m.object_score, m.iou)
             for number, m in found.items()
             if m is not None
         }

@@ -28,15 +28,15 @@ class StoredMask:
     """One object on one frame: compressed `counts`, and what the model thinks of it; None where it was not asked."""
 
     counts: bytes
-    presence: float | None = None
+    object_score: float | None = None
     iou: float | None = None
 
     @property
     def confidence(self) -> float | None:
         """Within 0..1: the chance that the object is in view, times the predicted IoU."""
-        if self.presence is None or self.iou is None or not math.isfinite(self.presence + self.iou):
+        if self.object_score is None or self.iou is None or not math.isfinite(self.object_score + self.iou):
             return None
-        return min(1.0, max(0.0, self.iou)) / (1 + math.exp(-max(-60.0, min(60.0, self.presence))))
+        return min(1.0, max(0.0, self.iou)) / (1 + math.exp(-max(-60.0, min(60.0, self.object_score))))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from i2v.annotator.document import Box, Click, Document, Given, History, Paint, Place, Step
 from i2v.annotator.engine import Engine
 from i2v.annotator.events import EventHub
@@ -17,6 +19,7 @@ from i2v.annotator.plan import Leg, plan_update
 from i2v.annotator.turns import ModelTurns, Urgency
 from i2v.annotator.work import Work
 from i2v.errors import USER_ERRORS
+from i2v.prompts.parsing import check_points, clip_box
 
 _POLL_SECONDS = 0.05  # between looks for new frames of a camera
 
@@ -65,7 +68,7 @@ class Session:
         A click on a mask that the model has not made, one of a file, starts from that mask.
         """
         self._check_frame(frame)
-        self._check_step(step)
+        step = self._checked(step)
 
         def change(document: Document) -> Document:
             owner = document.next_number if number is None else number
@@ -143,16 +146,17 @@ class Session:
             return None
         return Paint(shown.counts) if decode(shown.counts, self.size).any() else None
 
-    def _check_step(self, step: Step) -> None:
-        height, width = self.size
-        points = [(step.x, step.y)] if isinstance(step, Click) else []
-        if isinstance(step, Box):
-            points = [(step.x0, step.y0), (step.x1, step.y1)]
+    def _checked(self, step: Step) -> Step:
+        """A step as it is on the frame, with boxes clipped to it; ValueError if it is off the frame."""
+        size = self.size[::-1]
+        if isinstance(step, Click):
+            check_points(np.array([[step.x, step.y]]), size, "a click")
+        elif isinstance(step, Box):
             if not (step.x0 < step.x1 and step.y0 < step.y1):
                 raise ValueError("a box: expected its upper left corner first, and some width and height")
-        for x, y in points:
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise ValueError(f"point ({x:g}, {y:g}) is off the frame, which is {width}x{height}")
+            corners = np.array([[step.x0, step.y0], [step.x1, step.y1]], dtype=np.float64)
+            return Box(*clip_box(corners, size, "a box").flatten().tolist())
+        return step
 
     def _check_frame(self, frame: int) -> None:
         if not 0 <= frame < self.footage.num_available:

@@ -40,7 +40,7 @@ class MaskEntry:
 
     id: Annotated[int, Field(ge=1, le=255)]
     segmentation: Segmentation
-    presence: float | None = None
+    object_score: float | None = None
     iou: float | None = None
     ceded: str | None = None
 
@@ -49,7 +49,7 @@ class MaskEntry:
         if tuple(self.segmentation.size) != size:
             got, wanted = self.segmentation.size, size
             raise ValueError(f"a mask is {got[1]}x{got[0]}, wanted {wanted[1]}x{wanted[0]} like the video")
-        return StoredMask(checked_counts(self.segmentation.counts, size), self.presence, self.iou)
+        return StoredMask(checked_counts(self.segmentation.counts, size), self.object_score, self.iou)
 
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
@@ -165,7 +165,7 @@ def _masks_json(document: Document, frame: int, store: MaskStore, size: Size) ->
         stored = store.shown(number, frame)
         if stored is not None:
             segmentation = {"size": list(size), "counts": stored.counts.decode("ascii")}
-            entry = {"id": number, "segmentation": segmentation, "presence": stored.presence, "iou": stored.iou}
+            entry = {"id": number, "segmentation": segmentation, "object_score": stored.object_score, "iou": stored.iou}
             lost = store.ceded(frame).get(number)
             entries.append(entry if lost is None else {**entry, "ceded": lost.decode("ascii")})
     return entries

@@ -28,6 +28,7 @@ from i2v.cli.arguments import UsageError, collect_prompts, make_parser
 from i2v.demo import centre_of, render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
+from i2v.prompts.parsing import check_points, clip_box
 from i2v.results.export import FrameReader, ResultFolder, read_label_png
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
@@ -223,14 +224,9 @@ def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
     where = f"object {prompt.obj_id}, frame {prompt.frame}"
     if state.num_frames is not None and prompt.frame >= state.num_frames:
         raise IndexError(f"{where}: the video has {state.num_frames} frames, 0 to {state.num_frames - 1}")
-    for x, y, _ in prompt.clicks:
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame of {width}x{height} pixels")
+    check_points(np.array(prompt.clicks, dtype=np.float64).reshape(-1, 3)[:, :2], (width, height), where)
     if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box
-        if min(x0, y0) < 0 or x1 > width or y1 > height:
-            box = f"({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
-            raise ValueError(f"{where}: box {box} reaches off the frame of {width}x{height} pixels")
+        clip_box(np.array(prompt.box, dtype=np.float64).reshape(2, 2), (width, height), where)
     if prompt.clicks or prompt.box or prompt.mask:
         return prompt
     # Only the demo gives a prompt that marks nothing, before the size is known: it means the centre.

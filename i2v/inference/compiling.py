@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
 from i2v.modeling.i2v_model import I2VModel
 
-# Called on every frame with the same shapes: the name of a part and of what it does. Memory attention is compiled by
-# the layer, so that the number of objects is no part of it; what a CPU does to search in memories depends on what it
-# finds, and goes on as it is between compiled pieces.
+# Called on every frame with the same shapes. Memory attention is compiled by the layer, so that the number of objects
+# is no part of it; what a CPU does to attend to memories depends on their values, and is left out by graph breaks.
 _PARTS = (
-    ("image_encoder.trunk_image", "forward"),
-    ("image_encoder.trunk_video", "forward"),
-    ("memory_prompt_generator", "forward"),
-    ("sam_mask_decoder", "forward"),
-    ("memory_encoder.mask_downsampler", "forward"),
-    ("memory_encoder.fuser", "forward"),
+    "image_encoder.trunk_image",
+    "image_encoder.trunk_video",
+    "memory_prompt_generator",
+    "sam_mask_decoder",
+    "memory_encoder.mask_downsampler",
+    "memory_encoder.fuser",
 )
-_LAYER_PARTS = ("look_around", "read")
 
 
 def compile_model(model: I2VModel, backend: str = "inductor") -> None:
-    """Let what a frame costs be compiled when it is first used. ``backend`` is one of torch.compile's.
+    """Compile the parts of a model that a frame costs when they are first called. ``backend``: one of torch.compile's.
 
-    Memories are laid out at full length from the first frame on, with what is missing counting zero times: so shapes
-    stand still, and nothing is compiled again once an object has been tracked for five frames, a window's length.
+    To be used with a policy of ``static_shapes``, under which memories are laid out at full length from the first frame
+    on, with what is missing counting zero times: so nothing is compiled again once an object has been tracked for five
+    frames, a window's length. As ``nn.Module.compile`` does, a copy of the model, or one that was pickled and loaded,
+    is not compiled.
     """
-    model.static_shapes = True
-    for name, verb in _PARTS:
-        _compile(model.get_submodule(name), verb, backend)
-    for layer in model.memory_attention.layers:
-        for verb in _LAYER_PARTS:
-            _compile(layer, verb, backend)
-
-
-def _compile(module: nn.Module, verb: str, backend: str) -> None:
-    setattr(module, verb, torch.compile(getattr(module, verb), backend=backend))
+    for part in (*map(model.get_submodule, _PARTS), *model.memory_attention.layers):
+        part.compile(backend=backend)

@@ -6,13 +6,14 @@ from collections.abc import Hashable
 from typing import Any
 
 from i2v.i2v_video_predictor import FrameMasks, I2VVideoPredictor
-from i2v.inference.inference_state import InferenceState, ObjectScores
-from i2v.modeling.structures import Moment
+from i2v.inference.inference_state import InferenceState
+from i2v.inference.object_track import ObjectScores
+from i2v.modeling.structures import TrackingStep
 from i2v.video.sources import LiveFrames
 
 
 class LiveSession:
-    """Follows objects through a camera's frames, with the masks that the whole video would give.
+    """Tracks objects through a camera's frames, with the masks that the whole video would give.
 
     ::
 
@@ -34,7 +35,7 @@ class LiveSession:
 
     @property
     def state(self) -> InferenceState:
-        """The session behind it, for the predictor's other verbs; RuntimeError before the first frame."""
+        """The session behind it, for the predictor's other methods; RuntimeError before the first frame."""
         if self._state is None:
             raise RuntimeError("no frame has come yet: call step(frame) first")
         return self._state
@@ -45,7 +46,7 @@ class LiveSession:
         self._last += 1
         if self._state is None:
             self._state = self.predictor.init_state(self._frames)
-        return self.predictor.advance(self._state, Moment(self._last))
+        return self.predictor.advance(self._state, TrackingStep(self._last))
 
     def add_new_points_or_box(self, obj_id: Hashable, **prompt: Any) -> FrameMasks:
         """Prompt an object on the last frame, see :meth:`I2VVideoPredictor.add_new_points_or_box`."""
@@ -56,11 +57,11 @@ class LiveSession:
         return self.predictor.add_new_mask(self.state, self._last, obj_id, mask)
 
     def remove_object(self, obj_id: Hashable) -> list[Hashable]:
-        """Forget an object; returns the ids that are left."""
+        """Remove an object; returns the ids that are left."""
         return self.predictor.remove_object(self.state, obj_id, need_output=False)[0]
 
     def scores(self) -> dict[Hashable, ObjectScores]:
-        """Presence and predicted IoU of the objects on the last frame."""
+        """Object score and predicted IoU of the objects on the last frame."""
         return self.predictor.frame_scores(self.state, self._last)
 
     def close(self) -> None:

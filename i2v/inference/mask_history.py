@@ -14,13 +14,13 @@ from i2v.modeling.structures import NO_OBJECT_LOGIT
 _STEP, _LEVELS = 0.5, 16  # older logits are rounded to halves within +-8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameResult:
-    """One object: ``low_res`` (1,1,4h,4w) logits, ``pointer`` (1,C), ``presence`` (1,1) logit, ``iou`` (1,)."""
+    """One object: ``low_res`` (1,1,4h,4w) logits, ``pointer`` (1,C), ``object_score`` (1,1) logit, ``iou`` (1,)."""
 
     low_res: Tensor
     pointer: Tensor
-    presence: Tensor
+    object_score: Tensor
     iou: Tensor
 
 
@@ -31,7 +31,7 @@ class PackedResult:
     shape: tuple[int, int]
     logits: bytes
     pointer: bytes
-    presence: float
+    object_score: float
     iou: float
 
     @classmethod
@@ -42,20 +42,20 @@ class PackedResult:
             shape=(height, width),
             logits=zlib.compress(levels.to(torch.int8).cpu().numpy().tobytes(), 1),
             pointer=result.pointer.half().cpu().numpy().tobytes(),
-            presence=float(result.presence),
+            object_score=float(result.object_score),
             iou=float(result.iou),
         )
 
     def unpack(self, device: torch.device) -> FrameResult:
         levels = torch.frombuffer(bytearray(zlib.decompress(self.logits)), dtype=torch.int8).view(self.shape)
         logits = (levels.to(device).float() - 0.5) * _STEP
-        if self.presence <= 0:
+        if self.object_score <= 0:
             logits = torch.full_like(logits, NO_OBJECT_LOGIT)
         pointer = torch.from_numpy(np.frombuffer(self.pointer, dtype=np.float16).astype(np.float32))
         return FrameResult(
             low_res=logits[None, None],
             pointer=pointer[None].to(device),
-            presence=torch.tensor([[self.presence]], device=device),
+            object_score=torch.tensor([[self.object_score]], device=device),
             iou=torch.tensor([self.iou], device=device),
         )
 
@@ -70,6 +70,17 @@ class MaskHistory:
 
     def __contains__(self, frame: int) -> bool:
         return frame in self._exact or frame in self._packed
+
+    @property
+    def frames(self) -> list[int]:
+        """The frames that have a result."""
+        return [*self._packed, *self._exact]
+
+    def copy(self) -> MaskHistory:
+        """A history that goes its own way from here; the results are shared."""
+        other = MaskHistory(self._num_exact)
+        other._exact, other._packed = dict(self._exact), dict(self._packed)
+        return other
 
     def put(self, frame: int, result: FrameResult) -> None:
         """Keep a frame's latest result."""
@@ -87,9 +98,9 @@ class MaskHistory:
         return None if packed is None else packed.unpack(device)
 
     def scores(self, frame: int) -> tuple[float, float] | None:
-        """Presence logit and predicted IoU of a frame, or ``None``."""
+        """Object score logit and predicted IoU of a frame, or ``None``."""
         result = self._exact.get(frame) or self._packed.get(frame)
-        return None if result is None else (float(result.presence), float(result.iou))
+        return None if result is None else (float(result.object_score), float(result.iou))
 
     def drop(self, frame: int) -> None:
         """Forget a frame."""

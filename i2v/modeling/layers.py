@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2v.modeling.fast_path import FastPathModule
+
 # What a strip of a map may take, small enough for a CPU's cache and for its allocator to use the same memory again.
 STRIP_BYTES = 8 << 20
 
@@ -69,27 +71,37 @@ class DropPath(nn.Module):
         return x * kept / keep
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GELU of a tensor that nobody else reads: in its place, where no gradient is to be computed."""
-    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+Step = Callable[[Tensor, bool], Tensor]  # a map (B,C,H,W), and whether what is made on the way may be overwritten
 
 
-def in_strips(function: Callable[[Tensor], Tensor], x: Tensor, width: int, stride: int = 1, halo: int = 1) -> Tensor:
-    """``function(x)`` of a map (B,C,H,W), on a CPU computed in strips of rows, so that what it makes stays small.
+class StripModule(FastPathModule):
+    """A module on maps, whose fast implementation goes through them in strips of rows.
 
-    ``width``: channels of the widest map on the way, had it as many pixels as ``x``. ``stride``: rows of the input for
-    one of the output. ``halo``: rows of the output that a strip's border can spoil; so many more are computed on each
-    side and cut off. Where gradients are wanted all has to be kept anyway, and it is one strip.
+    What it makes on the way then fits a CPU's cache.
     """
-    batch, _, height, columns = x.shape
-    rows = max(STRIP_BYTES // (batch * width * columns * stride * x.element_size()), 1)
-    total = height // stride
-    whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
-    if whole or rows >= total or height % stride:
-        return function(x)
-    strips = []
-    for top in range(0, total, rows):
-        bottom = min(top + rows, total)
-        first, last = max(top - halo, 0), min(bottom + halo, total)
-        strips.append(function(x[:, :, first * stride : last * stride])[:, :, top - first : bottom - first])
-    return torch.cat(strips, dim=2)
+
+    def in_strips(self, step: Step, x: Tensor, width: int, stride: int = 1, halo: int = 1) -> Tensor:
+        """``step`` of a map (B,C,H,W), on a CPU in strips where the fast path is open.
+
+        ``width``: channels of the widest map on the way, had it as many pixels as ``x``. ``stride``: rows of the input
+        for one of the output. ``halo``: rows of the output that a strip's border can spoil; so many more are computed
+        on each side and cut off. Where gradients are wanted all has to be kept anyway: then it is one strip.
+        """
+        if torch.is_grad_enabled() or not self.runs_fast():
+            return step(x, False)
+        batch, _, height, columns = x.shape
+        rows = max(STRIP_BYTES // (batch * width * columns * stride * x.element_size()), 1)
+        total = height // stride
+        if rows >= total or height % stride or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return step(x, True)
+        strips = []
+        for top in range(0, total, rows):
+            bottom = min(top + rows, total)
+            first, last = max(top - halo, 0), min(bottom + halo, total)
+            strips.append(step(x[:, :, first * stride : last * stride], True)[:, :, top - first : bottom - first])
+        return torch.cat(strips, dim=2)
+
+
+def gelu(x: Tensor, overwrite: bool) -> Tensor:
+    """GELU; ``overwrite``: in place of a tensor that nobody else reads."""
+    return torch.ops.aten.gelu_(x) if overwrite else F.gelu(x)

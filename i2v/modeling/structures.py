@@ -1,4 +1,5 @@
-"""The typed values that pass between modules. All are frozen: a changed one is a new one.
+"""The typed values that pass between modules. All are frozen: a changed one is a new one. Those with tensors compare by
+identity, as ``==`` of tensors is a tensor.
 
 Letters of the shapes: B objects in a batch, T frames, S side of the model image, h = w = S/16, C feature channels,
 M memory channels, N tokens, P points, K mask candidates.
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from i2v.modeling.memory.memory_bank import FrameMemory
+    from i2v.modeling.memory.readout import MemoryReadout
 
 BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
@@ -24,25 +25,31 @@ NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """How masks are chosen and memorized; the names are the published ones."""
+    """How masks are chosen and memorized; the names are the published ones, the defaults those of inference.
+
+    ``multimask_*``: for which numbers of points the best of several masks is taken, and not the single one.
+    ``dynamic_multimask_*``: the best of several replaces a single mask whose stability score is below the threshold.
+    ``sigmoid_*_for_mem_enc``: scale and bias of mask probabilities for the memory encoder.
+    ``binarize_mask_from_pts_for_mem_enc``: masks of prompted frames are thresholded for it.
+    """
 
     multimask_output_in_sam: bool = True
     multimask_min_pt_num: int = 0
     multimask_max_pt_num: int = 1
-    dynamic_multimask_via_stability: bool = False
+    dynamic_multimask_via_stability: bool = True
     dynamic_multimask_stability_delta: float = 0.05
     dynamic_multimask_stability_thresh: float = 0.98
     sigmoid_scale_for_mem_enc: float = 20.0
     sigmoid_bias_for_mem_enc: float = -10.0
-    binarize_mask_from_pts_for_mem_enc: bool = False
+    binarize_mask_from_pts_for_mem_enc: bool = True
 
-    def wants_alternatives(self, num_points: int) -> bool:
+    def outputs_multimask(self, num_points: int) -> bool:
         """Whether a prompt of so many points is ambiguous, so that the best of several masks is taken."""
         in_range = self.multimask_min_pt_num <= num_points <= self.multimask_max_pt_num
         return self.multimask_output_in_sam and in_range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """What a user says of B objects on one frame: points or a mask, never both.
 
@@ -94,7 +101,7 @@ class Prompt:
         return 0 if self.points is None else self.points.shape[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameFeatures:
     """``vision`` (B,C,h,w) and the code of its ``position`` (1,C,h,w). B is 1 where all objects share them."""
 
@@ -102,7 +109,7 @@ class FrameFeatures:
     position: Tensor
 
     @cached_property
-    def appearance(self) -> Tensor:
+    def frame_embedding(self) -> Tensor:
         """All features of the (first) frame as one unit vector (C*h*w,), float32: cosines tell how alike frames are."""
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)
 
@@ -112,94 +119,19 @@ class FrameFeatures:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where a video is being read: the frame, the direction of travel, the clip's length where it is known."""
+class TrackingStep:
+    """One step of a propagation: the frame, its direction, and the number of frames of the clip where it is known."""
 
     frame: int
     reverse: bool = False
     num_frames: int | None = None
 
     def age(self, frame: int) -> int:
-        """Frames since ``frame`` in the direction of travel; negative for one that lies ahead."""
+        """Frames since ``frame`` in the direction of the propagation; negative for one that is still to come."""
         return frame - self.frame if self.reverse else self.frame - frame
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Memories to be read with their temporal slots, and pointers (B,C) with their signed normalized distances.
-
-    The first memory counts for ``repeats`` more of its kind, the first pointer for ``pointer_repeats``.
-    """
-
-    memories: tuple[tuple[FrameMemory, int], ...]
-    pointers: tuple[tuple[Tensor, float], ...]
-    repeats: int = 0
-    pointer_repeats: int = 0
-
-
-@dataclass(frozen=True)
-class MemoryReadout:
-    """Memories as tokens: ``tokens`` and ``position`` (B,N,M), ``foreground`` (B,N) bool; pointer tokens come last.
-
-    ``counts`` (N,): as how many equal tokens each one counts, which is how padding is kept short. ``None``: all as one.
-    """
-
-    tokens: Tensor
-    position: Tensor
-    foreground: Tensor
-    num_pointer_tokens: int
-    counts: Tensor | None = None
-    layout: tuple[int, ...] = ()  # what readouts of one batch have in common; see `batch`
-
-    @staticmethod
-    def batch(readouts: Sequence[MemoryReadout]) -> MemoryReadout:
-        """Readouts of equal layout as one batch."""
-        if len(readouts) == 1:
-            return readouts[0]
-        return replace(
-            readouts[0],
-            tokens=torch.cat([r.tokens for r in readouts]),
-            position=torch.cat([r.position for r in readouts]),
-            foreground=torch.cat([r.foreground for r in readouts]),
-        )
-
-    def split(self) -> list[MemoryReadout]:
-        """One readout for each of the B objects."""
-        rows = zip(self.tokens.split(1), self.position.split(1), self.foreground.split(1), strict=True)
-        return [replace(self, tokens=t, position=p, foreground=f) for t, p, f in rows]
-
-    def padded(self, num_placed: int, num_pointer_tokens: int) -> MemoryReadout:
-        """The same with so many tokens of memories and of pointers, of which those that are new count zero times."""
-        old = (self.tokens.shape[1] - self.num_pointer_tokens, self.num_pointer_tokens)
-        more = (num_placed - old[0], num_pointer_tokens - old[1])
-
-        def pad(x: Tensor, axis: int = 1) -> Tensor:
-            parts = [p for part, n in zip(x.split(old, axis), more, strict=True) for p in (part, _zeros(part, n, axis))]
-            return torch.cat(parts, axis)
-
-        counts = self.tokens.new_ones(self.tokens.shape[1]) if self.counts is None else self.counts
-        return replace(
-            self,
-            tokens=pad(self.tokens),
-            position=pad(self.position),
-            foreground=pad(self.foreground),
-            num_pointer_tokens=num_pointer_tokens,
-            counts=pad(counts, axis=0),
-        )
-
-    def foreground_counts(self) -> Tensor:
-        """Counts (B,N) of which only those of foreground tokens are not 0."""
-        foreground = self.foreground.to(self.tokens.dtype)
-        return foreground if self.counts is None else foreground * self.counts
-
-    def log_counts(self, foreground_only: bool) -> Tensor | None:
-        """What to add to scores (B,N) so that tokens count as often as they should; ``None``: nothing."""
-        if foreground_only:
-            return self.foreground_counts().log()
-        return None if self.counts is None else self.counts.log().expand(len(self.tokens), -1)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameContext:
     """A frame ready for prompts: ``conditioned`` (B,C,h,w), and the readout it was conditioned on, if any."""
 
@@ -215,12 +147,12 @@ class FrameContext:
         return [FrameContext(self.features, conditioned, part) for conditioned, part in parts]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FramePrediction:
     """What the model says of B objects on a frame.
 
     ``candidates`` (B,K,4h,4w) logits with predicted ``ious`` (B,K); the chosen ``low_res`` (B,1,4h,4w) and ``high_res``
-    (B,1,S,S) logits; object ``pointer`` (B,C); ``presence`` (B,1) logit, positive where the object is in view.
+    (B,1,S,S) logits; object ``pointer`` (B,C); ``object_score`` (B,1) logit, positive where the object is in view.
     """
 
     candidates: Tensor
@@ -228,7 +160,7 @@ class FramePrediction:
     low_res: Tensor
     high_res: Tensor
     pointer: Tensor
-    presence: Tensor
+    object_score: Tensor
 
     @property
     def best_iou(self) -> Tensor:
@@ -248,11 +180,4 @@ class FramePrediction:
         return [FramePrediction(*row) for row in zip(*(t.split(1) for t in self._tensors()), strict=True)]
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return (self.candidates, self.ious, self.low_res, self.high_res, self.pointer, self.presence)
-
-
-def _zeros(like: Tensor, length: int, axis: int) -> Tensor:
-    """Zeros of a tensor's kind, shaped like it but for the length of one axis."""
-    shape = list(like.shape)
-    shape[axis] = length
-    return like.new_zeros(shape)
+        return (self.candidates, self.ious, self.low_res, self.high_res, self.pointer, self.object_score)

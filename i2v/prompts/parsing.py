@@ -18,8 +18,9 @@ def read_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points and a box as one list: coordinates (P,2) in 0..1 of the frame, labels (P,); box corners come first.
 
-    ``video_size``: (height, width); ``normalized``: coordinates are in 0..1 already. ``where`` begins the message of
-    the ValueError for anything that is no such prompt or lies off the frame.
+    ``video_size``: (height, width); ``normalized``: coordinates are in 0..1 already. A box that reaches over the frame
+    is clipped to it. ``where`` begins the message of the ValueError for anything that is no such prompt or lies off the
+    frame.
     """
     if (points is None) != (labels is None):
         raise ValueError(f"{where}: points and labels must be given together")
@@ -32,10 +33,10 @@ def read_points(
     if points is not None:
         coordinates, kinds = _read_clicks(points, labels, where)
     if box is not None:
-        corners = _read_box(box, where)
+        corners = clip_box(_read_box(box, where), scale, where)
         coordinates = np.concatenate((corners, coordinates))
         kinds = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), kinds))
-    _check_on_frame(coordinates, kinds, scale, where)
+    check_points(coordinates[kinds != PADDING], scale, where)
     return coordinates / scale, kinds
 
 
@@ -111,11 +112,29 @@ def _numbers(values: Any, name: str, where: str) -> np.ndarray:
         raise ValueError(f"{where}: expected {name} to be numbers, got {values!r}") from error
 
 
-def _check_on_frame(coordinates: np.ndarray, labels: np.ndarray, scale: np.ndarray, where: str) -> None:
-    off = ~((coordinates >= 0) & (coordinates <= scale)).all(axis=1) & (labels != PADDING)
+def check_points(points: np.ndarray, size: Any, where: str) -> None:
+    """Raise ValueError for points (P,2) off the frame of ``size`` (width, height). Its right and lower edge are on it.
+
+    Pixel (0, 0) covers the points from (0, 0) to (1, 1), so the last pixel ends at (width, height).
+    """
+    off = ~((points >= 0) & (points <= size)).all(axis=1)
     if off.any():
-        x, y = coordinates[off][0].tolist()
-        raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame, which is {scale[0]:g} x {scale[1]:g}")
+        x, y = points[off][0].tolist()
+        raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame, which is {size[0]:g} x {size[1]:g}")
+
+
+def clip_box(corners: np.ndarray, size: Any, where: str) -> np.ndarray:
+    """The part of a box, (2,2) with the upper left corner first, that is on the frame of ``size`` (width, height).
+
+    Detectors give boxes that reach a little over the frame. Raises ValueError for one that has nothing on it.
+    """
+    clipped = np.clip(corners, 0, np.asarray(size, dtype=corners.dtype))
+    if not (clipped[0] < clipped[1]).all():
+        (x0, y0), (x1, y1) = corners.tolist()
+        raise ValueError(
+            f"{where}: box ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}) is off the frame, which is {size[0]:g} x {size[1]:g}"
+        )
+    return clipped
 
 
 def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:

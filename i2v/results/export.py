@@ -61,10 +61,10 @@ class FrameReader(Protocol):
 
 
 class Scores(Protocol):
-    """What the model says of one object on one frame: presence logit, and mask quality within 0..1."""
+    """What the model says of one object on one frame: object_score logit, and mask quality within 0..1."""
 
     @property
-    def presence(self) -> float: ...
+    def object_score(self) -> float: ...
 
     @property
     def iou(self) -> float: ...
@@ -180,7 +180,7 @@ def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: Scores | None) -> 
         "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
         "bbox": [int(value) for value in coco_mask.toBbox(rle)],
         "area": int(coco_mask.area(rle)),
-        "presence": None if scores is None else _rounded(scores.presence),
+        "object_score": None if scores is None else _rounded(scores.object_score),
         "iou": None if scores is None else _rounded(scores.iou),
     }
 

@@ -179,7 +179,7 @@ def test_exports_equal_what_the_predictor_gives(clip: Path, tmp_path: Path) -> N
         np.testing.assert_array_equal(png, labels[frame])
         for entry in record["objects"]:
             np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), png == entry["id"])
-            assert entry["presence"] is not None
+            assert entry["object_score"] is not None
     check_youtube_vis(tmp_path / "youtube_vis.json", wanted)
     pictures = decode_video(tmp_path / "overlay.mp4")
     assert len(pictures) == NUM_FRAMES

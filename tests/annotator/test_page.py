@@ -371,8 +371,8 @@ def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(visitor: Visitor, serv
     visitor.does("f")
     store = server.book.get(1).store
     # What the model is sure of is up to its random weights: the doubt is put there.
-    doubted = StoredMask(store.shown(1, 0).counts, presence=-2.0, iou=0.9)  # type: ignore[union-attr]
-    sure = StoredMask(doubted.counts, presence=9.0, iou=0.9)
+    doubted = StoredMask(store.shown(1, 0).counts, object_score=-2.0, iou=0.9)  # type: ignore[union-attr]
+    sure = StoredMask(doubted.counts, object_score=9.0, iou=0.9)
     store.tracked[1].update(dict.fromkeys(range(1, NUM_FRAMES), sure))
     store.prompted[1][0] = sure
     visitor.reload()

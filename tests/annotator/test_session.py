@@ -240,9 +240,9 @@ def test_what_a_tracked_frame_says_of_a_deleted_object_is_dropped(clip: Path) ->
     ("frame", "step", "message"),
     [
         (NUM_FRAMES, FIRST, "frame 10 is not in the video, which has 10"),
-        (0, Click(WIDTH + 1, 0, True), r"point \(129, 0\) is off the frame, which is 128x96"),
+        (0, Click(WIDTH + 1, 0, True), r"a click: point \(129, 0\) is off the frame, which is 128 x 96"),
         (0, Box(50, 50, 40, 60), "upper left corner first"),
-        (0, Box(50, 50, 400, 60), "off the frame"),
+        (0, Box(150, 50, 400, 60), "a box: box .* is off the frame"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(clip: Path, frame: int, step: Any, message: str) -> None:

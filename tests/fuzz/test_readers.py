@@ -138,7 +138,7 @@ def session_file(**changes: Any) -> dict[str, Any]:
     objects = [{"number": 1, "name": "a"}, {"number": 2, "name": "b", "visible": False}]
     steps = [{"click": [1.0, 2.0, 1]}, {"box": [1, 2, 3, 4]}, {"mask": COUNTS}]
     prompts = [{"object": 1, "frame": 0, "steps": steps}]
-    masks = [{"frame": 3, "objects": [{"id": 2, "segmentation": RLE, "presence": 1.5, "iou": 0.5}]}]
+    masks = [{"frame": 3, "objects": [{"id": 2, "segmentation": RLE, "object_score": 1.5, "iou": 0.5}]}]
     content = {"format": "i2v-session", "version": 1, "video": video, "next_number": 3}
     return {**content, "objects": objects, "prompts": prompts, "masks": masks, **changes}
 

@@ -14,8 +14,9 @@ from i2v.inference.live_session import LiveSession
 from i2v.modeling import layers
 from i2v.modeling.backbones.tfi import TFI, TemporalNet, quick_gelu
 from i2v.modeling.backbones.tiny_vit import ConvBN, TinyViT
-from i2v.modeling.layers import gelu, in_strips
-from i2v.modeling.structures import Moment
+from i2v.modeling.fast_path import set_backend
+from i2v.modeling.layers import StripModule, gelu
+from i2v.modeling.structures import TrackingStep
 from i2v.video.sources import FrameLoader, normalize, open_source, window_indices
 
 
@@ -49,9 +50,14 @@ def plain_tfi(tfi: TFI, maps: list[Tensor], windows: Tensor) -> Tensor:
     return carry + integrated
 
 
+def fast(module: nn.Module) -> nn.Module:
+    set_backend(module, "fast")
+    return module
+
+
 @pytest.mark.parametrize("change", ["load", "step", "data", "statistics"])
 def test_a_folded_batch_norm_is_never_older_than_its_weights(change: str) -> None:
-    unit = ConvBN(4, 6, 3, stride=2).eval()
+    unit = fast(ConvBN(4, 6, 3, stride=2).eval())
     x = torch.randn(2, 4, 9, 9)
     worn(unit.bn)
     with torch.inference_mode():
@@ -79,7 +85,7 @@ def test_batch_norms_in_training_use_the_batch() -> None:
 
 
 def test_gradients_pass_through_a_folded_batch_norm() -> None:
-    unit, x = ConvBN(3, 5).eval(), torch.randn(2, 3, 4, 4)
+    unit, x = fast(ConvBN(3, 5).eval()), torch.randn(2, 3, 4, 4)
     worn(unit.bn)
     folded = torch.autograd.grad(unit(x).square().sum(), list(unit.parameters()))
     plain = torch.autograd.grad(unit.bn(unit.c(x)).square().sum(), list(unit.parameters()))
@@ -87,41 +93,48 @@ def test_gradients_pass_through_a_folded_batch_norm() -> None:
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_gelu_writes_in_place_only_without_gradients() -> None:
+def test_gelu_in_place() -> None:
     x = torch.randn(5)
     expected = F.gelu(x)
-    assert torch.equal(gelu(x.clone()), expected)
     kept = x.clone()
-    gelu(kept)
-    assert torch.equal(kept, x)
-    with torch.no_grad():
-        assert gelu(kept) is kept and torch.allclose(kept, expected)
+    assert torch.equal(gelu(kept, overwrite=False), expected) and torch.equal(kept, x)
+    assert gelu(kept, overwrite=True) is kept and torch.allclose(kept, expected)
+
+
+class Block(StripModule):
+    """Two convolutions that note the rows they were called with."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, stride=stride, padding=1)
+        self.stride = stride
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.in_strips(self.step, x, width=8, stride=self.stride)
+
+    def step(self, x: Tensor, _: bool) -> Tensor:
+        self.rows.append(x.shape[2])
+        return self.second(self.first(x))
 
 
 @pytest.mark.parametrize(("height", "stride"), [(32, 1), (32, 2), (31, 1), (31, 2), (3, 1)])
 def test_strips_make_up_the_whole(monkeypatch: pytest.MonkeyPatch, height: int, stride: int) -> None:
     monkeypatch.setattr(layers, "STRIP_BYTES", 4 * 8 * 16 * 5 * stride)  # five rows of the output
-    first, second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3, stride=stride, padding=1)
-    rows: list[int] = []
-
-    def block(x: Tensor) -> Tensor:
-        rows.append(x.shape[2])
-        return second(first(x))
-
-    x = torch.randn(2, 3, height, 8)
-    whole = second(first(x))
+    block, x = fast(Block(stride).eval()), torch.randn(2, 3, height, 8)
+    whole = block.second(block.first(x))
     with torch.no_grad():
-        assert torch.allclose(in_strips(block, x, width=8, stride=stride), whole, atol=1e-6)
+        assert torch.allclose(block(x), whole, atol=1e-6)
     divides = height % stride == 0 and height // stride > 5
-    assert rows[0] == (6 * stride if divides else height)
-    rows.clear()
-    in_strips(block, x, width=8, stride=stride)
-    assert rows == [height], "with gradients there is one strip"
+    assert block.rows[0] == (6 * stride if divides else height)
+    block.rows.clear()
+    block(x)
+    assert block.rows == [height], "with gradients there is one strip"
 
 
 def test_tiny_vit_in_strips_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk = TinyViT(num_classes=4, embed_dims=(32, 32, 64, 96), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 3), out_dim=24)
-    trunk.eval()
+    fast(trunk.eval())
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             worn(module)
@@ -137,7 +150,7 @@ def test_tiny_vit_in_strips_equals_the_whole(monkeypatch: pytest.MonkeyPatch) ->
 def test_stem_taps_add_up_to_the_convolution() -> None:
     stem = TFI(temporal_dim=8).temporal_stem
     windows = torch.randn(2, 3, 5, 32, 32)
-    joined = stem.join([stem.taps(frames) for frames in windows.unbind(2)])
+    joined = stem.join([stem.per_frame(frames) for frames in windows.unbind(2)])
     assert torch.allclose(joined.permute(1, 2, 0, 3, 4), stem(windows), atol=1e-5)
 
 
@@ -156,7 +169,7 @@ def test_tfi_equals_the_published_order_of_operations() -> None:
         nn.init.normal_(parameter, std=0.2)
     windows = torch.randn(2, 3, 5, 64, 64)
     maps = [torch.randn(2, dim, 4, 4) for dim in (8, 12, 8)]
-    out = tfi(maps, [tfi.temporal_stem.taps(frames) for frames in windows.unbind(2)])
+    out = tfi(maps, [tfi.temporal_stem.per_frame(frames) for frames in windows.unbind(2)])
     expected = plain_tfi(tfi, maps, windows)
     assert torch.allclose(out, expected, atol=1e-4)
     parameters = [p for name, p in tfi.named_parameters() if "integration2temporal_nets.2" not in name]
@@ -182,13 +195,13 @@ def test_sessions_encode_whole_windows(video: np.ndarray) -> None:
     predictor = make_predictor()
     expected = {frame: plain_features(predictor, video, frame) for frame in range(len(video))}
     counts: list[int] = []
-    taps = predictor.model.image_encoder.taps
+    stem_features = predictor.model.image_encoder.stem_features
 
     def counting(frames: Tensor) -> Tensor:
         counts.append(len(frames))
-        return taps(frames)
+        return stem_features(frames)
 
-    predictor.model.image_encoder.taps = counting
+    predictor.model.image_encoder.stem_features = counting
     forward, backward, jumps = range(12), range(11, -1, -1), (7, 0, 11, 2, 3, 9)
     for order, num_taps in ((forward, 12), (backward, 12), (jumps, 18)):
         counts.clear()
@@ -204,7 +217,7 @@ def test_a_live_session_encodes_whole_windows(video: np.ndarray) -> None:
     with LiveSession(predictor) as session:
         for frame, picture in enumerate(video):
             session.step(picture)
-            predictor.advance(session.state, Moment(frame))
+            predictor.advance(session.state, TrackingStep(frame))
             with torch.inference_mode():
                 vision = predictor.tracker.features(session.state, frame).vision
                 assert torch.allclose(vision, plain_features(predictor, video, frame), atol=1e-4)

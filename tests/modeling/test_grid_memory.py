@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from i2v.modeling.memory.grid_attention import GridMemory
-from i2v.modeling.memory.memory_cross_attention import MemoryReader, TokenMemory
-from i2v.modeling.structures import MemoryReadout
+from i2v.modeling.fast_path import set_backend
+from i2v.modeling.memory.memory_cross_attention import MemoryCrossAttention
+from i2v.modeling.memory.readout import MemoryReadout
 
 COLUMNS, ROWS, NUM_GRIDS, WIDTH, NUM_LOOSE = 5, 3, 4, 6, 7
 
@@ -17,8 +17,8 @@ def generator():
     torch.manual_seed(0)
 
 
-def make_reader(num_heads: int = 1, scale: float = 1.0) -> MemoryReader:
-    reader = MemoryReader(16, (COLUMNS, ROWS), (COLUMNS, ROWS), num_heads=num_heads, kv_in_dim=WIDTH).eval()
+def make_reader(num_heads: int = 1, scale: float = 1.0) -> MemoryCrossAttention:
+    reader = MemoryCrossAttention(16, (COLUMNS, ROWS), (COLUMNS, ROWS), num_heads=num_heads, kv_in_dim=WIDTH).eval()
     with torch.no_grad():
         for parameter in reader.parameters():
             parameter.normal_(std=0.4)
@@ -34,14 +34,17 @@ def make_readout(batch: int = 1, counts: torch.Tensor | None = None) -> MemoryRe
     return MemoryReadout(tokens, position, foreground, NUM_LOOSE, counts)
 
 
-def read(reader: MemoryReader, queries: torch.Tensor, readout: MemoryReadout, foreground_only: bool = False):
-    """What the plain form reads, and what ours reads."""
-    with torch.enable_grad():
-        plain = reader.prepare(readout, foreground_only)
+def read(reader: MemoryCrossAttention, queries: torch.Tensor, readout: MemoryReadout, foreground_only: bool = False):
+    """What the reference implementation reads, and what the fast one reads."""
+    readout._on_grids.clear()
     with torch.no_grad():
-        ours = reader.prepare(readout, foreground_only)
-        assert isinstance(plain, TokenMemory) and isinstance(ours[0], GridMemory)
-        return reader(queries, plain), reader(queries, ours)
+        set_backend(reader, "reference")
+        reference = reader(queries, readout, foreground_only)
+        assert not readout._on_grids
+        set_backend(reader, "fast")
+        fast = reader(queries, readout, foreground_only)
+        assert readout._on_grids
+        return reference, fast
 
 
 @pytest.mark.parametrize("num_heads", [1, 2])
@@ -57,7 +60,7 @@ def test_equals_the_plain_form(num_heads, foreground_only, batch):
 def test_tiles_of_queries_do_not_show(monkeypatch):
     reader, readout = make_reader(), make_readout()
     queries = torch.randn(1, 9 * COLUMNS * ROWS, 16)
-    reader.rotate_queries = type(reader.rotate_queries)(16, (9 * COLUMNS, ROWS))
+    reader.rotate_queries = type(reader.rotate_queries)(16, (9 * COLUMNS, ROWS)).eval()
     plain, at_once = read(reader, queries, readout)
     monkeypatch.setattr("i2v.modeling.memory.grid_attention.MAX_SCORES", 1)
     _, in_tiles = read(reader, queries, readout)
@@ -105,7 +108,7 @@ def test_scores_of_any_size(scale):
     reader, readout = make_reader(scale=scale), make_readout()
     reader.q_proj.bias.data.mul_(scale)
     queries = torch.randn(1, COLUMNS * ROWS, 16)
-    memory = GridMemory.lay_out(readout, (COLUMNS, ROWS), None)
+    memory = readout.on_grid((COLUMNS, ROWS), False)[0]
     with torch.no_grad():
         heads = reader.rotate_queries(reader._heads(reader.q_proj(queries))) / 4
         keys = reader.rotate_keys(reader.k_proj(readout.tokens + readout.position)[:, :-NUM_LOOSE])

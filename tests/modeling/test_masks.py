@@ -40,10 +40,10 @@ def test_resize_keeps_equal_sizes_untouched():
     assert resize_logits(logits, (5, 9)).shape == (1, 1, 5, 9)
 
 
-def result(scale: float, presence: float = 2.0) -> FrameResult:
+def result(scale: float, object_score: float = 2.0) -> FrameResult:
     low_res = scale * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     low_res[0, 0, 0, :4] = torch.tensor([0.0, 0.1, -0.1, 1e-6])
-    return FrameResult(low_res, torch.randn(1, 16), torch.tensor([[presence]]), torch.tensor([0.8]))
+    return FrameResult(low_res, torch.randn(1, 16), torch.tensor([[object_score]]), torch.tensor([0.8]))
 
 
 def test_packed_results_keep_signs_and_nearly_the_logits():
@@ -54,11 +54,11 @@ def test_packed_results_keep_signs_and_nearly_the_logits():
     assert (packed.low_res - exact.low_res)[inside].abs().max() <= 0.25 + 1e-6
     assert packed.low_res.abs().max() <= 8
     assert torch.allclose(packed.pointer, exact.pointer, atol=2e-3)
-    assert float(packed.presence) == 2.0 and float(packed.iou) == pytest.approx(0.8)
+    assert float(packed.object_score) == 2.0 and float(packed.iou) == pytest.approx(0.8)
 
 
 def test_packed_absence_stays_absence():
-    absent = result(1.0, presence=-3.0)
+    absent = result(1.0, object_score=-3.0)
     assert (PackedResult.pack(absent).unpack(torch.device("cpu")).low_res == NO_OBJECT_LOGIT).all()
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
-from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector, nearest_prompted, read_memories
-from i2v.modeling.structures import Moment, Selection
+from i2v.modeling.memory.readout import Selection, read_memories
+from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector, nearest_conditioning
+from i2v.modeling.structures import TrackingStep
 
 
 def memory(frame: int, alike: float = 1.0) -> FrameMemory:
@@ -18,7 +19,7 @@ def memory(frame: int, alike: float = 1.0) -> FrameMemory:
         features=torch.full((1, 4, 2, 2), float(frame)),
         foreground=torch.ones(1, 1, 2, 2, dtype=torch.bool),
         pointer=torch.full((1, 8), float(frame)),
-        appearance=torch.tensor([alike, (1 - alike**2) ** 0.5]),
+        frame_embedding=torch.tensor([alike, (1 - alike**2) ** 0.5]),
     )
 
 
@@ -28,7 +29,7 @@ def bank(prompted: list[int], tracked: range | list[int]) -> MemoryBank:
 
 def select(selector, frame: int, bank: MemoryBank, reverse: bool = False, seed: int = 0) -> Selection:
     generator = torch.Generator().manual_seed(seed)
-    return selector.select(Moment(frame, reverse), [bank], torch.tensor([1.0, 0.0]), [generator])[0]
+    return selector.select(TrackingStep(frame, reverse), [bank], torch.tensor([1.0, 0.0]), [generator])[0]
 
 
 def written_out(selection):
@@ -114,7 +115,7 @@ def test_sampling_is_the_published_draw():
 def test_a_draw_without_choice_still_advances_the_generator():
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
-    SimilaritySelector().select(Moment(2), [bank([0], [1])], torch.tensor([1.0, 0.0]), [generator])
+    SimilaritySelector().select(TrackingStep(2), [bank([0], [1])], torch.tensor([1.0, 0.0]), [generator])
     assert not torch.equal(before, generator.get_state())
 
 
@@ -125,8 +126,8 @@ def test_objects_draw_from_their_own_generators():
     def generators() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(s) for s in (1, 2)]
 
-    both = selector.select(Moment(30), [shared, shared], appearance, generators())
-    alone = selector.select(Moment(30), [shared], appearance, generators()[1:])
+    both = selector.select(TrackingStep(30), [shared, shared], appearance, generators())
+    alone = selector.select(TrackingStep(30), [shared], appearance, generators()[1:])
     assert frames_and_slots(both[1]) == frames_and_slots(alone[0])
 
 
@@ -162,10 +163,10 @@ def test_pointers_of_prompts_ahead_are_left_out():
 
 def test_limit_of_prompted_memories():
     prompted = [memory(f) for f in (0, 10, 20, 30, 40)]
-    assert [m.frame for m in nearest_prompted(Moment(22), prompted, -1)] == [0, 10, 20, 30, 40]
-    assert [m.frame for m in nearest_prompted(Moment(22), prompted, 2)] == [20, 30]
-    assert [m.frame for m in nearest_prompted(Moment(22), prompted, 4)] == [20, 30, 10, 40]
-    assert [m.frame for m in nearest_prompted(Moment(50), prompted, 2)] == [40, 30]
+    assert [m.frame for m in nearest_conditioning(TrackingStep(22), prompted, -1)] == [0, 10, 20, 30, 40]
+    assert [m.frame for m in nearest_conditioning(TrackingStep(22), prompted, 2)] == [20, 30]
+    assert [m.frame for m in nearest_conditioning(TrackingStep(22), prompted, 4)] == [20, 30, 10, 40]
+    assert [m.frame for m in nearest_conditioning(TrackingStep(50), prompted, 2)] == [40, 30]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +183,10 @@ def test_bad_settings(settings, message):
 
 
 def test_recent_selector_is_sam2s_rule():
-    selection = RecentSelector().select(Moment(7, num_frames=8), [bank([0, 4], [1, 2, 3, 5, 6])])[0]
+    selection = RecentSelector().select(TrackingStep(7, num_frames=8), [bank([0, 4], [1, 2, 3, 5, 6])])[0]
     assert frames_and_slots(selection) == [(0, 0), (4, 0), (1, 1), (2, 2), (3, 3), (5, 5), (6, 6)]
     assert distances(selection) == pytest.approx([7 / 7, 3 / 7, 1 / 7, 2 / 7, 4 / 7, 5 / 7, 6 / 7])
-    ahead = RecentSelector().select(Moment(2, num_frames=8), [bank([0, 4], [1])])[0]
+    ahead = RecentSelector().select(TrackingStep(2, num_frames=8), [bank([0, 4], [1])])[0]
     assert distances(ahead) == pytest.approx([2 / 7, -2 / 7, 1 / 7])
 
 
@@ -208,11 +209,11 @@ def test_readout_lays_tokens_out_as_published():
 def test_bank_keeps_a_span_and_replaces_frames():
     kept = MemoryBank(span=3)
     for frame in range(5):
-        kept = kept.remember(memory(frame))
+        kept = kept.add_tracked(memory(frame))
     assert [m.frame for m in kept.tracked] == [2, 3, 4]
-    again = kept.remember(memory(3))
+    again = kept.add_tracked(memory(3))
     assert [m.frame for m in again.tracked] == [2, 4, 3] and [m.frame for m in kept.tracked] == [2, 3, 4]
-    pinned = again.pin(memory(4)).pin(memory(9)).pin(memory(4))
-    assert [m.frame for m in pinned.prompted] == [4, 9] and [m.frame for m in pinned.tracked] == [2, 3]
-    assert pinned.forget(4).prompted[0].frame == 9
+    pinned = again.add_conditioning(memory(4)).add_conditioning(memory(9)).add_conditioning(memory(4))
+    assert [m.frame for m in pinned.conditioning] == [4, 9] and [m.frame for m in pinned.tracked] == [2, 3]
+    assert pinned.remove(4).conditioning[0].frame == 9
     assert [m.frame for m in pinned.retain({3}).tracked] == [3]

@@ -151,15 +151,15 @@ def test_tfi_reads_the_past_and_the_present():
         torch.nn.init.normal_(p, std=0.2)
     maps = [torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)]
     window = torch.randn(5, 1, 3, 64, 64)
-    taps = [tfi.temporal_stem.taps(frame) for frame in window]
-    out = tfi(maps, taps)
+    stem = [tfi.temporal_stem.per_frame(frame) for frame in window]
+    out = tfi(maps, stem)
     assert out.shape == (1, 16, 4, 4)
     for slot in range(5):
-        changed = [*taps[:slot], tfi.temporal_stem.taps(window[slot] + 1), *taps[slot + 1 :]]
+        changed = [*stem[:slot], tfi.temporal_stem.per_frame(window[slot] + 1), *stem[slot + 1 :]]
         assert not torch.allclose(tfi(maps, changed), out, atol=1e-6), f"slot {slot} has no effect"
     with torch.no_grad():
         tfi.integration2temporal_nets[-1].fuse[0].weight.fill_(99)
-    assert torch.equal(tfi(maps, taps), out), "the last fusion has no effect"
+    assert torch.equal(tfi(maps, stem), out), "the last fusion has no effect"
 
 
 def test_prompt_encoder_tokens():

@@ -60,10 +60,10 @@ def test_side_by_side_is_the_same_in_the_same_order(predictor, video):
 
 def test_what_objects_share_is_done_once(predictor, video, count_encoded, monkeypatch):
     decoded, compared = [], []
-    read, select = ImageFolder.read, predictor.model.selector.select
+    read, select = ImageFolder.read, predictor.policy.selector.select
     monkeypatch.setattr(ImageFolder, "read", lambda self, index: decoded.append(index) or read(self, index))
     monkeypatch.setattr(
-        predictor.model.selector, "select", lambda moment, *rest: compared.append(moment.frame) or select(moment, *rest)
+        predictor.policy.selector, "select", lambda step, *rest: compared.append(step.frame) or select(step, *rest)
     )
     collect(track_together(predictor, video, targets_at(STARTS), protocol("3c")))
     assert sorted(decoded) == list(range(10))

@@ -16,9 +16,9 @@ WEIGHTS = {"loss_mask": 20.0, "loss_iou": 1.0, "loss_class": 1.0}
 LOG2 = math.log(2)
 
 
-def prediction(logits: Tensor, ious: Tensor, presence: Tensor) -> FramePrediction:
+def prediction(logits: Tensor, ious: Tensor, object_score: Tensor) -> FramePrediction:
     chosen = logits[:, :1]
-    return FramePrediction(logits, ious, chosen, chosen, torch.zeros(len(logits), 4), presence)
+    return FramePrediction(logits, ious, chosen, chosen, torch.zeros(len(logits), 4), object_score)
 
 
 def square(size: int = 8) -> Tensor:
@@ -97,9 +97,9 @@ def test_an_absent_object_teaches_its_presence_alone() -> None:
     first = prediction(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1), torch.zeros(1, 1))
     alone = ClipLoss(WEIGHTS, iou_use_l1_loss=True, pred_obj_scores=True)([[first]], targets[:, :1], 1)
     assert (both.mask.item(), both.iou.item()) == (alone.mask.item(), alone.iou.item())
-    assert both.presence.item() == pytest.approx(2 * LOG2)
+    assert both.object_score.item() == pytest.approx(2 * LOG2)
     blind = ClipLoss(WEIGHTS, pred_obj_scores=False)([[step]], targets, 1)
-    assert blind.presence.item() == 0 and blind.mask.item() > both.mask.item()
+    assert blind.object_score.item() == 0 and blind.mask.item() > both.mask.item()
 
 
 def test_steps_and_frames_add_up_and_objects_divide() -> None:
@@ -109,16 +109,18 @@ def test_steps_and_frames_add_up_and_objects_divide() -> None:
     one = loss([[step]], targets[:1], num_objects=1)
     many = loss([[step, step], [step]], targets, num_objects=2)
     assert many.core.item() == pytest.approx(1.5 * one.core.item())
-    assert one.core.item() == pytest.approx(20 * one.mask.item() + one.iou.item() + one.presence.item())
+    assert one.core.item() == pytest.approx(20 * one.mask.item() + one.iou.item() + one.object_score.item())
 
 
 def test_candidates_are_enlarged_to_the_target_and_a_single_one_is_taken_as_given() -> None:
     target = square(16).bool()
     small, large = torch.full((1, 1, 4, 4), -9.0), 20 * target.float() - 10
-    ious, presence = torch.ones(1, 1), torch.full((1, 1), 10.0)
-    given = FramePrediction(small, ious, small, large, torch.zeros(1, 4), presence)
+    ious, object_score = torch.ones(1, 1), torch.full((1, 1), 10.0)
+    given = FramePrediction(small, ious, small, large, torch.zeros(1, 4), object_score)
     assert ClipLoss(WEIGHTS, pred_obj_scores=True)([[given]], target, 1).core.item() < 0.02
-    several = FramePrediction(small.repeat(1, 3, 1, 1), ious.repeat(1, 3), small, large, torch.zeros(1, 4), presence)
+    several = FramePrediction(
+        small.repeat(1, 3, 1, 1), ious.repeat(1, 3), small, large, torch.zeros(1, 4), object_score
+    )
     assert ClipLoss(WEIGHTS, pred_obj_scores=True)([[several]], target, 1).core.item() > 20
 
 

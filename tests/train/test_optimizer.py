@@ -12,7 +12,7 @@ import torch
 from support import TINY
 from torch import nn
 
-from i2v.build_i2v import build_i2v
+from i2v.build_i2v import build_i2v, build_network
 from i2v.config import load_config
 from i2v.modeling.i2v_model import I2VModel
 from train.build import build
@@ -48,7 +48,7 @@ def tiny() -> I2VModel:
 
 
 def test_the_published_groups() -> None:
-    model = build(load_config("i2v-train"), "model")
+    model = build_network(load_config("i2v-train"))
     groups = group_parameters(model, recipe())
     sizes = dict(model.named_parameters())
     assert len(groups) == 30
@@ -67,7 +67,7 @@ def test_the_published_groups() -> None:
 
 
 def test_layers_of_the_trunk() -> None:
-    model = build(load_config("i2v-train"), "model")
+    model = build_network(load_config("i2v-train"))
     numbers, top = trunk_layers(model, "image_encoder.trunk_image")
     assert top == 13
     expected = {

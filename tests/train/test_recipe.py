@@ -10,6 +10,7 @@ import pytest
 from data_support import write_jpegs
 from omegaconf import OmegaConf
 
+from i2v.build_i2v import build_network
 from i2v.config import load_config
 from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector
 from train.build import build, check
@@ -91,7 +92,7 @@ def test_configs_are_complete_once_their_paths_are_given(name: str, overrides: l
     config = load_config(name, [*overrides, *folders, "launcher.experiment_log_dir=logs"])
     check(config)
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    model = build(config, "model")
+    model = build_network(config)
     assert model.image_size == config.scratch.resolution
 
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from train_support import make_clip
 
 from i2v.build_i2v import build_i2v
+from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
-from i2v.modeling.memory.selectors import RecentSelector
-from i2v.modeling.structures import FramePrediction, Moment, Selection
+from i2v.modeling.memory.readout import Selection
+from i2v.modeling.memory.selectors import RecentSelector, Selector, SimilaritySelector
+from i2v.modeling.structures import FramePrediction, MaskSettings, TrackingStep
 from train.dataset.structures import BatchedClip
 from train.loss_fns import ClipLoss
 from train.model.clip_rollout import ClipRollout, last_masks
@@ -30,21 +32,15 @@ class SpyingSelector(RecentSelector):
         super().__init__()
         self.seen: dict[int, Selection] = {}
 
-    def select(self, moment: Moment, banks: Sequence[MemoryBank], *args: object) -> list[Selection]:  # type: ignore[override]
-        selections = super().select(moment, banks)
-        self.seen[moment.frame] = selections[0]
+    def select(self, step: TrackingStep, banks: Sequence[MemoryBank], *args: object) -> list[Selection]:  # type: ignore[override]
+        selections = super().select(step, banks)
+        self.seen[step.frame] = selections[0]
         return selections
 
 
 @pytest.fixture
 def model() -> I2VModel:
-    built = build_i2v(
-        TINY,
-        device="cpu",
-        mode="train",
-        hydra_overrides_extra=["selector@model.selector=recent"],
-        apply_postprocessing=False,
-    )
+    built = build_i2v(TINY, device="cpu", mode="train")
     randomize(built)
     return built
 
@@ -53,18 +49,25 @@ def user(count: int, first: int = 0) -> SimulatedUser:
     return SimulatedUser([torch.Generator().manual_seed(first + i) for i in range(count)])
 
 
-def roll(model: I2VModel, clip: BatchedClip, plan: PromptPlan, **settings: bool) -> list[tuple[FramePrediction, ...]]:
-    return ClipRollout(model, **settings)(clip, plan, user(clip.masks.shape[1]))
+def segmenter_of(model: I2VModel, selector: Selector | None = None) -> FrameSegmenter:
+    masks = MaskSettings(dynamic_multimask_via_stability=False, binarize_mask_from_pts_for_mem_enc=False)
+    return FrameSegmenter(model, selector or RecentSelector(), masks)
+
+
+def roll(
+    model: I2VModel, clip: BatchedClip, plan: PromptPlan, selector: Selector | None = None, **settings: bool
+) -> list[tuple[FramePrediction, ...]]:
+    return ClipRollout(segmenter_of(model, selector), **settings)(clip, plan, user(clip.masks.shape[1]))
 
 
 def test_memories_and_pointers_are_those_of_the_published_examples(model: I2VModel) -> None:
-    model.selector = spy = SpyingSelector()
-    roll(model, make_clip(8), PromptPlan({0: "mask"}, {}))
+    spy = SpyingSelector()
+    roll(model, make_clip(8), PromptPlan({0: "mask"}, {}), selector=spy)
     assert [(m.frame, slot) for m, slot in spy.seen[3].memories] == [(0, 0), (1, 5), (2, 6)]
     assert [round(7 * d) for _, d in spy.seen[3].pointers] == [3, 1, 2]
 
-    model.selector = spy = SpyingSelector()
-    roll(model, make_clip(8), PromptPlan({0: "mask", 5: "mask"}, {}))
+    spy = SpyingSelector()
+    roll(model, make_clip(8), PromptPlan({0: "mask", 5: "mask"}, {}), selector=spy)
     assert {m.frame: slot for m, slot in spy.seen[3].memories} == {0: 0, 5: 0, 1: 5, 2: 6}
     assert [round(7 * d) for _, d in spy.seen[3].pointers] == [3, -2, 1, 2]
     assert {m.frame: slot for m, slot in spy.seen[7].memories} == {0: 0, 5: 0, 1: 1, 2: 2, 3: 3, 4: 4, 6: 6}
@@ -75,8 +78,8 @@ def test_memories_and_pointers_are_those_of_the_published_examples(model: I2VMod
 def test_corrected_frames_guide_later_ones_if_wanted(model: I2VModel) -> None:
     plan = PromptPlan({0: "click"}, {0: (False,), 1: (False,)})
     for guide, slot in ((True, 0), (False, 6)):
-        model.selector = spy = SpyingSelector()
-        roll(model, make_clip(3), plan, add_all_frames_to_correct_as_cond=guide)
+        spy = SpyingSelector()
+        roll(model, make_clip(3), plan, add_all_frames_to_correct_as_cond=guide, selector=spy)
         assert {m.frame: s for m, s in spy.seen[2].memories} == {0: 0, 1: slot}
 
 
@@ -153,9 +156,9 @@ def test_clips_of_a_batch_do_not_touch_each_other(model: I2VModel) -> None:
     model.eval()  # batch norms and dropout aside, which look at the whole batch by design
     clip = make_clip(3, num_clips=2)
     plan = PromptPlan({0: "click"}, {0: (False,)})
-    together = ClipRollout(model)(clip, plan, user(2))
+    together = ClipRollout(segmenter_of(model))(clip, plan, user(2))
     second = BatchedClip(clip.frames[:, 1:], clip.masks[:, 1:], torch.zeros(1, dtype=torch.long), ("clip1",))
-    alone = ClipRollout(model)(second, plan, user(1, first=1))
+    alone = ClipRollout(segmenter_of(model))(second, plan, user(1, first=1))
     for both, one in zip(together, alone, strict=True):
         assert torch.allclose(both[-1].low_res[1:], one[-1].low_res, atol=2e-3)
 
@@ -167,13 +170,13 @@ def test_training_and_inference_agree_on_a_prompted_and_a_tracked_frame(model: I
     windows = [torch.stack([clip.frames[i, 0] for i in w], dim=1)[None] for w in ([0] * 5, [0, 1, 1, 1, 1])]
     first, second = (model.encode(window) for window in windows)
     prompt = steps[0][0]
-    bank = MemoryBank().pin(model.memorize(0, first, prompt))
-    tracked = model.segment(model.associate(Moment(1, num_frames=2), second, bank))
+    segmenter = segmenter_of(model)
+    bank = MemoryBank().add_conditioning(segmenter.memorize(0, first, prompt))
+    tracked = segmenter.segment(segmenter.condition_on_memory(TrackingStep(1, num_frames=2), second, bank))
     assert torch.allclose(tracked.low_res, steps[1][0].low_res, atol=2e-3)
 
 
 def test_similarity_needs_one_clip(model: I2VModel) -> None:
-    other = build_i2v(TINY, device="cpu", mode="train")
     with pytest.raises(ValueError, match="expected 1 clip in a batch, got 2"):
-        roll(other, make_clip(2, num_clips=2), PromptPlan({0: "mask"}, {}))
-    assert len(roll(other, make_clip(3), PromptPlan({0: "mask"}, {}))) == 3
+        roll(model, make_clip(2, num_clips=2), PromptPlan({0: "mask"}, {}), SimilaritySelector())
+    assert len(roll(model, make_clip(3), PromptPlan({0: "mask"}, {}), SimilaritySelector())) == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from train_support import write_held_out
 
 from i2v.build_i2v import build_i2v
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.inference_state import PredictorSettings
-from i2v.modeling.memory.selectors import RecentSelector, SimilaritySelector
+from i2v.inference.policy import InferencePolicy
+from i2v.modeling.structures import MaskSettings
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from train.distributed import World
 from train.validation import Validator, evaluating, find_videos
@@ -47,7 +46,7 @@ def test_scores_are_those_of_the_evaluator(tmp_path: Path) -> None:
     expected = evaluate(labels, tmp_path / "found", EvaluationSettings(num_processes=1))
 
     model = predictor.model
-    validator = Validator(model, model.selector, model.masks, predictor.settings, find_videos(images, labels))
+    validator = Validator(model, predictor.policy, find_videos(images, labels))
     scores = validator(CPU)
     assert {s.key: (s.j, s.f) for s in scores.objects} == {s.key: (s.j, s.f) for s in expected.objects}
     assert scores.jf == expected.jf and len(scores.objects) == 2
@@ -66,22 +65,19 @@ def test_a_folder_for_each_object_is_read_too(tmp_path: Path) -> None:
 
     def score(gt: Path) -> list[tuple[float, float]]:
         found = find_videos(images, gt)
-        scores = Validator(model, model.selector, model.masks, predictor.settings, found)(CPU)
+        scores = Validator(model, predictor.policy, found)(CPU)
         return [(s.j, s.f) for s in scores.objects]
 
     assert score(tmp_path / "by_object") == score(labels)
 
 
-def test_it_uses_the_weights_in_training_with_the_settings_of_inference(tmp_path: Path) -> None:
+def test_it_uses_the_weights_in_training_under_the_policy_of_inference(tmp_path: Path) -> None:
     images, labels = write_held_out(tmp_path)
-    model = build_i2v(TINY, device="cpu", mode="train", hydra_overrides_extra=["selector@model.selector=recent"])
+    model = build_i2v(TINY, device="cpu", mode="train")
     randomize(model)
-    masks = replace(model.masks, sigmoid_bias_for_mem_enc=-9.0)
-    validator = Validator(model, SimilaritySelector(), masks, PredictorSettings(), find_videos(images, labels))
-    view = validator._predictor.model
-    assert isinstance(view.selector, SimilaritySelector) and isinstance(model.selector, RecentSelector)
-    assert view.masks.sigmoid_bias_for_mem_enc == -9.0 and model.masks.sigmoid_bias_for_mem_enc == -10.0
-    assert all(a is b for a, b in zip(view.parameters(), model.parameters(), strict=True))
+    policy = InferencePolicy(masks=MaskSettings(sigmoid_bias_for_mem_enc=-9.0))
+    validator = Validator(model, policy, find_videos(images, labels))
+    assert validator._predictor.model is model and validator._predictor.policy is policy
 
     norm = model.image_encoder.trunk_image.patch_embed.seq[0].bn.eval()
     before = norm.running_mean.clone()
@@ -114,7 +110,7 @@ def test_shares_of_processes_make_up_the_whole(tmp_path: Path) -> None:
         def gather(self, value: object) -> list[object]:  # type: ignore[override]
             return [value]
 
-    validator = Validator(model, model.selector, model.masks, predictor.settings, videos)
+    validator = Validator(model, predictor.policy, videos)
     shares = [validator(Share(CPU.device, rank, 2)) for rank in (0, 1)]
     assert [sorted({s.video for s in share.objects}) for share in shares] == [["discs", "most"], ["more"]]
     assert find_videos(images, labels, max_videos=1) == videos[:1]

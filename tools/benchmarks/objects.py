@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from i2v.demo import render_demo_clip
-from i2v.inference.inference_state import InferenceState, ObjectTrack
-from i2v.modeling.structures import Moment
+from i2v.inference.inference_state import InferenceState
+from i2v.modeling.structures import TrackingStep
 from tools.benchmarks import machine, plots, sides
 from tools.benchmarks.sides import Side
 
@@ -48,20 +47,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fill_memory(stack: ExitStack, side: Side, num_frames: int) -> InferenceState:
-    """A session with one object whose memory is full, with frames left to measure.
-
-    What was remembered of the second frame stands for those after it, too: it costs as much to read.
-    """
+    """A session with one object whose memory is full, with frames left to measure."""
     clip = render_demo_clip(num_frames=LAST_FILLED + num_frames + 1)
     state = stack.enter_context(side.predictor.init_state(clip.frames))
     with side.path():
         side.predictor.add_new_mask(state, 0, 0, clip.masks[0])
-        for _ in side.predictor.propagate_in_video(state, max_frame_num_to_track=1):
+        for _ in side.predictor.propagate_in_video(state, max_frame_num_to_track=LAST_FILLED):
             pass
-    track = state.tracks[0]
-    for frame in range(2, LAST_FILLED + 1):
-        track.bank = track.bank.remember(replace(track.bank.tracked[0], frame=frame))
-    track.visited[LAST_FILLED] = False
     return state
 
 
@@ -84,23 +76,12 @@ def _row(args: argparse.Namespace, ways: list[Side], sessions: list[InferenceSta
 
 
 def _step(side: Side, state: InferenceState, number: int) -> Callable[[], Tensor]:
-    """A step to the next frame, with copies of the session's first object for all."""
-    first = state.tracks[0]
-    state.tracks = {i: first if i == 0 else _copy(first) for i in range(number)}
+    """A step to the next frame, with copies of the session's first object, as it is now, for all."""
+    snapshot, frames = state.snapshot_object(0), count(state.frames_with_mask(0)[-1] + 1)
+    for obj_id in range(number):
+        state.restore_object(obj_id, snapshot)
 
     def step() -> Tensor:
-        frame = max(first.visited) + 1
-        return side.predictor.advance(state, Moment(frame))[2]
+        return side.predictor.advance(state, TrackingStep(next(frames)))[2]
 
     return step
-
-
-def _copy(track: ObjectTrack) -> ObjectTrack:
-    return replace(
-        track,
-        generator=torch.Generator().manual_seed(1),
-        anchors=dict(track.anchors),
-        visited=dict(track.visited),
-        history=type(track.history)(),
-        forgotten=set(),
-    )

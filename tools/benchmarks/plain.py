@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2v.modeling.i2v_model import I2VModel
+from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.position_encoding import AxialRotary
-from i2v.modeling.structures import FrameFeatures, MemoryReadout
+from i2v.modeling.structures import FrameFeatures
 
 HEAD_DIM = 32  # of TinyViT's attention
 
@@ -42,11 +43,11 @@ def plain_path(model: I2VModel) -> Iterator[None]:
     ]
     for module, forward in parts:
         module.forward = partial(forward, module)
-    setattr(encoder, "taps", keep_frames)  # noqa: B010 - a method, for the type checker
+    setattr(encoder, "stem_features", keep_frames)  # noqa: B010 - a method, for the type checker
     try:
         yield
     finally:
-        delattr(encoder, "taps")
+        delattr(encoder, "stem_features")
         for module, _ in parts:
             del module.forward
 
@@ -204,7 +205,7 @@ def written_out(readout: MemoryReadout, num_positions: int) -> MemoryReadout:
 def rope_attention(
     attention: Any, q: Tensor, k: Tensor, v: Tensor, num_unplaced_keys: int = 0, mask: Tensor | None = None
 ) -> Tensor:
-    """Project, rotate what has a place, attend, project."""
+    """Project, rotate what has a position, attend, project."""
     q, k, v = (
         project(x).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for project, x in ((attention.q_proj, q), (attention.k_proj, k), (attention.v_proj, v))
@@ -217,7 +218,7 @@ def rope_attention(
 
 
 def rotate(rotary: Any, tokens: Tensor) -> Tensor:
-    """Each channel pair of tokens (...,k*n,C) turned by its place."""
+    """Each channel pair of tokens (...,k*n,C) rotated by its position."""
     pairs = tokens.float().unflatten(-2, (-1, rotary.num_positions)).unflatten(-1, (-1, 2))
     real, imaginary = pairs.unbind(-1)
     cos, sin = rotary.turns.unbind(-1)
@@ -226,7 +227,7 @@ def rotate(rotary: Any, tokens: Tensor) -> Tensor:
 
 
 def prompt_generator(generator: Any, readout: MemoryReadout) -> Tensor:
-    """Queries read the foreground tokens, then talk to each other."""
+    """Queries read the foreground tokens, then attend to each other."""
     readout = written_out(readout, generator.cross_attn.rotate_keys.num_positions)
     queries = generator.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
     x = queries + rope_attention(

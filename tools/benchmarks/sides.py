@@ -94,15 +94,17 @@ def make_sides(args: argparse.Namespace) -> list[Side]:
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)
-    model, settings = predictor.model, predictor.settings
-    one_by_one, plain_dtype = replace(settings, frames_at_once=1), resolve_dtype(args.plain_dtype, model.device)
+    model, policy = predictor.model, predictor.policy
+    one_by_one = replace(policy, settings=replace(policy.settings, frames_at_once=1))
+    plain_dtype = resolve_dtype(args.plain_dtype, model.device)
     sides = [Side("plain", I2VVideoPredictor(model, one_by_one, plain_dtype), True)]
     for name in args.dtype or [str(predictor.dtype).removeprefix("torch.")]:
-        sides.append(Side(name, I2VVideoPredictor(model, settings, resolve_dtype(name, model.device)), False))
+        sides.append(Side(name, I2VVideoPredictor(model, policy, resolve_dtype(name, model.device)), False))
     if args.compile:
         compiled = copy.deepcopy(model)
         compile_model(compiled)
-        sides.append(Side("compiled", I2VVideoPredictor(compiled, settings, sides[1].predictor.dtype), False))
+        static = replace(policy, static_shapes=True)
+        sides.append(Side("compiled", I2VVideoPredictor(compiled, static, sides[1].predictor.dtype), False))
     return sides
 
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.i2v_model import I2VModel
+from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.memory.memory_bank import MemoryBank
-from i2v.modeling.structures import FrameContext, FrameFeatures, FramePrediction, Moment, Prompt
+from i2v.modeling.structures import FrameContext, FrameFeatures, FramePrediction, Prompt, TrackingStep
 from i2v.video.sources import window_indices
 from train.dataset.structures import BatchedClip
 from train.model.prompt_simulator import PromptPlan, SimulatedUser
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ClipFeatures:
     """Features of all frames of all clips, rows ``clip * T + t``, computed as one batch."""
 
@@ -39,48 +39,52 @@ class ClipRollout(nn.Module):
 
     def __init__(
         self,
-        model: I2VModel,
+        segmenter: FrameSegmenter,
         add_all_frames_to_correct_as_cond: bool = True,
         use_act_ckpt_iterative_pt_sampling: bool = False,
     ) -> None:
-        """``add_all_frames_to_correct_as_cond``: corrected frames become prompted memories, else they are tracked ones.
+        """``segmenter``: the network to be trained, with the memory selection and mask settings of training.
+
+        ``add_all_frames_to_correct_as_cond``: corrected frames become conditioning frames, else they count as tracked.
 
         ``use_act_ckpt_iterative_pt_sampling``: corrections are computed anew in the backward pass, so that nothing of
         them is kept until then.
         """
         super().__init__()
-        self.model = model
-        self.corrected_frames_guide = add_all_frames_to_correct_as_cond
+        self.model = segmenter.model  # so that its parameters are the rollout's
+        self.segmenter = segmenter
+        self.corrected_frames_condition = add_all_frames_to_correct_as_cond
         self.checkpoint_corrections = use_act_ckpt_iterative_pt_sampling
 
     def forward(self, clip: BatchedClip, plan: PromptPlan, user: SimulatedUser) -> list[tuple[FramePrediction, ...]]:
         """For every frame of the clip, in their order in time, the N objects' predictions of all decoding steps."""
         num_frames = clip.num_frames
         features = self._encode(clip)
-        bank = MemoryBank(span=self.model.selector.span)
+        bank = MemoryBank(span=self.segmenter.selector.span)
         steps: dict[int, tuple[FramePrediction, ...]] = {}
         for frame in plan.order(num_frames):
             seen = features.at(frame)
             # An initial frame is a fresh start, whatever is remembered of other initial frames.
             known = MemoryBank() if frame in plan.initial else bank
-            context = self.model.associate(Moment(frame, num_frames=num_frames), seen, known)
+            context = self.segmenter.condition_on_memory(TrackingStep(frame, num_frames=num_frames), seen, known)
             steps[frame] = self._segment(context, frame, clip.masks[frame][:, None], plan, user)
-            memory = self.model.memorize(frame, seen, steps[frame][-1])
-            guides = frame in plan.initial or (self.corrected_frames_guide and frame in plan.corrections)
-            bank = bank.pin(memory) if guides else bank.remember(memory)
+            memory = self.segmenter.memorize(frame, seen, steps[frame][-1])
+            conditioning = frame in plan.initial or (self.corrected_frames_condition and frame in plan.corrections)
+            bank = bank.add_conditioning(memory) if conditioning else bank.add_tracked(memory)
         return [steps[frame] for frame in range(num_frames)]
 
     def _encode(self, clip: BatchedClip) -> _ClipFeatures:
         num_frames, num_clips = clip.frames.shape[:2]
-        if self.model.selector.compares_frames and num_clips > 1 and num_frames > 1:
+        selector = self.segmenter.selector
+        if selector.compares_frames and num_clips > 1 and num_frames > 1:
             raise ValueError(
-                f"{type(self.model.selector).__name__} compares the frames of one video: expected 1 clip in a batch, "
+                f"{type(selector).__name__} compares the frames of one video: expected 1 clip in a batch, "
                 f"got {num_clips}"
             )
         by_clip = clip.frames.transpose(0, 1)  # (B,T,3,S,S)
-        taps = self.model.taps(by_clip.flatten(0, 1)).unflatten(0, by_clip.shape[:2])
+        stem = self.model.stem_features(by_clip.flatten(0, 1)).unflatten(0, by_clip.shape[:2])
         windows = [window_indices(t, self.model.window_length) for t in range(num_frames)]
-        of_windows = [taps[:, list(frames)].flatten(0, 1) for frames in zip(*windows, strict=True)]
+        of_windows = [stem[:, list(frames)].flatten(0, 1) for frames in zip(*windows, strict=True)]
         features = self.model.encode_frames(by_clip.flatten(0, 1), of_windows)
         return _ClipFeatures(features, num_frames, clip.video_of)
 
@@ -89,7 +93,7 @@ class ClipRollout(nn.Module):
     ) -> tuple[FramePrediction, ...]:
         """The first answer on a frame, and one more after each correction."""
         prompt = user.prompt(plan.initial[frame], masks) if frame in plan.initial else None
-        predictions = [self.model.segment(context, prompt)]
+        predictions = [self.segmenter.segment(context, prompt)]
         for from_object in plan.corrections.get(frame, ()):
             last = predictions[-1]
             prompt = user.correct(prompt, masks, last.high_res, from_object)
@@ -98,8 +102,8 @@ class ClipRollout(nn.Module):
 
     def _correct(self, context: FrameContext, prompt: Prompt) -> FramePrediction:
         if self.checkpoint_corrections and torch.is_grad_enabled():
-            return checkpoint(self.model.segment, context, prompt, use_reentrant=False)
-        return self.model.segment(context, prompt)
+            return checkpoint(self.segmenter.segment, context, prompt, use_reentrant=False)
+        return self.segmenter.segment(context, prompt)
 
 
 def last_masks(steps: Sequence[Sequence[FramePrediction]]) -> Tensor:

@@ -23,7 +23,7 @@ MAX_LOG_BYTES = 256 << 20
 CURVES = {
     "loss_mask": "mask loss of a clip",
     "loss_iou": "IoU loss",
-    "loss_class": "presence loss",
+    "loss_class": "object_score loss",
     "lr": "learning rate",
 }
 

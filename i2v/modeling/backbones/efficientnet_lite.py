@@ -52,18 +52,16 @@ class SameConvBN(ConvBN):
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(in_dim, out_dim, kernel, stride, groups)
         self.bn.eps = BATCH_NORM_EPS
+        if stride > 1:
+            self.c.padding = (0, 0)  # the input is padded by hand
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B,in,H,W) -> (B,out,ceil(H/stride),ceil(W/stride))."""
         kernel, stride = self.c.kernel_size[0], self.c.stride[0]
-        if stride == 1:
-            return super().forward(x)
-        down, right = (same_padding(size, kernel, stride) for size in x.shape[-2:])
-        x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
-        if self.bn.training:
-            return self.bn(F.conv2d(x, self.c.weight, None, stride, groups=self.c.groups))
-        weight, bias = self.folded()
-        return F.conv2d(x, weight, bias, stride, groups=self.c.groups)
+        if stride > 1:
+            down, right = (same_padding(size, kernel, stride) for size in x.shape[-2:])
+            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+        return super().forward(x)
 
 
 class InvertedResidual(nn.Module):

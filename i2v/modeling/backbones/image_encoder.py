@@ -28,11 +28,11 @@ class ImageEncoder(nn.Module):
         """Frames in a window."""
         return self.trunk_video.t_window
 
-    def taps(self, frames: Tensor) -> Tensor:
-        """What frames (B,3,S,S) contribute to the windows that they are part of: to be kept for the next windows."""
-        return self.trunk_video.temporal_stem.taps(frames)
+    def stem_features(self, frames: Tensor) -> Tensor:
+        """What frames (B,3,S,S) contribute to the windows that they are part of (B,K,C,h,w): kept for the next ones."""
+        return self.trunk_video.temporal_stem.per_frame(frames)
 
-    def forward(self, frames: Tensor, taps: Sequence[Tensor]) -> FrameFeatures:
-        """Features of frames (B,3,S,S), given the :meth:`taps` of the T frames of their windows, oldest first."""
-        vision = self.trunk_video(self.trunk_image(frames), taps)
+    def forward(self, frames: Tensor, stem_features: Sequence[Tensor]) -> FrameFeatures:
+        """Features of frames (B,3,S,S), given :meth:`stem_features` of the T frames of their windows, oldest first."""
+        vision = self.trunk_video(self.trunk_image(frames), stem_features)
         return FrameFeatures(vision=vision, position=self.position.to(vision.dtype))

@@ -12,33 +12,35 @@ from i2v.modeling.layers import ChannelLayerNorm, LayerNorm2d
 
 
 class TemporalStem(nn.Conv3d):
-    """A convolution over the patches of T frames, (B,3,T,S,S) -> (B,C,T,h,w), that can be taken to pieces by frame.
+    """A convolution over the patches of T frames, (B,3,T,S,S) -> (B,C,T,h,w), computed frame by frame.
 
-    A tap is what one frame adds to one time slice. The taps of a frame are the same in every window that it is part of,
-    so they are computed once; for any windows ``stem(windows)`` equals ``stem.join`` of the taps of their frames.
+    A convolution is linear: each time slice of its output is a sum over frames of what one frame adds to it. That is
+    the same in every window that a frame is part of, so it is computed once. For any windows, ``stem(windows)`` equals
+    ``stem.join`` of :meth:`per_frame` of their frames.
     """
 
-    def __init__(self, dim: int, num_taps: int, patch: int) -> None:
-        super().__init__(3, dim, (num_taps, patch, patch), stride=(1, patch, patch), padding=(num_taps // 2, 0, 0))
+    def __init__(self, dim: int, kernel_length: int, patch: int) -> None:
+        super().__init__(
+            3, dim, (kernel_length, patch, patch), stride=(1, patch, patch), padding=(kernel_length // 2, 0, 0)
+        )
 
-    def taps(self, frames: Tensor) -> Tensor:
-        """Frames (B,3,S,S) -> taps (B,K,C,h,w): what they add to the slices from K // 2 after to K // 2 before them."""
-        num_taps = self.kernel_size[0]
+    def per_frame(self, frames: Tensor) -> Tensor:
+        """Frames (B,3,S,S) -> (B,K,C,h,w): what they add to the slices from K // 2 after to K // 2 before them."""
         kernels = self.weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
         frames = frames.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(frames, kernels, stride=self.stride[1:]).unflatten(1, (num_taps, self.out_channels))
+        return F.conv2d(frames, kernels, stride=self.stride[1:]).unflatten(1, (self.kernel_size[0], self.out_channels))
 
-    def join(self, taps: Sequence[Tensor]) -> Tensor:
-        """The taps of T frames, oldest first, as time slices (T,B,C,h,w); beyond the window there is nothing."""
+    def join(self, per_frame: Sequence[Tensor]) -> Tensor:
+        """:meth:`per_frame` of T frames, oldest first -> time slices (T,B,C,h,w); zero padding around the window."""
         reach = self.kernel_size[0] // 2
         assert self.bias is not None
         slices = []
-        for t in range(len(taps)):
-            near = range(max(t - reach, 0), min(t + reach + 1, len(taps)))
-            first, *others = (taps[i][:, i - t + reach] for i in near)
+        for t in range(len(per_frame)):
+            near = range(max(t - reach, 0), min(t + reach + 1, len(per_frame)))
+            first, *others = (per_frame[i][:, i - t + reach] for i in near)
             slices.append(sum(others, start=first.to(self.bias.dtype)) + self.bias[:, None, None])
         # Unlike `stack`, `cat` keeps the channels last in memory.
-        return torch.cat(slices).unflatten(0, (len(taps), -1))
+        return torch.cat(slices).unflatten(0, (len(per_frame), -1))
 
 
 class TemporalConv(nn.Module):
@@ -169,9 +171,9 @@ class TFI(nn.Module):
         self.integration_nets = nn.ModuleList(IntegrationNet(integration_dim) for _ in stages)
         self.apply(_init_conv)
 
-    def forward(self, maps: Sequence[Tensor], taps: Sequence[Tensor]) -> Tensor:
-        """Trunk maps of the frames (B,.,.,.), stem taps of the T frames of their windows -> features (B,C,h,w)."""
-        temporal = self.temporal_stem.join(taps)
+    def forward(self, maps: Sequence[Tensor], stem_features: Sequence[Tensor]) -> Tensor:
+        """Trunk maps of the frames (B,.,.,.), stem features of the T frames of their windows -> features (B,C,h,w)."""
+        temporal = self.temporal_stem.join(stem_features)
         grid = temporal.shape[-2:]
         carry: Tensor | None = None
         for i, (level, num) in enumerate(zip(self.selected_layers, self._slices_needed(), strict=True)):

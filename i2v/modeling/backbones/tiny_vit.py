@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.layers import DropPath, LayerNorm2d, gelu, in_strips
+from i2v.modeling.fast_path import FastPathModule, is_plain
+from i2v.modeling.layers import DropPath, LayerNorm2d, StripModule, gelu
 
 HEAD_DIM = 32
 
 
-class ConvBN(nn.Sequential):
+class ConvBN(FastPathModule):
     """A convolution without bias and its batch norm, ``bn(c(x))``; 'same' padding for odd kernels."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
@@ -24,10 +25,15 @@ class ConvBN(nn.Sequential):
         self.bn = nn.BatchNorm2d(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bn.training:
+        """Maps (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+        if not self.folds():
             return self.bn(self.c(x))
         kernel, bias = self.folded()
         return F.conv2d(x, kernel, bias, self.c.stride, self.c.padding, groups=self.c.groups)
+
+    def folds(self) -> bool:
+        """Whether both run as one convolution: with gradients, too, as long as the statistics stand still."""
+        return self.backend == "fast" and not self.bn.training and is_plain(self.c) and is_plain(self.bn)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias of the one convolution that both are once the statistics stand still.
@@ -43,8 +49,8 @@ class ConvBN(nn.Sequential):
         return kernel.to(dtype), bias.to(dtype)
 
 
-class PatchEmbed(nn.Module):
-    """Frames (B,3,S,S) -> patches (B,C,S/4,S/4)."""
+class PatchEmbed(StripModule):
+    """Two convolutions of stride 2."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
@@ -52,10 +58,11 @@ class PatchEmbed(nn.Module):
         self._width = dim // 8  # of what is between the two, which has a quarter of the pixels of the frame
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_strips(self.seq, x, width=self._width, stride=4)
+        """Frames (B,3,S,S) -> patches (B,C,S/4,S/4)."""
+        return self.in_strips(lambda strip, _: self.seq(strip), x, width=self._width, stride=4)
 
 
-class MBConv(nn.Module):
+class MBConv(StripModule):
     """Inverted bottleneck: expand, depthwise, project, add."""
 
     def __init__(self, dim: int, expand_ratio: float, drop_path: float) -> None:
@@ -68,15 +75,16 @@ class MBConv(nn.Module):
         nn.init.zeros_(self.conv3.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_strips(self._block, x, width=self.conv1.c.out_channels)
+        """Maps (B,C,H,W) -> the same."""
+        return self.in_strips(self._block, x, width=self.conv1.c.out_channels)
 
-    def _block(self, x: Tensor) -> Tensor:
-        y = gelu(self.conv2(gelu(self.conv1(x))))
-        return gelu(x + self.drop_path(self.conv3(y)))
+    def _block(self, x: Tensor, overwrite: bool) -> Tensor:
+        y = gelu(self.conv2(gelu(self.conv1(x), overwrite)), overwrite)
+        return gelu(x + self.drop_path(self.conv3(y)), overwrite)
 
 
-class Downsample(nn.Module):
-    """Convolutional transition between stages: (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+class Downsample(StripModule):
+    """Convolutional transition between stages."""
 
     def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
         super().__init__()
@@ -85,10 +93,11 @@ class Downsample(nn.Module):
         self.conv3 = ConvBN(out_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_strips(self._block, x, width=self.conv1.c.out_channels, stride=self.conv2.c.stride[0])
+        """Maps (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+        return self.in_strips(self._block, x, width=self.conv1.c.out_channels, stride=self.conv2.c.stride[0])
 
-    def _block(self, x: Tensor) -> Tensor:
-        return self.conv3(gelu(self.conv2(gelu(self.conv1(x)))))
+    def _block(self, x: Tensor, overwrite: bool) -> Tensor:
+        return self.conv3(gelu(self.conv2(gelu(self.conv1(x), overwrite)), overwrite))
 
 
 class WindowAttention(nn.Module):
@@ -120,7 +129,7 @@ class WindowAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
+class FeedForward(FastPathModule):
     """Pre-norm MLP of a transformer block."""
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
@@ -131,11 +140,13 @@ class FeedForward(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(gelu(self.fc1(self.norm(x))))))
+        """Tokens (...,C) -> the same."""
+        overwrite = not torch.is_grad_enabled() and self.runs_fast()
+        return self.drop(self.fc2(self.drop(gelu(self.fc1(self.norm(x)), overwrite))))
 
 
-class TransformerBlock(nn.Module):
-    """Window attention, a depthwise convolution across windows, MLP. Maps (B,C,H,W) -> the same."""
+class TransformerBlock(StripModule):
+    """Window attention, a depthwise convolution across windows, MLP."""
 
     def __init__(
         self, dim: int, num_heads: int, window: int, mlp_ratio: float, dropout: float, drop_path: float
@@ -148,10 +159,11 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B,C,H,W) -> the same."""
         tokens = x.permute(0, 2, 3, 1)
         tokens = tokens + self.drop_path(self._attend(tokens))
         x = self.local_conv(tokens.permute(0, 3, 1, 2))
-        return in_strips(self._feed_forward, x, width=self.mlp.fc1.out_features, halo=0)
+        return self.in_strips(self._feed_forward, x, width=self.mlp.fc1.out_features, halo=0)
 
     def _attend(self, tokens: Tensor) -> Tensor:
         """Attention in windows over (B,H,W,C); zeros that complete the last windows take part as tokens."""
@@ -165,7 +177,7 @@ class TransformerBlock(nn.Module):
         out = out.view(batch, rows, columns, size, size, dim).transpose(2, 3)
         return out.reshape(batch, height + down, width + right, dim)[:, :height, :width]
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
+    def _feed_forward(self, x: Tensor, _: bool) -> Tensor:
         tokens = x.permute(0, 2, 3, 1)
         return (tokens + self.drop_path(self.mlp(tokens))).permute(0, 3, 1, 2)
 

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2v.modeling.structures import MemoryReadout
-
 MAX_SCORES = 1 << 22  # in a tile of queries: more would leave the caches
 TILE_STEP = 32  # tiles of a multiple of so many queries fill vector registers
 SAFE_SUMS = (1e-30, 1e30)  # sums of exp(score) between these cannot have lost anything that counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AxisMaps:
     """A key projection in every column and every row: ``columns`` (X,M+1,C/2), ``rows`` (Y,M+1,C/2).
 
@@ -28,7 +26,7 @@ class AxisMaps:
     rows: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridMemory:
     """One object's readout, laid out for :meth:`average`: T grids of Y rows and X columns, and n loose tokens.
 
@@ -43,13 +41,17 @@ class GridMemory:
     values: Tensor
 
     @classmethod
-    def lay_out(cls, readout: MemoryReadout, grid: tuple[int, int], counts: Tensor | None) -> GridMemory:
-        """A readout of one object on a grid of (columns, rows). ``counts`` (N,); ``None``: each token counts once."""
+    def lay_out(
+        cls, tokens: Tensor, position: Tensor, num_placed: int, grid: tuple[int, int], counts: Tensor | None
+    ) -> GridMemory:
+        """Tokens (N,M) and their positions, of which the first ``num_placed`` lie on grids of (columns, rows).
+
+        ``counts`` (N,); ``None``: each token counts once.
+        """
         columns, rows = grid
-        num_placed = readout.tokens.shape[1] - readout.num_pointer_tokens
-        tokens = F.pad(readout.tokens[0], (0, 1), value=1.0)
+        tokens = F.pad(tokens, (0, 1), value=1.0)
         keys = tokens.clone()
-        keys[:, :-1] += readout.position[0]
+        keys[:, :-1] += position
         values = tokens if counts is None else tokens * counts[:, None]
         placed_keys, placed_values = (x[:num_placed].view(-1, rows, columns, x.shape[1]) for x in (keys, values))
         return cls(
@@ -121,7 +123,7 @@ class GridMemory:
         return scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scratch:
     """Room that one tile of queries after the other computes in: new room would cost as much as computing."""
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.memory.memory_cross_attention import Memory, MemoryReader
+from i2v.modeling.fast_path import is_plain
+from i2v.modeling.memory.memory_cross_attention import MemoryCrossAttention
+from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.sam.attention import RoPEAttention
-from i2v.modeling.structures import FrameFeatures, MemoryReadout
+from i2v.modeling.structures import FrameFeatures
 
 POSITION_WEIGHT = 0.1  # how strongly positions are mixed into the frame's tokens
 
 
 class MemoryAttentionLayer(nn.Module):
-    """Attention among the frame's tokens, attention to memory, MLP; a layer norm before each."""
+    """Self-attention of the frame's tokens, cross-attention to memory, MLP; a layer norm before each."""
 
     def __init__(
         self,
         self_attention: RoPEAttention,
-        cross_attention: MemoryReader,
+        cross_attention: MemoryCrossAttention,
         d_model: int = 256,
         dim_feedforward: int = 512,
         dropout: float = 0.1,
@@ -38,18 +40,18 @@ class MemoryAttentionLayer(nn.Module):
         self.norm3 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """Tokens (B,N,C) and memories of B objects -> tokens (B,N,C)."""
-        return self.read(self.look_around(x), memory)
+    def forward(self, x: Tensor, readout: MemoryReadout | None, self_attended: bool = False) -> Tensor:
+        """Tokens (B,N,C) and a readout of B objects -> tokens (B,N,C).
 
-    def look_around(self, x: Tensor) -> Tensor:
-        """Attention among the frame's tokens (B,N,C)."""
-        y = self.norm1(x)
-        return x + self.dropout(self.self_attn(y, y, y))
-
-    def read(self, x: Tensor, memory: Memory) -> Tensor:
-        """Attention of tokens (B,N,C) to memories of B objects, then the MLP."""
-        x = x + self.dropout(self.cross_attn_image(self.norm2(x), memory))
+        The layer can be called in two halves: ``readout=None`` stops after self-attention, and ``self_attended=True``
+        goes on from there.
+        """
+        if not self_attended:
+            y = self.norm1(x)
+            x = x + self.dropout(self.self_attn(y, y, y))
+        if readout is None:
+            return x
+        x = x + self.dropout(self.cross_attn_image(self.norm2(x), readout))
         y = self.linear2(self.dropout(F.relu(self.linear1(self.norm3(x)))))
         return x + self.dropout(y)
 
@@ -66,27 +68,26 @@ class MemoryAttention(nn.Module):
         self.use_checkpoint = use_checkpoint
 
     def forward(self, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[Tensor]:
-        """Frame features (B or 1,C,h,w) and readouts of B objects each -> conditioned features (B,C,h,w) for each.
+        """Frame features (B or 1,C,h,w) and readouts of B objects each -> conditioned features (B,C,h,w) for each."""
+        tokens = (features.vision + POSITION_WEIGHT * features.position).flatten(2).transpose(1, 2)
+        # The first layer's self-attention comes before any memory, so it is the same for all readouts. A layer that
+        # was wrapped, replaced or hooked is called as a whole.
+        first = self.layers[0]
+        is_shared = type(first) is MemoryAttentionLayer and is_plain(first)
+        if is_shared:
+            tokens = self._run(first, tokens, None)
+        conditioned = (self._condition(tokens, readout, is_shared) for readout in readouts)
+        return [x.transpose(1, 2).unflatten(-1, features.vision.shape[-2:]) for x in conditioned]
 
-        The first layer's tokens know nothing of memory yet: what they say to each other is computed once.
-        """
-        placed = features.vision + POSITION_WEIGHT * features.position
-        shared = self._run(self._stack[0].look_around, placed.flatten(2).transpose(1, 2))
-        return [self._condition(shared, readout, features.vision.shape[-2:]) for readout in readouts]
-
-    def _condition(self, shared: Tensor, readout: MemoryReadout, grid: torch.Size) -> Tensor:
-        first, *others = self._stack
-        memory = first.cross_attn_image.prepare(readout)
-        x = self._run(first.read, shared.expand(len(readout.tokens), -1, -1), memory)
+    def _condition(self, x: Tensor, readout: MemoryReadout, self_attended: bool) -> Tensor:
+        first, *others = self.layers
+        x = x.expand(len(readout.tokens), -1, -1)
+        x = self._run(first, x, readout, True) if self_attended else self._run(first, x, readout)
         for layer in others:
-            x = self._run(layer, x, memory)
-        return self.norm(x).transpose(1, 2).unflatten(-1, grid)
+            x = self._run(layer, x, readout)
+        return self.norm(x)
 
-    @property
-    def _stack(self) -> list[MemoryAttentionLayer]:
-        return [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
-
-    def _run(self, step: Callable[..., Tensor], *args: Tensor | Memory) -> Tensor:
+    def _run(self, layer: nn.Module, *args: Tensor | MemoryReadout | bool | None) -> Tensor:
         if self.use_checkpoint and torch.is_grad_enabled():
-            return checkpoint(step, *args, use_reentrant=False)
-        return step(*args)
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)

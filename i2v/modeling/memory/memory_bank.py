@@ -1,4 +1,4 @@
-"""MemoryBank: what an object's past frames left behind."""
+"""MemoryBank: the memories of an object's conditioning frames and tracked frames."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class MemoryFeatures:
+    """What the memory encoder makes of B objects on a frame.
+
+    ``features`` (B,M,h,w) bfloat16; ``foreground`` (B,1,h,w) bool: where the mask was.
+    """
+
+    features: Tensor
+    foreground: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class FrameMemory:
     """What is remembered of B objects on one frame.
 
-    ``features`` (B,M,h,w); ``foreground`` (B,1,h,w) bool: where the mask was; ``pointer`` (B,C); ``appearance``
+    ``features`` (B,M,h,w); ``foreground`` (B,1,h,w) bool: where the mask was; ``pointer`` (B,C); ``frame_embedding``
     (C*h*w,): the frame's features as one unit vector, shared by every object on it, ``None`` where no selector compares
     frames.
     """
@@ -22,49 +33,49 @@ class FrameMemory:
     features: Tensor
     foreground: Tensor
     pointer: Tensor
-    appearance: Tensor | None = None
+    frame_embedding: Tensor | None = None
 
     def to(self, device: torch.device) -> FrameMemory:
-        """The same with its bulk on another device; pointer and appearance stay, as every selection needs them."""
+        """The same with its bulk on another device; pointer and embedding stay, as every selection needs them."""
         return replace(self, features=self.features.to(device), foreground=self.foreground.to(device))
 
     def split(self) -> list[FrameMemory]:
         """One memory for each of the B objects."""
         parts = zip(self.features.split(1), self.foreground.split(1), self.pointer.split(1), strict=True)
-        return [FrameMemory(self.frame, *part, appearance=self.appearance) for part in parts]
+        return [FrameMemory(self.frame, *part, frame_embedding=self.frame_embedding) for part in parts]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryBank:
-    """Memories of prompted frames, kept for good, and of tracked ones, of which the latest ``span`` are kept.
+    """Memories of conditioning frames, kept for good, and of tracked ones, of which the latest ``span`` are kept.
 
     Both are ordered by when they came in, oldest first. ``span`` ``None`` keeps all.
     """
 
-    prompted: tuple[FrameMemory, ...] = ()
+    conditioning: tuple[FrameMemory, ...] = ()
     tracked: tuple[FrameMemory, ...] = ()
     span: int | None = None
 
-    def remember(self, memory: FrameMemory) -> MemoryBank:
+    def add_tracked(self, memory: FrameMemory) -> MemoryBank:
         """Add a tracked frame; an older memory of the same frame goes."""
         tracked = (*without(self.tracked, memory.frame), memory)
         return replace(self, tracked=tracked if self.span is None else tracked[max(len(tracked) - self.span, 0) :])
 
-    def pin(self, memory: FrameMemory) -> MemoryBank:
-        """Add a prompted frame, or replace it in its place; a tracked memory of the same frame goes."""
-        if any(m.frame == memory.frame for m in self.prompted):
-            prompted = tuple(memory if m.frame == memory.frame else m for m in self.prompted)
+    def add_conditioning(self, memory: FrameMemory) -> MemoryBank:
+        """Add a conditioning frame, or replace it in its place; a tracked memory of the same frame goes."""
+        if any(m.frame == memory.frame for m in self.conditioning):
+            conditioning = tuple(memory if m.frame == memory.frame else m for m in self.conditioning)
         else:
-            prompted = (*self.prompted, memory)
-        return replace(self, prompted=prompted, tracked=without(self.tracked, memory.frame))
+            conditioning = (*self.conditioning, memory)
+        return replace(self, conditioning=conditioning, tracked=without(self.tracked, memory.frame))
 
-    def retain(self, frames: Collection[int]) -> MemoryBank:
-        """Drop tracked memories of all other frames."""
+    def keep_tracked(self, frames: Collection[int]) -> MemoryBank:
+        """Keep the tracked memories of these frames only."""
         return replace(self, tracked=tuple(m for m in self.tracked if m.frame in frames))
 
-    def forget(self, frame: int) -> MemoryBank:
-        """Drop all that is remembered of a frame."""
-        return replace(self, prompted=without(self.prompted, frame), tracked=without(self.tracked, frame))
+    def remove(self, frame: int) -> MemoryBank:
+        """Drop all memories of a frame."""
+        return replace(self, conditioning=without(self.conditioning, frame), tracked=without(self.tracked, frame))
 
 
 def without(memories: tuple[FrameMemory, ...], frame: int) -> tuple[FrameMemory, ...]:

@@ -1,4 +1,4 @@
-"""Attention to what was read from memory, in the form that suits the machine."""
+"""Cross-attention from a frame's tokens to those of its memories (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -8,59 +8,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2v.modeling.memory.grid_attention import AxisMaps, GridMemory
+from i2v.modeling.fast_path import FastPathModule
+from i2v.modeling.memory.grid_attention import AxisMaps
+from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.sam.attention import RoPEAttention
-from i2v.modeling.structures import MemoryReadout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenMemory:
-    """Memories of B objects as any attention takes them: keys and values (B,K,M), what to add to scores (B,K)."""
+    """Memories of B objects as any attention takes them: keys and values (B,K,M), what to add to scores (B,K).
+
+    ``num_unplaced``: how many keys at the end have no place on the grid, as they are object pointers.
+    """
 
     keys: Tensor
     values: Tensor
     num_unplaced: int
     bias: Tensor | None
 
+    @classmethod
+    def of(cls, readout: MemoryReadout, foreground_only: bool) -> TokenMemory:
+        """Positions take part in finding a memory, not in what is read from it."""
+        keys = readout.tokens + readout.position
+        return cls(keys, readout.tokens, readout.num_pointer_tokens, readout.log_counts(foreground_only))
 
-Memory = TokenMemory | tuple[GridMemory, ...]
 
+class MemoryCrossAttention(RoPEAttention, FastPathModule):
+    """Attention to a readout of memories.
 
-class MemoryReader(RoPEAttention):
-    """Attention to a readout: positions take part in finding a memory, not in what is read from it.
-
-    In plain terms, of queries q and of memory tokens m with positions p::
+    Of queries q and of memory tokens m with positions p, the reference implementation computes::
 
         keys = rotate(k_proj(m + p));  values = v_proj(m)
         out_proj(softmax(rotate(q_proj(q)) @ keys.T / sqrt(C)) @ values)
 
-    A GPU and training run just that, through a fused kernel. A CPU, which has no gradient to keep, does a third of the
-    work for the same result: a softmax average and a projection may change places, so memories are averaged with their
-    M channels and projected once for every query; scores are taken by
-    :class:`~i2v.modeling.memory.grid_attention.GridMemory`.
+    The fast one, for CPUs and without gradients, does a third of the work for the same result: a softmax average and a
+    projection may change places, so memories are averaged with their M channels and projected once for every query;
+    scores are taken by :class:`~i2v.modeling.memory.grid_attention.GridMemory`.
     """
 
-    def prepare(self, readout: MemoryReadout, foreground_only: bool = False) -> Memory:
-        """What :meth:`forward` reads from; made once, it may be read by all layers with the same grid."""
-        if torch.is_grad_enabled() or readout.tokens.device.type != "cpu":
-            keys = readout.tokens + readout.position
-            bias = readout.log_counts(foreground_only)
-            return TokenMemory(keys, readout.tokens, readout.num_pointer_tokens, bias)
-        parts = readout.split()
-        counts = [part.foreground_counts()[0] if foreground_only else part.counts for part in parts]
-        grid = self.rotate_keys.grid
-        return tuple(GridMemory.lay_out(part, grid, count) for part, count in zip(parts, counts, strict=True))
-
-    def forward(self, queries: Tensor, memory: Memory) -> Tensor:  # type: ignore[override]
-        """Queries (B,N,C) -> (B,N,C)."""
-        if isinstance(memory, TokenMemory):
+    def forward(  # type: ignore[override]
+        self, queries: Tensor, readout: MemoryReadout, foreground_only: bool = False
+    ) -> Tensor:
+        """Queries (B,N,C) and a readout of B objects -> (B,N,C). ``foreground_only``: read where the masks were."""
+        if torch.is_grad_enabled() or queries.device.type != "cpu" or not self.runs_fast():
+            memory = TokenMemory.of(readout, foreground_only)
             return super().forward(queries, memory.keys, memory.values, memory.num_unplaced, memory.bias)
         heads = self.rotate_queries(self._heads(self.q_proj(queries))) * self.head_dim**-0.5
         maps = self._axis_maps(heads.dtype)
+        memories = readout.on_grid(self.rotate_keys.grid, foreground_only)
         # Without strict=True, which PyTorch 2.6 cannot compile.
         averages = [
             torch.stack([part.to(heads.dtype).average(q, m) for q, m in zip(objects, maps)])  # noqa: B905
-            for objects, part in zip(heads, memory)  # noqa: B905
+            for objects, part in zip(heads, memories)  # noqa: B905
         ]
         return self._project(torch.stack(averages))
 

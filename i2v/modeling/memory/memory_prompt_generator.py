@@ -5,18 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2v.modeling.memory.memory_cross_attention import MemoryReader
+from i2v.modeling.memory.memory_cross_attention import MemoryCrossAttention
+from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.sam.attention import RoPEAttention
-from i2v.modeling.structures import MemoryReadout
 
 
 class MemoryPromptGenerator(nn.Module):
-    """Queries read the foreground of the memories, then talk to each other."""
+    """Queries attend to the foreground of the memories, then to each other."""
 
     def __init__(
         self,
         self_attention: RoPEAttention,
-        cross_attention: MemoryReader,
+        cross_attention: MemoryCrossAttention,
         embed_dim: int = 256,
         num_queries: int = 3,
         dropout: float = 0.1,
@@ -41,8 +41,7 @@ class MemoryPromptGenerator(nn.Module):
     def forward(self, readout: MemoryReadout) -> Tensor:
         """What was read from memory, B objects -> prompt tokens (B,Q,C)."""
         queries = self.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
-        memory = self.cross_attn.prepare(readout, foreground_only=True)
-        x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), memory))
+        x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), readout, foreground_only=True))
         y = self.norm_fg_sa(x)
         x = x + self.dropout(self.self_attn(y, y, y))
         y = self.linear2(self.dropout(F.relu(self.linear1(self.norm1(x)))))

@@ -1,4 +1,4 @@
-"""Image features and prompts -> mask candidates with predicted quality, object presence and pointer tokens."""
+"""Image features and prompts -> mask candidates with predicted quality, object score and pointer tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from i2v.modeling.layers import MLP, LayerNorm2d
 from i2v.modeling.sam.transformer import TwoWayTransformer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedMasks:
     """All that the decoder says of a frame. Candidate 0 is the single-mask answer, the others are the alternatives."""
 
     logits: Tensor  # (B,K,4h,4w)
     ious: Tensor  # (B,K), 0..1
     tokens: Tensor  # (B,K,C)
-    presence: Tensor  # (B,1) logit
+    object_score: Tensor  # (B,1) logit
 
 
 class MaskDecoder(nn.Module):
@@ -69,7 +69,7 @@ class MaskDecoder(nn.Module):
             logits=logits,
             ious=self.iou_prediction_head(tokens[:, 1]),
             tokens=mask_tokens,
-            presence=self.pred_obj_score_head(tokens[:, 0]),
+            object_score=self.pred_obj_score_head(tokens[:, 0]),
         )
 
 

@@ -1,0 +1,217 @@
+"""A session owns its state: copies, snapshots, partial propagation, and one propagation at a time."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from support import make_predictor, render_video
+
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference.inference_state import InferenceState
+from i2v.inference.live_session import LiveSession
+
+CLICK = {"points": [[16, 19]], "labels": [1]}
+OTHER = {"points": [[48, 31]], "labels": [1]}
+
+
+@pytest.fixture
+def predictor() -> I2VVideoPredictor:
+    return make_predictor()
+
+
+def masks(predictor: I2VVideoPredictor, state: InferenceState, **kwargs) -> dict[int, torch.Tensor]:
+    return {frame: logits for frame, _, logits in predictor.propagate_in_video(state, **kwargs)}
+
+
+@pytest.mark.parametrize("as_conditioning", [False, True])
+def test_a_frame_may_be_corrected_again_after_a_step(as_conditioning: bool) -> None:
+    predictor = make_predictor(f"++predictor.add_all_frames_to_correct_as_cond={str(as_conditioning).lower()}")
+    with predictor.init_state(render_video(8)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        list(predictor.propagate_in_video(state, max_frame_num_to_track=3))
+        predictor.add_new_points_or_box(state, 3, 1, [[20, 20]], [1])
+        list(predictor.propagate_in_video(state, 4, 0))
+        _, _, again = predictor.add_new_points_or_box(state, 3, 1, [[21, 20]], [1], clear_old_points=False)
+        assert again.isfinite().all() and state.tracks[1].prompts[3].num_points == 2
+
+
+def test_a_live_frame_may_be_corrected_twice(predictor: I2VVideoPredictor) -> None:
+    video = render_video(6)
+    with LiveSession(predictor) as session:
+        session.step(video[0])
+        session.add_new_points_or_box(1, **CLICK)
+        for picture in video[1:4]:
+            session.step(picture)
+        for x in (19, 20, 21):
+            _, _, logits = session.add_new_points_or_box(1, points=[[x, 19]], labels=[1])
+        assert logits.shape == (1, 1, 48, 64)
+
+
+def test_predictors_of_one_model_have_policies_of_their_own(predictor: I2VVideoPredictor) -> None:
+    other = I2VVideoPredictor(predictor.model, predictor.policy)
+    other.memory_selection = "topk"
+    other.memory_selection_seed = 5
+    assert (predictor.memory_selection, other.memory_selection) == ("sample", "topk")
+    assert (predictor.memory_selection_seed, other.memory_selection_seed) == (123, 5)
+    with pytest.raises(ValueError, match=r'expected "sample" or "topk", got \'best\''):
+        other.memory_selection = "best"
+
+
+def test_a_click_after_a_propagation_encodes_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = make_predictor("++predictor.frames_at_once=4")
+    sizes: list[int] = []
+    encode = predictor.model.encode_frames
+    monkeypatch.setattr(predictor.model, "encode_frames", lambda f, stem: sizes.append(len(f)) or encode(f, stem))
+    with predictor.init_state(render_video(20)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        steps = predictor.propagate_in_video(state)
+        for _ in range(3):
+            next(steps)
+        steps.close()
+        sizes.clear()
+        for frame in (2, 12):
+            predictor.add_new_points_or_box(state, frame, 2, **OTHER)
+        assert sizes == [1], "frame 2 is known, frame 12 is encoded alone"
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, copy.copy, InferenceState.copy])
+def test_a_copy_tracks_the_other_way(predictor: I2VVideoPredictor, make_copy) -> None:
+    with predictor.init_state(render_video(10)) as state:
+        predictor.add_new_points_or_box(state, 5, 1, **CLICK)
+        with make_copy(state) as other:
+            both = [predictor.propagate_in_video(state), predictor.propagate_in_video(other, reverse=True)]
+            forward, backward = {}, {}
+            for _ in range(6):  # step by step, in turns
+                for steps, found in zip(both, (forward, backward), strict=True):
+                    step = next(steps, None)
+                    if step is not None:
+                        found[step[0]] = step[2]
+            assert state.frames_with_mask(1) == [5, 6, 7, 8, 9] and other.frames_with_mask(1) == [0, 1, 2, 3, 4, 5]
+        assert state.source.read(0).shape == (48, 64, 3), "the video stays open for the one that is left"
+    for reverse, found in ((False, forward), (True, backward)):
+        with predictor.init_state(render_video(10)) as alone:
+            predictor.add_new_points_or_box(alone, 5, 1, **CLICK)
+            expected = masks(predictor, alone, reverse=reverse)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[frame], found[frame]) for frame in expected)
+
+
+def test_a_state_is_propagated_by_one_propagation_at_a_time(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(8)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        expected = masks(predictor, state)
+        first = predictor.propagate_in_video(state)
+        next(first)
+        with pytest.raises(RuntimeError, match=r"this state is being propagated: .* state.copy\(\)"):
+            next(predictor.propagate_in_video(state))
+        raised: list[Exception] = []
+
+        def in_thread() -> None:
+            try:
+                list(predictor.propagate_in_video(state, reverse=True, start_frame_idx=3))
+            except RuntimeError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join()
+        assert len(raised) == 1
+        rest = {frame: logits for frame, _, logits in first}
+        assert all(torch.equal(expected[frame], logits) for frame, logits in rest.items()) and len(rest) == 7
+        for frame, _, last in predictor.propagate_in_video(state):  # one that ended, or was left, is no obstacle
+            if frame == 2:
+                break
+        assert torch.equal(masks(predictor, state)[2], last)
+
+
+def test_prompts_of_another_thread_wait_for_a_step(predictor: I2VVideoPredictor) -> None:
+    video = render_video(30)
+    with predictor.init_state(video) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        alone = masks(predictor, state)
+    with predictor.init_state(video) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        thread = threading.Thread(
+            target=lambda: [predictor.add_new_points_or_box(state, frame, 2, **OTHER) for frame in range(20, 26)]
+        )
+        thread.start()
+        found = masks(predictor, state)
+        thread.join()
+        assert state.obj_ids == [1, 2]
+    assert all(torch.equal(found[frame][:1], alone[frame]) for frame in alone)
+
+
+def test_a_state_cannot_be_pickled(predictor: I2VVideoPredictor) -> None:
+    with (
+        predictor.init_state(render_video(2)) as state,
+        pytest.raises(TypeError, match=r"cannot be pickled or sent to another process.*call init_state there"),
+    ):
+        pickle.dumps(state)
+
+
+def test_objects_may_be_tracked_apart(predictor: I2VVideoPredictor) -> None:
+    video = render_video(8)
+    with predictor.init_state(video) as state:
+        predictor.add_new_points_or_box(state, 0, "a", **CLICK)
+        predictor.add_new_points_or_box(state, 2, "b", **OTHER)
+        together = masks(predictor, state, start_frame_idx=0)
+    with predictor.init_state(video) as state:
+        predictor.add_new_points_or_box(state, 0, "a", **CLICK)
+        predictor.add_new_points_or_box(state, 2, "b", **OTHER)
+        steps = list(predictor.propagate_in_video(state, obj_ids=["b"]))
+        assert [(frame, ids) for frame, ids, _ in steps] == [(frame, ["b"]) for frame in range(2, 8)]
+        assert state.frames_with_mask("a") == [0] and state.tracks["a"].pending
+        assert state.mask_ranges("b") == [range(2, 8)] and state.mask_ranges("a") == [range(0, 1)]
+        assert state.has_mask("b", 5) and not state.has_mask("a", 5) and not state.has_mask("c", 5)
+        assert all(torch.equal(logits[0], together[frame][1]) for frame, _, logits in steps)
+        assert masks(predictor, state, obj_ids=["a"])[7].shape == (1, 1, 48, 64)
+        _, ids, logits = predictor.masks_on_frame(state, 7)
+        assert ids == ["a", "b"] and torch.equal(logits, together[7])
+        with pytest.raises(KeyError, match="object 'c' is not in the session"):
+            predictor.propagate_in_video(state, obj_ids=["c"])
+
+
+def test_a_snapshot_restores_an_object_as_it_was(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(12)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        masks(predictor, state, max_frame_num_to_track=5)
+        snapshot = state.snapshot_object(1)
+        expected = masks(predictor, state)
+        predictor.add_new_points_or_box(state, 4, 1, [[40, 30]], [0])
+        predictor.remove_object(state, 1)
+        for _ in range(2):  # as often as one likes
+            state.restore_object(1, snapshot)
+            assert state.frames_with_mask(1) == list(range(6)) and list(state.tracks[1].prompts) == [0]
+            found = masks(predictor, state)
+            assert all(torch.equal(found[frame], expected[frame]) for frame in expected)
+        with pytest.raises(KeyError, match="object 2 is not in the session"):
+            state.snapshot_object(2)
+
+
+def test_a_prefetched_frame_is_not_encoded_again(predictor: I2VVideoPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = predictor.model.encode_frames
+    monkeypatch.setattr(predictor.model, "encode_frames", lambda f, stem: encoded.append(1) or encode(f, stem))
+    with predictor.init_state(render_video(6)) as state:
+        predictor.prefetch_frame(state, 3)
+        predictor.add_new_points_or_box(state, 3, 1, **CLICK)
+        assert len(encoded) == 1
+        with pytest.raises(IndexError, match="frame 6 is not in the video"):
+            predictor.prefetch_frame(state, 6)
+
+
+@pytest.mark.parametrize(
+    ("box", "same"), [([-0.4, -3, 30, 25.5], [0, 0, 30, 25.5]), ([40, 20, 64.4, 60], [40, 20, 64, 48])]
+)
+def test_a_box_over_the_border_is_clipped(predictor: I2VVideoPredictor, box, same) -> None:
+    with predictor.init_state(render_video(1)) as state:
+        over = predictor.add_new_points_or_box(state, 0, 1, box=box)[2]
+        predictor.reset_state(state)
+        assert torch.equal(over, predictor.add_new_points_or_box(state, 0, 1, box=same)[2])
+        predictor.reset_state(state)
+        shifted = predictor.add_new_points_or_box(state, 0, 1, [[64, 48]], [1])[2]  # the corner is on the frame
+        assert not torch.equal(over, shifted)
