@@ -122,10 +122,10 @@ def test_a_state_is_propagated_by_one_propagation_at_a_time(predictor: I2VVideoP
         assert len(raised) == 1
         rest = {frame: logits for frame, _, logits in first}
         assert all(torch.equal(expected[frame], logits) for frame, logits in rest.items()) and len(rest) == 7
-        for frame, _, last in predictor.propagate_in_video(state):  # one that ended, or was left, is no obstacle
+        for frame, _, _ in predictor.propagate_in_video(state):  # one that ended, or was left, is no obstacle
             if frame == 2:
                 break
-        assert torch.equal(masks(predictor, state)[2], last)
+        assert torch.equal(masks(predictor, state)[2], expected[2])
 
 
 def test_prompts_of_another_thread_wait_for_a_step(predictor: I2VVideoPredictor) -> None:
