@@ -79,7 +79,7 @@ class StateDictReport:
         """Counts, and the first few names of each sort."""
         if self.fits:
             return "all entries fit"
-        wrong = [f"{m.name} (found {m.found}, wanted {m.wanted})" for m in self.mismatched]
+        wrong = [f"{m.name} (found {m.found}, expected {m.wanted})" for m in self.mismatched]
         parts = {"missing": self.missing, "unexpected": self.unexpected, "of another shape or kind": wrong}
         return "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in parts.items() if names)
 

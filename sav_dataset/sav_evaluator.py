@@ -100,13 +100,13 @@ class _Trees:
 def _find_trees(args: argparse.Namespace) -> _Trees:
     if args.dataset is not None:
         if args.data_root is None:
-            raise ValueError("--dataset: wanted --data_root, too")
+            raise ValueError("--dataset: expected --data_root, too")
         data = open_dataset(args.dataset, args.data_root, args.split, args.images, args.gt_root, args.video_list)
         layout = data.layout
         single = args.single_object or layout.single_object
         return _Trees(data.annotations, data.videos, data.images, args.meta or data.meta, layout.skip, single)
     if args.gt_root is None:
-        raise ValueError("wanted --gt_root, or --dataset and --data_root")
+        raise ValueError("expected --gt_root, or --dataset and --data_root")
     videos = tuple(read_video_list(args.video_list)) if args.video_list else None
     gt_root = annotation_folder(args.gt_root)
     images = args.images or _frames_beside(gt_root)
@@ -153,7 +153,7 @@ def _parts(args: argparse.Namespace, trees: _Trees, scores: Scores) -> dict[str,
     if args.seen is None:
         return {}
     if trees.meta is None:
-        raise ValueError("--seen: wanted --meta, too: nothing says which categories the objects have")
+        raise ValueError("--seen: expected --meta, too: nothing says which categories the objects have")
     return scores.split(unseen_objects(trees.meta, read_seen_categories(args.seen)))
 
 

@@ -107,6 +107,6 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol(name: str, replay_best: bool = False) -> Protocol:
     """A protocol by its name: gm, bb, 1c, 3c or 5c. ValueError for another name."""
     if name not in PROTOCOLS:
-        raise ValueError(f"prompt: wanted one of {', '.join(PROTOCOLS)}, got {name!r}")
+        raise ValueError(f"prompt: expected one of {', '.join(PROTOCOLS)}, got {name!r}")
     chosen = PROTOCOLS[name]
     return partial(chosen, replay_best=replay_best) if isinstance(chosen, partial) else chosen

@@ -195,7 +195,7 @@ def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> 
     kind = resolve_device(None if args.device == "auto" else args.device).type
     num_gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if args.gpus is not None and args.gpus > num_gpus:
-        raise ValueError(f"gpus: wanted {args.gpus}, PyTorch finds {num_gpus} here")
+        raise ValueError(f"gpus: expected {args.gpus}, PyTorch finds {num_gpus} here")
     chosen = num_gpus if args.gpus is None else args.gpus
     devices = choose_devices(kind, chosen, shard, args.workers, os.cpu_count() or 1)
     return [functools.partial(start_worker, settings, device, args.trust_config) for device in devices]

@@ -21,7 +21,7 @@ class Shard:
     def __post_init__(self) -> None:
         for index, count in ((self.index, self.count), (self.local_index, self.local_count)):
             if not 0 <= index < count:
-                raise ValueError(f"shard: wanted a part from 0 to one less than their number, got {index} of {count}")
+                raise ValueError(f"shard: expected a part from 0 to one less than their number, got {index} of {count}")
 
 
 def read_shard(environment: Mapping[str, str], explicit: str | None = None) -> Shard:
@@ -32,7 +32,7 @@ def read_shard(environment: Mapping[str, str], explicit: str | None = None) -> S
     if explicit is not None:
         part = re.fullmatch(r"(\d+)/(\d+)", explicit)
         if part is None:
-            raise ValueError(f"shard: wanted INDEX/COUNT, as 0/4, got {explicit!r}")
+            raise ValueError(f"shard: expected INDEX/COUNT, as 0/4, got {explicit!r}")
         return Shard(int(part[1]), int(part[2]))
     if "RANK" in environment and "WORLD_SIZE" in environment:
         index, count, local_index, local_count = _numbers(
@@ -55,7 +55,7 @@ def _numbers(environment: Mapping[str, str], **defaults: str) -> list[int]:
         return [int(value) for value in values.values()]
     except ValueError as error:
         got = ", ".join(f"{name}={value}" for name, value in values.items())
-        raise ValueError(f"environment: wanted whole numbers, got {got}") from error
+        raise ValueError(f"environment: expected whole numbers, got {got}") from error
 
 
 def balance(lengths: Mapping[str, int], count: int) -> list[list[str]]:
@@ -80,7 +80,7 @@ def choose_devices(kind: str, num_gpus: int, shard: Shard, workers: int | None =
     but no more than 8, as each holds a model. Raises ValueError for CUDA without GPUs.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers: wanted at least 1, got {workers}")
+        raise ValueError(f"workers: expected at least 1, got {workers}")
     if kind == "cpu":
         return [kind] * (workers or max(1, min(num_cores // shard.local_count, MAX_CPU_WORKERS)))
     if kind != "cuda":

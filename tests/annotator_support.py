@@ -18,7 +18,7 @@ from i2v.annotator.document import Click
 from i2v.annotator.engine import Engine
 from i2v.annotator.footage import Footage, VideoFootage
 from i2v.annotator.masks import decode
-from i2v.annotator.plan import plan_journey
+from i2v.annotator.plan import plan_tracking
 from i2v.annotator.server import Door, make_server
 from i2v.annotator.session import Session
 from i2v.annotator.sessions import SessionBook
@@ -92,7 +92,7 @@ async def finished(session: Session) -> None:
 
 async def tracked(session: Session, direction: str = "both", shown: int = 0, **options: Any) -> None:
     prompts = session.prompted_frames
-    session.track(plan_journey(shown, direction, options.pop("until", "end"), prompts, NUM_FRAMES, **options))  # type: ignore[arg-type]
+    session.track(plan_tracking(shown, direction, options.pop("until", "end"), prompts, NUM_FRAMES, **options))  # type: ignore[arg-type]
     await finished(session)
 
 

@@ -99,7 +99,7 @@ def test_pipeline_runs_the_command_on_a_rendered_video():
     options = ["--sizes", "64x48", "--frames", "3", "--threads", "1", "--repeats", "1"]
     (row,) = pipeline.run(arguments(pipeline, *options))["rows"]
     assert (row["video"], row["threads"]) == ("64x48", 1) and 0 < row["frames/s"] == row["best"]
-    with pytest.raises(ValueError, match="got '64', wanted a width and a height"):
+    with pytest.raises(ValueError, match="got '64', expected a width and a height"):
         pipeline.run(arguments(pipeline, "--sizes", "64"))
 
 
@@ -109,5 +109,5 @@ def test_training_steps_are_timed_by_option():
     options = ["--config", "i2v-overfit", "--size", "64", "--frames", "2", "--steps", "2", "--options", "float32"]
     (row,) = train.run(parser.parse_args(options))["rows"]
     assert row["option"] == "float32" and 0 <= row["of which data"] <= row["seconds"] and row["memory GiB"] > 0
-    with pytest.raises(ValueError, match="got 1, wanted at least 2"):
+    with pytest.raises(ValueError, match="got 1, expected at least 2"):
         train.run(parser.parse_args([*options, "--steps", "1"]))

@@ -186,9 +186,9 @@ def test_weights_that_do_not_fit_are_listed_and_change_nothing(tmp_path: Path) -
     assert str(raised.value) == (
         f"checkpoint {tmp_path / 'wide.pt'} does not fit this Sequential with 7 entries: "
         "1 missing: 0.weight; 1 unexpected: extra; "
-        "6 of another shape or kind: 0.bias (found float[4], wanted float[3]), "
-        "1.weight (found float[4], wanted float[3]), 1.bias (found float[4], wanted float[3]), "
-        "1.running_mean (found float[4], wanted float[3]), ..."
+        "6 of another shape or kind: 0.bias (found float[4], expected float[3]), "
+        "1.weight (found float[4], expected float[3]), 1.bias (found float[4], expected float[3]), "
+        "1.running_mean (found float[4], expected float[3]), ..."
     )
     assert equal(model.state_dict(), before)
 
@@ -250,7 +250,7 @@ def test_tinysam_weights_of_another_shape_change_nothing(tmp_path: Path) -> None
     model = Upgraded()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.save({**tinysam_weights(), "prompt_encoder.weight": torch.zeros(2, 4)}, tmp_path / "tinysam.pth")
-    with pytest.raises(CheckpointError, match=r"sam_prompt_encoder\.weight \(found float\[2, 4\], wanted"):
+    with pytest.raises(CheckpointError, match=r"sam_prompt_encoder\.weight \(found float\[2, 4\], expected"):
         load_tinysam(model, tmp_path / "tinysam.pth")
     assert equal(model.state_dict(), before)
 

@@ -136,26 +136,26 @@ def save_mask(path: str, values: Array, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "obj_id", "wanted"),
+    ("mode", "obj_id", "expected"),
     [("P", 2, (2,)), ("P", 5, (1, 2)), ("L", 2, (1, 2)), ("RGB", 1, (1, 2)), ("RGBA", 1, (1, 2))],
 )
-def test_mask_prompts(clip: Path, fake: FakePredictor, mode: str, obj_id: int, wanted: tuple[int, ...]) -> None:
+def test_mask_prompts(clip: Path, fake: FakePredictor, mode: str, obj_id: int, expected: tuple[int, ...]) -> None:
     labels = labels_of(2)
     save_mask("mask.png", labels, mode)
     assert main(["track", "clip", "--object", str(obj_id), "--frame", "2", "--mask", "mask.png"]) == 0
     ((given_id, frame, mask),) = fake.prompts
     assert (given_id, frame, mask.dtype) == (obj_id, 2, bool)
-    np.testing.assert_array_equal(mask, np.isin(labels, wanted))
+    np.testing.assert_array_equal(mask, np.isin(labels, expected))
 
 
 def test_wrong_masks_are_refused(clip: Path, fake: FakePredictor, capsys: Any) -> None:
     save_mask("small.png", np.ones((20, 30), np.uint8), "L")
     save_mask("empty.png", np.zeros((HEIGHT, WIDTH), np.uint8), "L")
     for options, message in (
-        ("--mask small.png", "object 1, frame 0, mask small.png: the image is 30x20, wanted 64x48"),
+        ("--mask small.png", "object 1, frame 0, mask small.png: the image is 30x20, expected 64x48"),
         ("--mask empty.png", "mask empty.png: every pixel is zero"),
         ("--mask none.png", "No such file or directory: 'none.png'"),
-        ("--mask clip", "clip: this is a folder, wanted a file"),
+        ("--mask clip", "clip: this is a folder, expected a file"),
     ):
         assert main(["track", "clip", *options.split()]) == 1
         assert message in capsys.readouterr().err
@@ -166,15 +166,15 @@ def test_wrong_masks_are_refused(clip: Path, fake: FakePredictor, capsys: Any) -
     ("options", "message"),
     [
         ("track clip", "nothing to track"),
-        ("track clip --click 10", "argument --click: got '10', wanted X,Y or X,Y,0"),
-        ("track clip --click 10,x", "argument --click: got '10,x', wanted"),
-        ("track clip --click 10,nan", "argument --click: got '10,nan', wanted"),
-        ("track clip --click 1,2,3", "argument --click: got '1,2,3', wanted"),
-        ("track clip --box 10,20,5,30", "argument --box: got '10,20,5,30', wanted X0,Y0,X1,Y1"),
-        ("track clip --box 1,2,3", "argument --box: got '1,2,3', wanted"),
-        ("track clip --object a --click 1,2", "argument --object: got 'a', wanted a whole number"),
-        ("track clip --frame -1 --click 1,2", "argument --frame: got '-1', wanted a whole number from 0 up"),
-        ("track clip --click 1,2 --max-frames 0", "argument --max-frames: got '0', wanted a whole number"),
+        ("track clip --click 10", "argument --click: got '10', expected X,Y or X,Y,0"),
+        ("track clip --click 10,x", "argument --click: got '10,x', expected"),
+        ("track clip --click 10,nan", "argument --click: got '10,nan', expected"),
+        ("track clip --click 1,2,3", "argument --click: got '1,2,3', expected"),
+        ("track clip --box 10,20,5,30", "argument --box: got '10,20,5,30', expected X0,Y0,X1,Y1"),
+        ("track clip --box 1,2,3", "argument --box: got '1,2,3', expected"),
+        ("track clip --object a --click 1,2", "argument --object: got 'a', expected a whole number"),
+        ("track clip --frame -1 --click 1,2", "argument --frame: got '-1', expected a whole number from 0 up"),
+        ("track clip --click 1,2 --max-frames 0", "argument --max-frames: got '0', expected a whole number"),
         ("track clip --click 1,2 --object 2", "--object 2 is about the prompts after it, and none follow"),
         ("track clip --mask a.png --click 1,2", "object 1, frame 0: a --mask is the whole prompt"),
         ("track clip --click 1,2 --mask a.png", "object 1, frame 0: a --mask is the whole prompt"),

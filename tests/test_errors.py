@@ -13,19 +13,19 @@ from i2v.errors import USER_ERRORS, InvalidFileError, brief, describe_error, loc
 
 
 def test_a_file_error_says_file_place_and_reason() -> None:
-    error = InvalidFileError("a.json", "wanted a text", "frames.3")
-    assert str(error) == "a.json: frames.3: wanted a text"
-    assert str(InvalidFileError("a.json", "wanted a text")) == "a.json: wanted a text"
+    error = InvalidFileError("a.json", "expected a text", "frames.3")
+    assert str(error) == "a.json: frames.3: expected a text"
+    assert str(InvalidFileError("a.json", "expected a text")) == "a.json: expected a text"
     assert isinstance(error, USER_ERRORS)
 
 
 def test_a_file_error_comes_whole_out_of_another_process() -> None:
-    again = pickle.loads(pickle.dumps(InvalidFileError("a.json", "wanted a text", "frames.3")))
+    again = pickle.loads(pickle.dumps(InvalidFileError("a.json", "expected a text", "frames.3")))
     assert (type(again), again.path, again.place, again.reason) == (
         InvalidFileError,
         "a.json",
         "frames.3",
-        "wanted a text",
+        "expected a text",
     )
 
 

@@ -334,7 +334,7 @@ def test_windows_are_normalized_at_once_and_left_as_they_are() -> None:
     before = frames.clone()
     assert torch.equal(normalize(frames)[1, 3], normalize(frames[1, 3]))
     assert torch.equal(frames, before)
-    with pytest.raises(ValueError, match=r"got torch\.float32 \(3, 4, 4\), wanted uint8"):
+    with pytest.raises(ValueError, match=r"got torch\.float32 \(3, 4, 4\), expected uint8"):
         normalize(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match=r"got torch\.uint8 \(4, 4, 3\)"):
         normalize(torch.zeros(4, 4, 3, dtype=torch.uint8))

@@ -84,7 +84,7 @@ def test_an_object_of_mask_info_names_no_other_folder(
     root = make_sav_tree(tmp_path / "sav", {"v": (3, [0])})
     write_mask_info(root, object=str(elsewhere.folder) if name == "/elsewhere" else name)
     assert infer(checkpoint, root, tmp_path / "out") == 1
-    assert "000.json: object: wanted the name of a file or folder" in sentence(capsys)
+    assert "000.json: object: expected the name of a file or folder" in sentence(capsys)
     assert elsewhere.is_untouched() and not (tmp_path / "out").exists()
 
 
@@ -92,11 +92,11 @@ def test_an_object_of_mask_info_names_no_other_folder(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": [10**9, 10**9]}, "size.0: wanted a whole number from 1 to 65536"),
+        ({"size": [10**9, 10**9]}, "size.0: expected a whole number from 1 to 65536"),
         ({"counts": {"0": "01"}}, "counts.0: the run lengths of a mask: expected them to cover 64x48 pixels"),
         ({"counts": {"0": EMPTY}}, "counts.0: this mask has no pixel of the object"),
         ({"size": [5000, 6000]}, "the annotation has 6000x5000 pixels, the frames 64x48"),
-        ({"counts": {}, "annotated": [10**400]}, "annotated.0: wanted a whole number"),
+        ({"counts": {}, "annotated": [10**400]}, "annotated.0: expected a whole number"),
     ],
 )
 def test_masks_of_mask_info_are_compared_with_the_video(
@@ -158,14 +158,14 @@ def test_names_of_a_video_list_are_names_of_videos(
         ),
     ):
         assert run() == 1
-        assert "list.txt: line 2: wanted the name of a file or folder" in sentence(capsys)
+        assert "list.txt: line 2: expected the name of a file or folder" in sentence(capsys)
     assert elsewhere.is_untouched() and not out.exists() and not (tmp_path / "x.zip").exists()
 
 
 def ask_for_other_frames(root: Path, run: Path, elsewhere: Path) -> str:
     objects = {"1": {"category": "dog", "frames": ["00000", "../../elsewhere/00000"]}}
     (root / "valid" / "meta.json").write_text(json.dumps({"videos": {"v": {"objects": objects}}}))
-    return "meta.json: videos.v.objects.1.frames.1: wanted the name of a file or folder"
+    return "meta.json: videos.v.objects.1.frames.1: expected the name of a file or folder"
 
 
 def link_a_mask(root: Path, run: Path, elsewhere: Path) -> str:
@@ -235,7 +235,7 @@ def test_pictures_that_are_too_large_are_told_by_the_commands(
     assert "object 1, frame 0, mask huge.png: " in sentence(capsys)
     Image.new("L", (9000, 9000)).save(clip / "0.png")
     assert cli.main(["track", "clip", "--click", "10,14", *model]) == 1
-    assert "0.png: a picture of 9000x9000 pixels, wanted at most" in sentence(capsys)
+    assert "0.png: a picture of 9000x9000 pixels, expected at most" in sentence(capsys)
     assert not Path("clip_i2v").exists()
 
 

@@ -57,7 +57,7 @@ def rle_bmp() -> bytes:
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + b"\0\0" * 1000
 
 
-LARGE = f"wanted at most {MAX_PIXELS:,} in all"
+LARGE = f"expected at most {MAX_PIXELS:,} in all"
 SMALL_JPEG = saved(Image.new("RGB", (64, 48)), "JPEG", progressive=True)
 LAST_SCAN = SMALL_JPEG[SMALL_JPEG.rindex(b"\xff\xda") : -2]
 
@@ -134,7 +134,7 @@ def test_of_an_animation_the_first_picture_counts(form: str) -> None:
 
 
 def test_another_size_than_the_one_wanted_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFileError, match="upload: the image is 64x48, wanted 48x64"):
+    with pytest.raises(InvalidFileError, match="upload: the image is 64x48, expected 48x64"):
         decode_image(SMALL_JPEG, "upload", size=(64, 48))
     assert decode_image(SMALL_JPEG, "upload", size=(48, 64)).size == (64, 48)
 
@@ -143,7 +143,7 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(InvalidFileError, match="wanted at most"):
+    with pytest.raises(InvalidFileError, match="expected at most"):
         load_image(path)
 
 
@@ -152,7 +152,7 @@ def test_label_images_are_read_back_and_others_refused(tmp_path: Path) -> None:
     write_label_png(tmp_path / "a.png", labels)
     assert np.array_equal(read_label_png(tmp_path / "a.png"), labels)
     Image.fromarray(labels).convert("RGB").save(tmp_path / "b.png")
-    with pytest.raises(InvalidFileError, match=r"b\.png: wanted a palette PNG, got one of mode RGB"):
+    with pytest.raises(InvalidFileError, match=r"b\.png: expected a palette PNG, got one of mode RGB"):
         read_label_png(tmp_path / "b.png")
 
 

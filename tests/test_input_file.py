@@ -17,7 +17,7 @@ def test_a_file_within_the_bound_is_read(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9\n")
     assert read_input(path, 9) == path.read_bytes()
     assert read_text(path) == "caf\u00e9\n"
-    with pytest.raises(InvalidFileError, match=r"a\.txt: the file has 9 bytes, wanted at most 8"):
+    with pytest.raises(InvalidFileError, match=r"a\.txt: the file has 9 bytes, expected at most 8"):
         read_input(path, 8)
 
 
@@ -36,7 +36,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
         (tmp_path, "a folder"),
         ("/dev/zero", "no regular file"),
     ):
-        with pytest.raises(InvalidFileError, match=f"this is {what}, wanted a file"):
+        with pytest.raises(InvalidFileError, match=f"this is {what}, expected a file"):
             read_input(path, 100)
     assert time.monotonic() - start < 5
     with pytest.raises(FileNotFoundError):

@@ -78,7 +78,7 @@ def test_a_file_beyond_the_bound_is_not_read(tmp_path: Any) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"[1, 2]")
     assert [number.integer() for number in read_json(path).elements()] == [1, 2]
-    with pytest.raises(InvalidFileError, match=r"a\.json: the file has 6 bytes, wanted at most 5"):
+    with pytest.raises(InvalidFileError, match=r"a\.json: the file has 6 bytes, expected at most 5"):
         read_json(path, max_bytes=5)
 
 
@@ -89,12 +89,15 @@ def test_mistakes_have_a_place() -> None:
     assert [key for key, _ in first.members()] == ["id", "name"]
     for ask, message in (
         (lambda: second.member("name"), "a.json: frames.1: the key 'name' is missing"),
-        (lambda: second.member("id").integer(), "a.json: frames.1.id: wanted a whole number from 0 to .*, got True"),
-        (lambda: second.member("id").number(), "a.json: frames.1.id: wanted a number, got True"),
-        (lambda: list(second.member("size").elements())[1].text(), "a.json: frames.1.size.1: wanted a text, got None"),
-        (lambda: list(first.member("name").elements()), "a.json: frames.0.name: wanted a list, got 'a'"),
-        (lambda: value.member("frames").member("x"), r"a.json: frames: wanted an object, got \["),
-        (lambda: value.integer(), "a.json: wanted a whole number"),
+        (lambda: second.member("id").integer(), "a.json: frames.1.id: expected a whole number from 0 to .*, got True"),
+        (lambda: second.member("id").number(), "a.json: frames.1.id: expected a number, got True"),
+        (
+            lambda: list(second.member("size").elements())[1].text(),
+            "a.json: frames.1.size.1: expected a text, got None",
+        ),
+        (lambda: list(first.member("name").elements()), "a.json: frames.0.name: expected a list, got 'a'"),
+        (lambda: value.member("frames").member("x"), r"a.json: frames: expected an object, got \["),
+        (lambda: value.integer(), "a.json: expected a whole number"),
     ):
         with pytest.raises(InvalidFileError, match=message):
             ask()
@@ -102,5 +105,5 @@ def test_mistakes_have_a_place() -> None:
 
 @pytest.mark.parametrize("text", ["1e999", "-1e999", "1.5", "-1", "11", '"1"', "null", "[1]"])
 def test_what_is_no_whole_number_within_bounds_is_refused(text: str) -> None:
-    with pytest.raises(InvalidFileError, match="0: wanted a whole number from 0 to 10"):
+    with pytest.raises(InvalidFileError, match="0: expected a whole number from 0 to 10"):
         next(parse_json(f"[{text}]".encode(), "a.json").elements()).integer(most=10)

@@ -17,7 +17,7 @@ ODD = [".hidden", "a\0", "a\nb", "a\x1b[2J", "\u2028", "\ud800", "x" * 201, "\u0
 @pytest.mark.parametrize("name", [*OUTSIDE, *ODD])
 def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     for refuse in (component, lambda name: child(tmp_path, name), lambda name: new_folder(tmp_path, name).__enter__()):
-        with pytest.raises(ValueError, match="wanted the name of a file or folder, got"):
+        with pytest.raises(ValueError, match="expected the name of a file or folder, got"):
             refuse(name)
     assert list(tmp_path.iterdir()) == []
 

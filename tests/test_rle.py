@@ -102,5 +102,5 @@ def test_what_is_no_rle_is_refused(rle: Any) -> None:
 
 def test_another_size_than_the_videos_is_refused_before_the_mask_is_made() -> None:
     rle = {"size": [5000, 6000], "counts": encode_mask(np.zeros((5, 7), bool))}
-    with pytest.raises(ValueError, match="the mask is 6000x5000, wanted 7x5"):
+    with pytest.raises(ValueError, match="the mask is 6000x5000, expected 7x5"):
         RunLengths.of_coco(rle, (5, 7))

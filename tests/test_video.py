@@ -98,7 +98,7 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path) -> None:
 def test_image_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
     save(tmp_path / "0.png", 0)
     save(tmp_path / "1.png", 1, height=7)
-    with pytest.raises(ValueError, match=r"1\.png: the image is 8x7, wanted 8x6 .*0\.png"):
+    with pytest.raises(ValueError, match=r"1\.png: the image is 8x7, expected 8x6 .*0\.png"):
         ImageFolder(tmp_path).read(1)
 
 
@@ -174,12 +174,12 @@ def test_floats_are_rounded_not_cut() -> None:
         (np.zeros((0, 4, 4, 3), np.uint8), ValueError, "no frames"),
         ([], ValueError, "no frames"),
         (np.zeros((2, 0, 4, 3), np.uint8), ValueError, "empty picture"),
-        (np.zeros((4, 4, 3), np.uint8), ValueError, r"shape \(4, 4, 3\), wanted \(T,H,W,3\)"),
-        (np.zeros((2, 4, 4, 4), np.uint8), ValueError, r"shape \(4, 4, 4\), wanted \(H,W,3\)"),
-        (np.zeros((2, 4, 4, 3), np.int64), TypeError, "int64, wanted uint8"),
-        (np.full((2, 4, 4, 3), 200.0), ValueError, "200 to 200, wanted 0 to 1"),
-        (np.full((2, 4, 4, 3), np.nan), ValueError, "wanted 0 to 1"),
-        ([picture(0), picture(1, height=7)], ValueError, "frame 1: the picture is 8x7, wanted 8x6"),
+        (np.zeros((4, 4, 3), np.uint8), ValueError, r"shape \(4, 4, 3\), expected \(T,H,W,3\)"),
+        (np.zeros((2, 4, 4, 4), np.uint8), ValueError, r"shape \(4, 4, 4\), expected \(H,W,3\)"),
+        (np.zeros((2, 4, 4, 3), np.int64), TypeError, "int64, expected uint8"),
+        (np.full((2, 4, 4, 3), 200.0), ValueError, "200 to 200, expected 0 to 1"),
+        (np.full((2, 4, 4, 3), np.nan), ValueError, "expected 0 to 1"),
+        ([picture(0), picture(1, height=7)], ValueError, "frame 1: the picture is 8x7, expected 8x6"),
         ([picture(0), "1.png"], TypeError, "frame 1: got str"),
     ],
 )
@@ -256,7 +256,7 @@ def test_live_frames_can_be_appended() -> None:
     assert [int(source.read(i)[0, 0, 0]) for i in (0, 1)] == [1, 2]
     with pytest.raises(IndexError, match="frame 2 has not arrived: 2 frames so far"):
         source.read(2)
-    with pytest.raises(ValueError, match="frame 2: the picture is 8x9, wanted 8x6"):
+    with pytest.raises(ValueError, match="frame 2: the picture is 8x9, expected 8x6"):
         source.append(picture(3, height=9))
     source.finish()
     assert source.num_frames == 2
@@ -343,7 +343,7 @@ def test_text_is_no_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("video", [None, 7, {"frames": FRAMES}, object()])
 def test_things_that_are_no_video(video: object) -> None:
-    with pytest.raises(TypeError, match=f"got {type(video).__name__}, wanted a path"):
+    with pytest.raises(TypeError, match=f"got {type(video).__name__}, expected a path"):
         open_source(video)
 
 

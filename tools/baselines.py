@@ -147,9 +147,9 @@ def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = Fal
     such benchmark; RuntimeError where OpenCV is missing.
     """
     if baseline not in BASELINES:
-        raise ValueError(f"baseline: wanted one of {', '.join(BASELINES)}, got {baseline!r}")
+        raise ValueError(f"baseline: expected one of {', '.join(BASELINES)}, got {baseline!r}")
     if dataset.layout.object_folders:
-        raise ValueError(f"dataset: wanted one of {', '.join(DATASETS)}, got {dataset.name!r}")
+        raise ValueError(f"dataset: expected one of {', '.join(DATASETS)}, got {dataset.name!r}")
     make_carry = BASELINES[baseline]
     make_carry()  # whatever is missing shows before anything is written
     pending = [video for video in dataset.videos if overwrite or not child(output, video).is_dir()]

@@ -134,7 +134,7 @@ def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
     """Predict what is not there yet, and score all of it."""
     source, model = _source(args), _model(args)
     if model is None and not args.baselines:
-        raise ValueError("nothing to score: wanted --config, --baselines or both")
+        raise ValueError("nothing to score: expected --config, --baselines or both")
     dataset = source.open(args.output)
     write_text(args.output / VIDEO_LIST, "".join(f"{video}\n" for video in dataset.videos))
     trees = {}
@@ -155,14 +155,14 @@ def _source(args: argparse.Namespace) -> BenchmarkFolder | RenderedClips:
     if args.rendered is None:
         return BenchmarkFolder(args.dataset, args.data_root, args.video_list)
     if args.video_list is not None:
-        raise ValueError("--video_list: wanted --data_root, too; of rendered clips all count")
+        raise ValueError("--video_list: expected --data_root, too; of rendered clips all count")
     return RenderedClips(args.rendered, args.clip_frames, args.clip_size, args.clip_seed, tuple(args.backgrounds))
 
 
 def _model(args: argparse.Namespace) -> Model | None:
     if args.config is None:
         if args.checkpoint is not None:
-            raise ValueError("--checkpoint: wanted --config, too")
+            raise ValueError("--checkpoint: expected --config, too")
         return None
     load_config(args.config, args.overrides, args.trust_config)  # its mistakes are told before anything is made
     checkpoint = None if args.checkpoint is None else semi_infer.find_checkpoint(args.checkpoint)

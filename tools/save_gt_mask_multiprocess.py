@@ -81,7 +81,7 @@ def convert_videos(
 ) -> list[str]:
     """Convert videos in so many processes. Returns a sentence for every video that failed."""
     if workers < 1:
-        raise ValueError(f"workers: wanted at least 1, got {workers}")
+        raise ValueError(f"workers: expected at least 1, got {workers}")
     failures = []
     convert = partial(convert_video, annotations, output, overwrite=overwrite)
     with worker_pool(workers, [output]) as pool:
@@ -127,10 +127,10 @@ def collect_objects(video: MaskVideo) -> list[MaskInfo]:
                     counts.setdefault(found, {})[frame] = encode_mask(mask)
     if len(sizes) > 1:
         examples = ", ".join(f"{name}: {size[1]}x{size[0]}" for size, name in sizes.items())
-        raise ValueError(f"{video.folder}: wanted masks of one size, got {examples}")
+        raise ValueError(f"{video.folder}: expected masks of one size, got {examples}")
     frames = tuple(sorted(annotated))
     if not counts:
-        raise ValueError(f"{video.folder}: wanted masks, got {len(annotated)} files without any object")
+        raise ValueError(f"{video.folder}: expected masks, got {len(annotated)} files without any object")
     size = next(iter(sizes))
     return [MaskInfo(video.folder.name, obj, size, frames, counts[obj]) for obj in natural_order(counts)]
 
@@ -138,7 +138,7 @@ def collect_objects(video: MaskVideo) -> list[MaskInfo]:
 def _frame_number(video: MaskVideo, name: str) -> int:
     stem = Path(name).stem
     if not stem.isdecimal():
-        raise ValueError(f"{video.folder}: wanted files named by frame number, as 00000.png, got {name}")
+        raise ValueError(f"{video.folder}: expected files named by frame number, as 00000.png, got {name}")
     return int(stem)
 
 

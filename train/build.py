@@ -25,7 +25,7 @@ from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError, replacing
 from i2v.utils.terminal import PrintableFormatter
-from train.checkpointing import CheckpointFolder, initialize, look_for_likeness
+from train.checkpointing import CheckpointFolder, attend_by_similarity, initialize
 from train.distributed import World, joined
 from train.launch import StopRequest
 from train.metrics import MetricLog
@@ -104,8 +104,8 @@ def build_trainer(
     last = _state_to_resume(config, checkpoints)
     if last is None:
         initialize(model, node.checkpoint.initial)
-        if node.checkpoint.likeness is not None:
-            look_for_likeness(model, node.checkpoint.likeness)
+        if node.checkpoint.similarity is not None:
+            attend_by_similarity(model, node.checkpoint.similarity)
     freeze(model, node.freeze)
     policy = build_policy(config)
     segmenter = FrameSegmenter(model.to(world.device), policy.selector, policy.masks)

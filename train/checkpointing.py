@@ -183,7 +183,7 @@ def resume(
     if saved != own:
         raise CheckpointError(
             f"{path}: the parameters of this run are grouped otherwise: {len(saved)} groups were saved, {len(own)} are "
-            f"wanted, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an empty "
+            f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an empty "
             f"folder and trainer.checkpoint.initial={path}"
         )
     load_checkpoint(model, path)  # first, as it may find that the file is for another model
@@ -250,7 +250,7 @@ def look_nearby(model: nn.Module) -> None:
                     half[: 2 * _LOCAL_PAIRS : 2] = _LOCAL_BIAS
 
 
-def look_for_likeness(model: I2VModel, strength: float) -> None:
+def attend_by_similarity(model: I2VModel, strength: float) -> None:
     """Let memory attention find what looks alike, before it has learned to: for runs that start from nothing.
 
     Where no mask was, the memory encoder makes m = P f of frame features f. With queries ``strength`` A x and keys

@@ -48,7 +48,7 @@ fast="+dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.
 
 # 3. Faster scenes, for which memory attention starts anew by looking for what is alike; learning slows to its end.
 # shellcheck disable=SC2086
-stage 3 1191 $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.likeness=0.85 \
+stage 3 1191 $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.similarity=0.85 \
     trainer.seed_value=5 dataset.num_videos=7500 \
     $fast scratch.base_lr=5.0e-4 scratch.vision_lr=5.0e-4 \
     trainer.optim.lr.trunk.end_fraction=0.02 trainer.optim.lr.rest.end_fraction=0.02 \
@@ -67,7 +67,7 @@ mixed="data=synthetic_mix scratch.resolution=256 scratch.image_batch_size=8 +tra
 stage 4 2200 $mixed "trainer.checkpoint.initial=$work/3/checkpoints/checkpoint.pt" trainer.seed_value=6 \
     +dataset.settings.min_radius=0.25 scratch.train_batch_size=3 dataset.num_videos=6600 dataset.num_images=17600
 
-# 5. At the resolution of use. The optimizer goes on, too: the rate of learning is that of a second epoch.
+# 5. At the resolution of use. The optimizer goes on, too: the learning rate is that of a second epoch.
 # shellcheck disable=SC2086
 stage 5 2720 $mixed "trainer.checkpoint.resume_from=$work/4/checkpoints/checkpoint.pt" trainer.seed_value=7 \
     scratch.resolution=320 scratch.image_batch_size=5 +dataset.settings.min_radius=0.22 scratch.train_batch_size=2 \

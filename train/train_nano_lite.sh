@@ -27,7 +27,7 @@ stage 1 "${SHARE_1:-0.7}" "trainer.checkpoint.initial=efficientnet_lite${TRUNK:+
     trainer.optim.lr.rest.end_fraction=0.3
 
 # 2. Longer clips at the resolution of use, from the averaged weights; the learning rate falls to its end.
-stage 2 "${SHARE_2:-0.3}" "trainer.checkpoint.initial=$work/1/checkpoints/ema.pt" trainer.checkpoint.likeness=null \
+stage 2 "${SHARE_2:-0.3}" "trainer.checkpoint.initial=$work/1/checkpoints/ema.pt" trainer.checkpoint.similarity=null \
     trainer.seed_value=2 scratch.resolution=320 scratch.num_frames=6 "scratch.train_batch_size=${CLIPS_2:-64}" \
     "scratch.image_batch_size=${IMAGES_2:-160}" scratch.base_lr=4.0e-4 scratch.vision_lr=4.0e-5
 

@@ -118,7 +118,7 @@ def _open_video(frames: Path, labels: Path) -> HeldOutVideo:
     if missing:
         raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")
     if len(found) < 3:
-        raise ValueError(f"{labels}: the first and the last mask are not scored: wanted at least 3, got {len(found)}")
+        raise ValueError(f"{labels}: the first and the last mask are not scored: expected at least 3, got {len(found)}")
     if next(masks.first_masks(), None) is None:
         raise ValueError(f"{labels}: no object shows in any of the {len(found)} masks")
     return HeldOutVideo(frames, masks, {name: stems[Path(name).stem] for name in found})

@@ -48,7 +48,7 @@ def _check(args: Namespace, out: Path) -> None:
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
     refuse_link(out)
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file, wanted a folder for the results")
+        raise FileExistsError(f"{out} is a file, expected a folder for the results")
 
 
 def _open(args: Namespace, out: Path) -> Footage:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from i2v.annotator.document import Box, Click, Document, Paint, Place, Step
 from i2v.annotator.masks import FrameAnswer, StoredMask, decode
-from i2v.annotator.plan import Leg
+from i2v.annotator.plan import TrackRange
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.inference_state import InferenceState
 from i2v.inference.object_track import ObjectSnapshot
@@ -53,11 +53,15 @@ class Engine:
         for number in numbers:
             self._deleted.pop(number, None)
 
-    def track(self, leg: Leg) -> Iterator[FrameAnswer]:
+    def track(self, track_range: TrackRange) -> Iterator[FrameAnswer]:
         """Track over a range, one frame for every step; prompts and deletions meanwhile count from the next one on."""
-        count = None if leg.count is None else leg.count - 1
-        chosen = leg.objects if leg.objects is None else [n for n in leg.objects if n in self._state.obj_ids]
-        steps = self._predictor.propagate_in_video(self._state, leg.start, count, leg.reverse, chosen)
+        count = None if track_range.count is None else track_range.count - 1
+        chosen = (
+            track_range.objects
+            if track_range.objects is None
+            else [n for n in track_range.objects if n in self._state.obj_ids]
+        )
+        steps = self._predictor.propagate_in_video(self._state, track_range.start, count, track_range.reverse, chosen)
         for frame, numbers, logits in steps:
             yield self._answer(frame, numbers, logits)
 

@@ -1,4 +1,4 @@
-"""Which frames to track, in which order: from a wish of the user to legs that the predictor can travel."""
+"""Which frames to track, in which order: from what the user asks for to ranges for the predictor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Until = Literal["end", "prompt"]
 
 
 @dataclass(frozen=True)
-class Leg:
-    """One journey: from `start`, `count` frames with it, of the `objects` (None: all). `count` None: as frames come."""
+class TrackRange:
+    """One propagation: from `start`, `count` frames with it, of the `objects` (None: all). `count` None: as frames come."""
 
     start: int
     count: int | None
@@ -20,7 +20,7 @@ class Leg:
     objects: frozenset[int] | None = None
 
 
-def plan_journey(
+def plan_tracking(
     shown: int,
     direction: Direction,
     until: Until,
@@ -28,31 +28,34 @@ def plan_journey(
     num_frames: int,
     objects: Collection[int] | None = None,
     live: bool = False,
-) -> list[Leg]:
+) -> list[TrackRange]:
     """Legs for "track `direction` from here": from the prompted frame nearest to the `shown` one.
 
     Forward it is the nearest at or before it, backward at or behind it, and where there is none on that side, the
-    nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a leg before the next
-    prompted frame. `live`: frames are still arriving, and a forward leg to the end goes on with them.
+    nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a track_range before the next
+    prompted frame. `live`: frames are still arriving, and a forward track_range to the end goes on with them.
     Raises ValueError where none of the objects has a prompt.
     """
     chosen = prompts if objects is None else {number: prompts.get(number, ()) for number in objects}
-    anchors = sorted({frame for frames in chosen.values() for frame in frames})
-    if not anchors:
+    prompted = sorted({frame for frames in chosen.values() for frame in frames})
+    if not prompted:
         raise ValueError("nothing to follow yet: mark an object with a click, a box or the brush first")
-    before, behind = [f for f in anchors if f <= shown], [f for f in anchors if f >= shown]
-    start = behind[0] if direction == "backward" and behind else before[-1] if before else anchors[0]
+    before, behind = [f for f in prompted if f <= shown], [f for f in prompted if f >= shown]
+    start = behind[0] if direction == "backward" and behind else before[-1] if before else prompted[0]
     only = None if objects is None else frozenset(objects)
     reversals = {"forward": (False,), "backward": (True,), "both": (False, True)}[direction]
-    stops = anchors if until == "prompt" else []
-    legs = [_leg(start, reverse, stops, num_frames, only) for reverse in reversals]
+    stops = prompted if until == "prompt" else []
+    ranges = [_range(start, reverse, stops, num_frames, only) for reverse in reversals]
     if live and until == "end":
-        legs = [leg if leg.reverse else Leg(leg.start, None, False, only) for leg in legs]
-    legs = [leg for leg in legs if leg.count != 1]
-    if not legs:
+        ranges = [
+            track_range if track_range.reverse else TrackRange(track_range.start, None, False, only)
+            for track_range in ranges
+        ]
+    ranges = [track_range for track_range in ranges if track_range.count != 1]
+    if not ranges:
         raise ValueError(f"there is no frame to track {direction} from the prompt on frame {start}")
     # What has no end comes last.
-    return sorted(legs, key=lambda leg: leg.count is None)
+    return sorted(ranges, key=lambda track_range: track_range.count is None)
 
 
 def plan_update(
@@ -60,7 +63,7 @@ def plan_update(
     prompts: Mapping[int, Collection[int]],
     outdated: Mapping[int, Collection[int]],
     num_frames: int,
-) -> list[Leg]:
+) -> list[TrackRange]:
     """Legs that track anew only what corrections changed: from each to the object's prompts or ends on either side.
 
     `corrected`: (object, frame) whose prompts changed; where the frame has none left, the prompt before it leads on,
@@ -68,28 +71,32 @@ def plan_update(
     """
     wanted: dict[tuple[int, bool, int | None], set[int]] = {}
     for number, frame in sorted(set(corrected)):
-        anchors = sorted(prompts.get(number, ()))
-        for start, reverse in _ways(frame, anchors):
-            leg = _leg(start, reverse, anchors, num_frames)
-            assert leg.count is not None
-            frames = range(start, start - leg.count, -1) if reverse else range(start, start + leg.count)
-            if leg.count > 1 and not set(outdated.get(number, ())).isdisjoint(frames):
-                wanted.setdefault((start, reverse, leg.count), set()).add(number)
-    return [Leg(start, count, reverse, frozenset(numbers)) for (start, reverse, count), numbers in wanted.items()]
+        prompted = sorted(prompts.get(number, ()))
+        for start, reverse in _ways(frame, prompted):
+            track_range = _range(start, reverse, prompted, num_frames)
+            assert track_range.count is not None
+            frames = range(start, start - track_range.count, -1) if reverse else range(start, start + track_range.count)
+            if track_range.count > 1 and not set(outdated.get(number, ())).isdisjoint(frames):
+                wanted.setdefault((start, reverse, track_range.count), set()).add(number)
+    return [
+        TrackRange(start, count, reverse, frozenset(numbers)) for (start, reverse, count), numbers in wanted.items()
+    ]
 
 
-def _ways(frame: int, anchors: list[int]) -> list[tuple[int, bool]]:
-    if frame in anchors:
+def _ways(frame: int, prompted: list[int]) -> list[tuple[int, bool]]:
+    if frame in prompted:
         return [(frame, False), (frame, True)]
-    before, behind = [f for f in anchors if f < frame], [f for f in anchors if f > frame]
+    before, behind = [f for f in prompted if f < frame], [f for f in prompted if f > frame]
     return [(before[-1], False)] if before else [(behind[0], True)] if behind else []
 
 
-def _leg(start: int, reverse: bool, stops: list[int], num_frames: int, only: frozenset[int] | None = None) -> Leg:
+def _range(
+    start: int, reverse: bool, stops: list[int], num_frames: int, only: frozenset[int] | None = None
+) -> TrackRange:
     # Up to, without, the next of the stops, or the end of the video.
     end = (
         max((f for f in stops if f < start), default=-1)
         if reverse
         else min((f for f in stops if f > start), default=num_frames)
     )
-    return Leg(start, abs(end - start), reverse, only)
+    return TrackRange(start, abs(end - start), reverse, only)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from i2v.annotator.checked_json import validate_json
 from i2v.annotator.document import Box, Click, Paint
 from i2v.annotator.exporter import Format
-from i2v.annotator.plan import Direction, Until, plan_journey
+from i2v.annotator.plan import Direction, Until, plan_tracking
 from i2v.annotator.session import Session
 from i2v.annotator.sessions import SessionBook
 from i2v.results.rle import RunLengths, encode_mask
@@ -220,7 +220,7 @@ async def _track(command: TrackCommand, session: Session, _: SessionBook) -> Rep
     footage = session.footage
     for number in command.objects or ():
         session.document.check(number)
-    legs = plan_journey(
+    ranges = plan_tracking(
         command.frame,
         command.direction,
         command.until,
@@ -229,7 +229,7 @@ async def _track(command: TrackCommand, session: Session, _: SessionBook) -> Rep
         command.objects,
         footage.live,
     )
-    session.track(legs)
+    session.track(ranges)
     return {}
 
 

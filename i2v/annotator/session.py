@@ -15,7 +15,7 @@ from i2v.annotator.engine import Engine
 from i2v.annotator.events import EventHub
 from i2v.annotator.footage import Footage
 from i2v.annotator.masks import FrameAnswer, MaskStore, Size, decode
-from i2v.annotator.plan import Leg, plan_update
+from i2v.annotator.plan import TrackRange, plan_update
 from i2v.annotator.turns import ModelTurns, Urgency
 from i2v.annotator.work import Work
 from i2v.errors import USER_ERRORS
@@ -111,11 +111,11 @@ class Session:
 
     async def undo(self) -> None:
         """Take the last edit back. ValueError if there is none."""
-        await self._travel(History.undone)
+        await self._move_in_history(History.undone)
 
     async def redo(self) -> None:
         """Make the edit again that was taken back last. ValueError if there is none."""
-        await self._travel(History.redone)
+        await self._move_in_history(History.redone)
 
     def show(self, number: int, visible: bool) -> None:
         """Show or hide an object."""
@@ -130,7 +130,7 @@ class Session:
             self.history, self.hidden = History(document), hidden
             self._announce()
 
-    async def _travel(self, move: Callable[[History], History]) -> None:
+    async def _move_in_history(self, move: Callable[[History], History]) -> None:
         async with self._editing:
             history = move(self.history)
             await self._become(history.present)
@@ -198,12 +198,12 @@ class Session:
         number, frame = place
         self.store.put_prompted(number, frame, answer.masks.get(number))
         self.store.cede(frame, answer.ceded)
-        anchors = new.prompted_frames(number)
-        if not anchors and self.store.tracked.pop(number, {}):
+        prompted = new.prompted_frames(number)
+        if not prompted and self.store.tracked.pop(number, {}):
             # Without a prompt, nothing that was tracked can stand.
             self.events.publish("refetch")
-        first = max((f for f in anchors if f < frame), default=0)
-        last = min((f for f in anchors if f > frame), default=self.footage.num_available - 1)
+        first = max((f for f in prompted if f < frame), default=0)
+        last = min((f for f in prompted if f > frame), default=self.footage.num_available - 1)
         self.store.mark_outdated(number, first, last)
         self._corrected.add(place)
 
@@ -215,18 +215,22 @@ class Session:
 
     # Tracking
 
-    def track(self, legs: list[Leg]) -> None:
-        """Start to follow legs, one after the other. RuntimeError while other work is going on."""
-        total = None if any(leg.count is None for leg in legs) else sum(leg.count or 0 for leg in legs)
-        self.work.start("track", lambda: self._track(legs), total)
+    def track(self, ranges: list[TrackRange]) -> None:
+        """Start to follow ranges, one after the other. RuntimeError while other work is going on."""
+        total = (
+            None
+            if any(track_range.count is None for track_range in ranges)
+            else sum(track_range.count or 0 for track_range in ranges)
+        )
+        self.work.start("track", lambda: self._track(ranges), total)
 
     def update(self) -> None:
         """Start to track anew what changed prompts have changed, and nothing else. ValueError if there is nothing."""
         num_frames = self.footage.num_available
-        legs = plan_update(self._corrected, self.prompted_frames, self.store.outdated, num_frames)
-        if not legs:
+        ranges = plan_update(self._corrected, self.prompted_frames, self.store.outdated, num_frames)
+        if not ranges:
             raise ValueError("nothing to update: no tracked mask rests on prompts that have changed")
-        self.track(legs)
+        self.track(ranges)
 
     def prepare(self, frame: int) -> None:
         """Get a frame ready for a click when nothing else is to be done; a later wish takes the place of this one."""
@@ -247,17 +251,17 @@ class Session:
         with contextlib.suppress(*USER_ERRORS):
             await self._turns.run(Urgency.PREPARE, self._engine.prepare, frame)
 
-    async def _track(self, legs: list[Leg]) -> None:
+    async def _track(self, ranges: list[TrackRange]) -> None:
         done = 0
         try:
-            for leg in legs:
-                steps, frame = self._engine.track(leg), leg.start
+            for track_range in ranges:
+                steps, frame = self._engine.track(track_range), track_range.start
                 while await self._arrival(frame):
                     answer: FrameAnswer | None = await self._turns.run(Urgency.TRACK, next, steps, None)
                     if answer is None:
                         break
                     self._keep_tracked(answer)
-                    done, frame = done + 1, answer.frame + (-1 if leg.reverse else 1)
+                    done, frame = done + 1, answer.frame + (-1 if track_range.reverse else 1)
                     self.work.advance(done)
         finally:
             # Also where it was stopped: fewer frames rest on prompts that have changed.

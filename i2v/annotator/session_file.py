@@ -48,7 +48,7 @@ class MaskEntry:
         """The mask, checked against the size of the video; ValueError if it does not fit."""
         if tuple(self.segmentation.size) != size:
             got, wanted = self.segmentation.size, size
-            raise ValueError(f"a mask is {got[1]}x{got[0]}, wanted {wanted[1]}x{wanted[0]} like the video")
+            raise ValueError(f"a mask is {got[1]}x{got[0]}, expected {wanted[1]}x{wanted[0]} like the video")
         return StoredMask(checked_counts(self.segmentation.counts, size), self.object_score, self.iou)
 
 

@@ -130,7 +130,7 @@ def _numbers(text: str, counts: tuple[int, ...], wanted: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) not in counts or not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {wanted}")
     return values
 
 
@@ -138,7 +138,7 @@ def _click(text: str) -> _Mark:
     wanted = "X,Y or X,Y,0 in pixels, such as 120,80 (a third number is 1 for object, 0 for background)"
     x, y, *label = _numbers(text, (2, 3), wanted)
     if label and label[0] not in (0, 1):
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {wanted}")
     return _Mark(click=(x, y, int(label[0]) if label else 1))
 
 
@@ -146,7 +146,7 @@ def _box(text: str) -> _Mark:
     wanted = "X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1, such as 10,20,110,90"
     x0, y0, x1, y1 = _numbers(text, (4,), wanted)
     if not (x0 < x1 and y0 < y1):
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {wanted}")
     return _Mark(box=(x0, y0, x1, y1))
 
 
@@ -159,9 +159,9 @@ def _integer(text: str, minimum: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}") from None
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {wanted}") from None
     if minimum is not None and value < minimum:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted {wanted}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {wanted}")
     return value
 
 
@@ -176,7 +176,7 @@ def _frame(text: str) -> _Switch:
 def _port(text: str) -> int:
     port = _integer(text, minimum=1)
     if port > 65535:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a port from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a port from 1 to 65535")
     return port
 
 
@@ -209,8 +209,8 @@ def collect_prompts(marks: Sequence[_Mark | _Switch]) -> tuple[UserPrompt, ...]:
 def _extended(prompt: UserPrompt, mark: _Mark) -> UserPrompt:
     where = f"object {prompt.obj_id}, frame {prompt.frame}"
     if prompt.mask or (mark.mask and (prompt.clicks or prompt.box)):
-        raise UsageError(f"{where}: a --mask is the whole prompt, wanted no other mark beside it")
+        raise UsageError(f"{where}: a --mask is the whole prompt, expected no other mark beside it")
     if prompt.box and mark.box:
-        raise UsageError(f"{where}: got a second --box, wanted one at most")
+        raise UsageError(f"{where}: got a second --box, expected one at most")
     clicks = prompt.clicks + ((mark.click,) if mark.click else ())
     return replace(prompt, clicks=clicks, box=mark.box or prompt.box, mask=mark.mask or prompt.mask)

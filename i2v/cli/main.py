@@ -257,7 +257,7 @@ def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]
     colours = values[..., :-1] if image.mode in ("LA", "RGBA") else values
     nonzero = np.asarray(colours.reshape(height, width, -1).any(axis=2))
     if not nonzero.any():
-        raise ValueError(f"{where}: every pixel is zero, wanted the object non-zero")
+        raise ValueError(f"{where}: every pixel is zero, expected the object non-zero")
     own = np.asarray(values == prompt.obj_id) if image.mode == "P" else nonzero
     return own if own.any() else nonzero
 
@@ -308,7 +308,7 @@ def _propagate(
     prompted = [prompt.frame for prompt in run.prompts]
     start = max(prompted) if run.direction == "backward" else min(prompted)
     if run.direction == "backward" and start == 0:
-        raise ValueError("--direction backward: all prompts are on frame 0, wanted one on a later frame")
+        raise ValueError("--direction backward: all prompts are on frame 0, expected one on a later frame")
     reversals = {"forward": (False,), "backward": (True,), "both": (False, True)}[run.direction]
     done: set[int] = set()
     with tqdm(total=_num_to_track(state.num_frames, start, run), desc="tracking", unit=" frames") as bar:

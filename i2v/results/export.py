@@ -110,7 +110,7 @@ def read_label_png(path: str | Path) -> Pixels:
     """Read the label map (H,W) uint8 that `write_label_png` wrote; InvalidFileError for anything else."""
     image = load_image(path, formats=("PNG",))
     if image.mode != "P":
-        raise InvalidFileError(path, f"wanted a palette PNG, got one of mode {image.mode}")
+        raise InvalidFileError(path, f"expected a palette PNG, got one of mode {image.mode}")
     return np.array(image, dtype=np.uint8)
 
 
@@ -226,7 +226,7 @@ class ResultFolder:
         for own in (self.folder, self.folder / "masks"):
             refuse_link(own)
         if self.folder.exists() and not self.folder.is_dir():
-            raise FileExistsError(f"{self.folder} is a file, wanted a folder for the results")
+            raise FileExistsError(f"{self.folder} is a file, expected a folder for the results")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} is not empty: give --overwrite or another --out")
 

@@ -45,7 +45,7 @@ class RunLengths:
         """Those of a dictionary with "size" and "counts", as COCO, SA-V and SA-1B have it; ``size``: the one wanted."""
         own = read_size(rle)
         if size is not None and own != size:
-            raise ValueError(f"the mask is {own[1]}x{own[0]}, wanted {size[1]}x{size[0]}")
+            raise ValueError(f"the mask is {own[1]}x{own[0]}, expected {size[1]}x{size[0]}")
         counts = rle.get("counts")
         if isinstance(counts, str | bytes):
             return RunLengths.of_counts(counts, own)

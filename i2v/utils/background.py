@@ -19,7 +19,7 @@ class Background:
     def __init__(self, capacity: int = 8) -> None:
         """At most `capacity` calls wait; `put` blocks then. ValueError unless that is at least 1."""
         if capacity < 1:
-            raise ValueError(f"capacity: got {capacity}, wanted at least 1")
+            raise ValueError(f"capacity: got {capacity}, expected at least 1")
         self._capacity = capacity
         self._waiting: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-background")

@@ -54,7 +54,7 @@ def decode_image(
     """The picture that bytes hold, as `load_image` gives it; ``name`` stands for the path."""
     with _opened(data, name, formats) as image:
         if size is not None and (image.height, image.width) != size:
-            raise InvalidFileError(name, f"the image is {image.width}x{image.height}, wanted {size[1]}x{size[0]}")
+            raise InvalidFileError(name, f"the image is {image.width}x{image.height}, expected {size[1]}x{size[0]}")
         with reading(name, "this image"):
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))

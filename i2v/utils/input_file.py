@@ -22,9 +22,9 @@ def open_input(path: StrPath, max_bytes: int) -> BinaryIO:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise InvalidFileError(path, f"this is {what}, wanted a file")
+            raise InvalidFileError(path, f"this is {what}, expected a file")
         if status.st_size > max_bytes:
-            raise InvalidFileError(path, f"the file has {status.st_size:,} bytes, wanted at most {max_bytes:,}")
+            raise InvalidFileError(path, f"the file has {status.st_size:,} bytes, expected at most {max_bytes:,}")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

@@ -115,13 +115,13 @@ class JsonValue:
         value = self.value
         is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())
         if not is_whole or not least <= value <= most:
-            self.fail(f"wanted a whole number from {least} to {most}, got {brief(value)}")
+            self.fail(f"expected a whole number from {least} to {most}, got {brief(value)}")
         return int(value)
 
     def number(self) -> float:
         """A number."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
-            self.fail(f"wanted a number, got {brief(self.value)}")
+            self.fail(f"expected a number, got {brief(self.value)}")
         return float(max(-_LARGEST_INTEGER, min(_LARGEST_INTEGER, self.value)))
 
     def _inner(self, key: str, value: Any) -> JsonValue:
@@ -130,5 +130,5 @@ class JsonValue:
 
     def _as(self, kind: type, described: str) -> Any:
         if not isinstance(self.value, kind):
-            self.fail(f"wanted {described}, got {brief(self.value)}")
+            self.fail(f"expected {described}, got {brief(self.value)}")
         return self.value

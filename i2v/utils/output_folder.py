@@ -36,7 +36,7 @@ def component(name: str) -> str:
     elif len(name.encode()) > MAX_NAME_BYTES:
         reason = f"it is longer than {MAX_NAME_BYTES} bytes"
     if reason is not None:
-        raise ValueError(f"wanted the name of a file or folder, got {brief(name)}: {reason}")
+        raise ValueError(f"expected the name of a file or folder, got {brief(name)}: {reason}")
     return name
 
 

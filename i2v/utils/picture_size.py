@@ -11,4 +11,4 @@ def check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"an empty picture of {width}x{height} pixels")
     if width * height > MAX_PIXELS:
-        raise ValueError(f"a picture of {width}x{height} pixels, wanted at most {MAX_PIXELS:,} in all")
+        raise ValueError(f"a picture of {width}x{height} pixels, expected at most {MAX_PIXELS:,} in all")

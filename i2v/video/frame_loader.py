@@ -40,7 +40,7 @@ class FrameLoader:
             ("ahead", ahead, 0),
         ):
             if value < least:
-                raise ValueError(f"{name}: got {value}, wanted at least {least}")
+                raise ValueError(f"{name}: got {value}, expected at least {least}")
         self.source = source
         self.image_size = image_size
         self._capacity = capacity
@@ -70,7 +70,7 @@ class FrameLoader:
         otherwise. A live source is never read ahead.
         """
         if step not in (1, -1):
-            raise ValueError(f"step: got {step}, wanted 1 or -1")
+            raise ValueError(f"step: got {step}, expected 1 or -1")
         count = self.source.num_frames
         if count is None:
             return
@@ -158,7 +158,7 @@ class FrameLoader:
 def normalize(frames: torch.Tensor) -> torch.Tensor:
     """Frames (...,3,S,S) uint8 -> float32 as the model takes them: over 255, less the mean, over the std."""
     if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
-        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, wanted uint8 (...,3,S,S)")
+        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (...,3,S,S)")
     scale, mean, std = _normalization(frames.device)
     return frames.to(torch.float32).div_(scale).sub_(mean).div_(std)
 

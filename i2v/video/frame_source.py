@@ -82,7 +82,7 @@ class ImageFolder(FrameSource):
         with os.scandir(self.name) as entries:
             names = [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
         if not names:
-            raise ValueError(f"{self.name}: no images in this folder: wanted {' '.join(IMAGE_SUFFIXES)}")
+            raise ValueError(f"{self.name}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
         self.files = sorted(names, key=natural_key)
         self.height, self.width = read_image_size(self._path(0))
 
@@ -98,7 +98,7 @@ class ImageFolder(FrameSource):
         if image.size != (self.width, self.height):
             raise InvalidFileError(
                 path,
-                f"the image is {image.width}x{image.height}, wanted {self.width}x{self.height} "
+                f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} "
                 f"like the first of the folder, {self.files[0]}",
             )
         return _picture_to_rgb(image)
@@ -119,7 +119,7 @@ class FrameArray(FrameSource):
         self.name = name
         self.frame_rate = None
         if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim != 4:
-            raise ValueError(f"{name}: got shape {tuple(frames.shape)}, wanted (T,H,W,3) or (T,3,H,W)")
+            raise ValueError(f"{name}: got shape {tuple(frames.shape)}, expected (T,H,W,3) or (T,3,H,W)")
         if len(frames) == 0:
             raise ValueError(f"{name}: got no frames")
         self._frames = frames
@@ -150,7 +150,7 @@ class LiveFrames(FrameSource):
     def __init__(self, frames: Iterable[Frame] | None = None, keep: int = 16, frame_rate: float | None = None) -> None:
         """`frames` yields single frames as `rgb_array` takes them; ValueError unless `keep` is at least 1."""
         if keep < 1:
-            raise ValueError(f"keep: got {keep}, wanted at least 1 frame")
+            raise ValueError(f"keep: got {keep}, expected at least 1 frame")
         self.name = "live"
         self.frame_rate = frame_rate
         self._incoming: Iterator[Frame] | None = None if frames is None else iter(frames)
@@ -252,10 +252,10 @@ def frame_size(frame: Frame, where: str) -> tuple[int, int]:
     elif isinstance(frame, (np.ndarray, torch.Tensor)):
         shape = tuple(frame.shape)
         if len(shape) != 3 or (shape[2] != 3 and shape[0] != 3):
-            raise ValueError(f"{where}: got shape {shape}, wanted (H,W,3) or (3,H,W)")
+            raise ValueError(f"{where}: got shape {shape}, expected (H,W,3) or (3,H,W)")
         size = shape[:2] if shape[2] == 3 else shape[1:]
     else:
-        raise TypeError(f"{where}: got {type(frame).__name__}, wanted an array, a tensor or a Pillow image")
+        raise TypeError(f"{where}: got {type(frame).__name__}, expected an array, a tensor or a Pillow image")
     if 0 in size:
         raise ValueError(f"{where}: got an empty picture of {size[1]}x{size[0]}")
     return size
@@ -279,10 +279,10 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
-        raise TypeError(f"{where}: got values of type {frame.dtype}, wanted uint8 or floats in [0,1]")
+        raise TypeError(f"{where}: got values of type {frame.dtype}, expected uint8 or floats in [0,1]")
     # Written so that NaN fails too.
     if not (frame.min() >= 0 and frame.max() <= 1):
-        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, wanted 0 to 1")
+        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, expected 0 to 1")
     return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
 
 
@@ -290,7 +290,7 @@ def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tup
     """The frame's (height, width); ValueError if another one was wanted."""
     size = frame_size(frame, where)
     if wanted is not None and size != wanted:
-        raise ValueError(f"{where}: the picture is {size[1]}x{size[0]}, wanted {wanted[1]}x{wanted[0]}")
+        raise ValueError(f"{where}: the picture is {size[1]}x{size[0]}, expected {wanted[1]}x{wanted[0]}")
     return size
 
 

@@ -124,7 +124,7 @@ class VideoFile(FrameSource):
             height, width = self._stored_size
             raise ValueError(
                 f"{self.name}: frame {index} is {frame.width}x{frame.height}, "
-                f"wanted {width}x{height} like the first: videos that change their size are not supported"
+                f"expected {width}x{height} like the first: videos that change their size are not supported"
             )
         return turned(frame.to_ndarray(format="rgb24"), self._axes)
 

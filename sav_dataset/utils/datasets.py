@@ -84,7 +84,7 @@ def open_dataset(
     unknown name, FileNotFoundError, naming the places tried, for what is not there.
     """
     if name not in LAYOUTS:
-        raise ValueError(f"dataset: wanted one of {', '.join(LAYOUTS)}, got {name!r}")
+        raise ValueError(f"dataset: expected one of {', '.join(LAYOUTS)}, got {name!r}")
     layout, root = LAYOUTS[name], Path(root)
     split = split or layout.split
     frames = Path(images) if images else _first(root, layout.images, split, "folder of frames")

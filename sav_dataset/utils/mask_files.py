@@ -127,7 +127,7 @@ def read_binary(path: StrPath, size: Size | None = None) -> Mask:
     if not is_one_bit:
         low, high = values.min(), values.max()
         if not ((values == low) | (values == high)).all():
-            raise InvalidFileError(path, f"wanted a binary mask, got the values {np.unique(values)[:8].tolist()}")
+            raise InvalidFileError(path, f"expected a binary mask, got the values {np.unique(values)[:8].tolist()}")
     return values != 0
 
 
@@ -141,7 +141,7 @@ def _read(path: StrPath, size: Size | None) -> tuple[NDArray[np.uint8], bool]:
     """Pixels of a PNG, and whether it has one bit for each; then ones are any numbers but 0."""
     image = load_image(path, formats=("PNG",), size=size)
     if image.mode not in ("P", "L", "1"):
-        raise InvalidFileError(path, f"wanted a palette, grey or 1-bit image, got one of mode {image.mode}")
+        raise InvalidFileError(path, f"expected a palette, grey or 1-bit image, got one of mode {image.mode}")
     # Pillow gives a 1-bit image as bools, but does not say what bytes these are.
     return np.asarray(image).view(np.uint8), image.mode == "1"
 

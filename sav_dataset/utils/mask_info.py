@@ -91,7 +91,7 @@ def read_mask_info(path: StrPath) -> MaskInfo:
 def _from_json(content: JsonValue) -> MaskInfo:
     annotated = [frame.integer(most=MAX_FRAME) for frame in content.member("annotated").elements()]
     if annotated != sorted(set(annotated)):
-        content.member("annotated").fail("wanted frame numbers in ascending order")
+        content.member("annotated").fail("expected frame numbers in ascending order")
     counts = {_frame_number(key, value): _code(value) for key, value in content.member("counts").members()}
     strange = counts.keys() - set(annotated)
     if strange:
@@ -115,7 +115,7 @@ def _name(value: JsonValue) -> str:
 def _size(value: JsonValue) -> Size:
     sides = [side.integer(1, MAX_SIDE) for side in value.elements()]
     if len(sides) != 2:
-        value.fail(f"wanted height and width, got {len(sides)} numbers")
+        value.fail(f"expected height and width, got {len(sides)} numbers")
     with locating(value.path, value.place):
         check_size(width=sides[1], height=sides[0])
     return sides[0], sides[1]
@@ -124,21 +124,21 @@ def _size(value: JsonValue) -> Size:
 def _frame_number(key: str, value: JsonValue) -> int:
     # Only as it is written here: two ways to write one number would be two masks of one frame.
     if not (key.isascii() and key.isdigit() and len(key) < 10 and str(int(key)) == key):
-        value.fail("wanted a frame number as the key")
+        value.fail("expected a frame number as the key")
     return int(key)
 
 
 def _code(value: JsonValue) -> bytes:
     text = value.text()
     if not text.isascii():
-        value.fail("wanted run lengths in ASCII")
+        value.fail("expected run lengths in ASCII")
     return text.encode("ascii")
 
 
 def _from_masks(path: Path, masks: Mapping[int, Mask]) -> MaskInfo:
     shapes = sorted({mask.shape for mask in masks.values()})
     if len(shapes) != 1:
-        raise InvalidFileError(path, f"wanted masks of one size, got {shapes[:4] or 'no mask at all'}")
+        raise InvalidFileError(path, f"expected masks of one size, got {shapes[:4] or 'no mask at all'}")
     height, width = shapes[0]
     return MaskInfo(
         video=path.parent.name,

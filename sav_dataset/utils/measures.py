@@ -68,7 +68,7 @@ def boundary_map(mask: Mask) -> Mask:
 def _check(gt: Mask, pred: Mask) -> None:
     for name, mask in (("gt", gt), ("pred", pred)):
         if mask.dtype != np.bool_ or mask.ndim != 2:
-            raise TypeError(f"{name}: wanted a mask (H,W) of bool, got {mask.ndim} axes of {mask.dtype}")
+            raise TypeError(f"{name}: expected a mask (H,W) of bool, got {mask.ndim} axes of {mask.dtype}")
     if gt.shape != pred.shape:
         raise ValueError(f"masks differ in size: gt has {gt.shape}, pred has {pred.shape} (height, width)")
 

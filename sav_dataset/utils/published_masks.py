@@ -46,7 +46,7 @@ def _skip_header(file: BinaryIO, path: StrPath) -> None:
         shape, _, dtype = read(head)
     if shape != () or dtype != np.dtype(object):
         found = f"an array {brief(shape)} of {shortened(str(dtype), 40)}"
-        raise InvalidFileError(path, f"not a published mask_info file: wanted one pickled dictionary, got {found}")
+        raise InvalidFileError(path, f"not a published mask_info file: expected one pickled dictionary, got {found}")
     file.seek(head.tell())
 
 
@@ -137,7 +137,7 @@ class _Pickle:
         items = self._popped(count)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) is not int:
-                raise ValueError(f"wanted frame numbers as keys, got {brief(key)}")
+                raise ValueError(f"expected frame numbers as keys, got {brief(key)}")
             self._target(dict)[key] = value
 
     def call(self) -> None:
@@ -192,7 +192,7 @@ class _Pickle:
     def _target(self, kind: type) -> Any:
         """The container on top, which values are put into."""
         if type(self._stack[-1]) is not kind:
-            raise ValueError(f"it puts values into a {type(self._stack[-1]).__name__}, wanted a {kind.__name__}")
+            raise ValueError(f"it puts values into a {type(self._stack[-1]).__name__}, expected a {kind.__name__}")
         return self._stack[-1]
 
 
@@ -239,7 +239,7 @@ def _masks_of(content: object) -> dict[int, Mask]:
     values = _state(content)[-1]
     frames = values[0] if isinstance(values, list) and len(values) == 1 else None
     if not isinstance(frames, dict):
-        raise ValueError("wanted a dictionary of frames")
+        raise ValueError("expected a dictionary of frames")
     return {_frame_number(frame): _mask_of(frame, objects) for frame, objects in frames.items()}
 
 
@@ -247,25 +247,25 @@ def _state(array: object) -> tuple[Any, ...]:
     """Version, shape, type, order and contents of an array."""
     state = array.state if isinstance(array, _Array) else None
     if not isinstance(state, tuple) or len(state) != 5:
-        raise ValueError("wanted an array")
+        raise ValueError("expected an array")
     return state
 
 
 def _frame_number(key: int) -> int:
     if key < 0:
-        raise ValueError(f"wanted frame numbers as keys, got {key}")
+        raise ValueError(f"expected frame numbers as keys, got {key}")
     return key
 
 
 def _mask_of(frame: int, objects: object) -> Mask:
     array = objects.get(0) if isinstance(objects, dict) else None
     if not isinstance(array, _Array):
-        raise ValueError(f"frame {frame}: wanted {{0: mask}}, got {type(objects).__name__}")
+        raise ValueError(f"frame {frame}: expected {{0: mask}}, got {type(objects).__name__}")
     _, shape, dtype, is_fortran, raw = _state(array)
     if not isinstance(dtype, _DType) or dtype.name not in ("b1", "u1", "?") or not isinstance(raw, bytes):
-        raise ValueError(f"frame {frame}: wanted a Boolean mask")
+        raise ValueError(f"frame {frame}: expected a Boolean mask")
     if not (isinstance(shape, tuple) and len(shape) == 2 and all(type(side) is int for side in shape)):
-        raise ValueError(f"frame {frame}: wanted a mask of height and width, got the shape {brief(shape)}")
+        raise ValueError(f"frame {frame}: expected a mask of height and width, got the shape {brief(shape)}")
     height, width = shape
     check_size(width, height)
     if len(raw) != height * width:

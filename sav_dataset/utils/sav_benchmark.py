@@ -57,9 +57,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if self.skip not in SKIP_RULES:
-            raise ValueError(f"skip: wanted one of {', '.join(SKIP_RULES)}, got {self.skip!r}")
+            raise ValueError(f"skip: expected one of {', '.join(SKIP_RULES)}, got {self.skip!r}")
         if self.num_processes is not None and self.num_processes < 1:
-            raise ValueError(f"num_processes: wanted at least 1, got {self.num_processes}")
+            raise ValueError(f"num_processes: expected at least 1, got {self.num_processes}")
 
 
 def benchmark(
@@ -76,7 +76,7 @@ def benchmark(
     ``verbose`` shows a progress bar. Raises as :func:`evaluate` does.
     """
     if len(gt_roots) != len(mask_roots):
-        raise ValueError(f"mask_roots: wanted {len(gt_roots)}, one for each of gt_roots, got {len(mask_roots)}")
+        raise ValueError(f"mask_roots: expected {len(gt_roots)}, one for each of gt_roots, got {len(mask_roots)}")
     skip = "first-last" if skip_first_and_last else "none"
     settings = EvaluationSettings(skip, strict, num_processes=num_processes, progress=verbose)
     found = [evaluate(gt, pred, settings) for gt, pred in zip(gt_roots, mask_roots, strict=True)]

@@ -89,7 +89,7 @@ def read_annotation(path: StrPath) -> SAVAnnotation:
     for frame in masklets.elements():
         count = sum(1 for _ in frame.elements())
         if count != len(first_frames):
-            frame.fail(f"wanted {len(first_frames)} masklets, one for each that appears, got {count}")
+            frame.fail(f"expected {len(first_frames)} masklets, one for each that appears, got {count}")
     height, width = (content.member(key).integer(1, MAX_FRAME) for key in ("video_height", "video_width"))
     with locating(path, "video_height, video_width"):
         check_size(width, height)
@@ -128,7 +128,7 @@ class SAVDataset:
     def annotation(self, video: str, kind: str = "manual") -> SAVAnnotation:
         """A video's masklets, those drawn by hand or the automatic ones. FileNotFoundError if it has none."""
         if kind not in KINDS:
-            raise ValueError(f"kind: wanted {' or '.join(KINDS)}, got {kind!r}")
+            raise ValueError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
         path = self._annotations.get(f"{video}_{kind}.json")
         if path is None:
             raise FileNotFoundError(f"{self.root}: no {video}_{kind}.json here or below")
@@ -179,6 +179,6 @@ def _frame_numbers(source: FrameSource) -> Sequence[int]:
     if isinstance(source, ImageFolder):
         for name in source.files:
             if not Path(name).stem.isdecimal():
-                raise InvalidFileError(Path(source.name) / name, "wanted images named by frame number, as 00000.jpg")
+                raise InvalidFileError(Path(source.name) / name, "expected images named by frame number, as 00000.jpg")
         return [int(Path(name).stem) for name in source.files]
     return range(source.num_frames or 0)

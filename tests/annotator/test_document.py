@@ -6,7 +6,7 @@ import pytest
 
 from i2v.annotator.document import MAX_STEPS, Box, Click, Document, History, Paint
 from i2v.annotator.masks import StoredMask
-from i2v.annotator.plan import Leg, plan_journey, plan_update
+from i2v.annotator.plan import TrackRange, plan_tracking, plan_update
 
 CLICK, BOX, PAINT = Click(1, 2, True), Box(1, 2, 3, 4), Paint(b"x")
 
@@ -71,54 +71,57 @@ PROMPTS = {1: [10], 2: [4, 20]}
 
 
 @pytest.mark.parametrize(
-    ("shown", "direction", "until", "objects", "legs"),
+    ("shown", "direction", "until", "objects", "ranges"),
     [
-        (12, "forward", "end", None, [Leg(10, 20, False)]),
-        (12, "forward", "prompt", None, [Leg(10, 10, False)]),
-        (10, "forward", "end", None, [Leg(10, 20, False)]),
-        (2, "forward", "end", None, [Leg(4, 26, False)]),
-        (12, "backward", "end", None, [Leg(20, 21, True)]),
-        (12, "backward", "prompt", None, [Leg(20, 10, True)]),
-        (25, "backward", "end", None, [Leg(20, 21, True)]),
-        (12, "both", "end", None, [Leg(10, 20, False), Leg(10, 11, True)]),
-        (12, "both", "prompt", None, [Leg(10, 10, False), Leg(10, 6, True)]),
-        (12, "forward", "prompt", [2], [Leg(4, 16, False, frozenset([2]))]),
+        (12, "forward", "end", None, [TrackRange(10, 20, False)]),
+        (12, "forward", "prompt", None, [TrackRange(10, 10, False)]),
+        (10, "forward", "end", None, [TrackRange(10, 20, False)]),
+        (2, "forward", "end", None, [TrackRange(4, 26, False)]),
+        (12, "backward", "end", None, [TrackRange(20, 21, True)]),
+        (12, "backward", "prompt", None, [TrackRange(20, 10, True)]),
+        (25, "backward", "end", None, [TrackRange(20, 21, True)]),
+        (12, "both", "end", None, [TrackRange(10, 20, False), TrackRange(10, 11, True)]),
+        (12, "both", "prompt", None, [TrackRange(10, 10, False), TrackRange(10, 6, True)]),
+        (12, "forward", "prompt", [2], [TrackRange(4, 16, False, frozenset([2]))]),
     ],
 )
-def test_journeys_start_at_the_nearest_prompt(shown, direction, until, objects, legs) -> None:
-    assert plan_journey(shown, direction, until, PROMPTS, 30, objects) == legs
+def test_journeys_start_at_the_nearest_prompt(shown, direction, until, objects, ranges) -> None:
+    assert plan_tracking(shown, direction, until, PROMPTS, 30, objects) == ranges
 
 
 def test_journeys_that_lead_nowhere_say_so() -> None:
     with pytest.raises(ValueError, match="mark an object"):
-        plan_journey(0, "forward", "end", {1: []}, 30)
+        plan_tracking(0, "forward", "end", {1: []}, 30)
     with pytest.raises(ValueError, match="no frame to track backward"):
-        plan_journey(0, "backward", "end", {1: [0]}, 30)
-    assert plan_journey(0, "both", "end", {1: [0]}, 30) == [Leg(0, 30, False)]
+        plan_tracking(0, "backward", "end", {1: [0]}, 30)
+    assert plan_tracking(0, "both", "end", {1: [0]}, 30) == [TrackRange(0, 30, False)]
 
 
 def test_a_live_journey_has_no_end_and_comes_last() -> None:
-    assert plan_journey(5, "both", "end", {1: [5]}, 9, live=True) == [Leg(5, 6, True), Leg(5, None, False)]
+    assert plan_tracking(5, "both", "end", {1: [5]}, 9, live=True) == [
+        TrackRange(5, 6, True),
+        TrackRange(5, None, False),
+    ]
 
 
 def test_an_update_goes_from_a_correction_to_the_prompts_around_it() -> None:
     everywhere = {1: set(range(40))}
-    legs = plan_update([(1, 20)], {1: [10, 20, 30]}, everywhere, 40)
-    assert legs == [Leg(20, 10, False, frozenset([1])), Leg(20, 10, True, frozenset([1]))]
+    ranges = plan_update([(1, 20)], {1: [10, 20, 30]}, everywhere, 40)
+    assert ranges == [TrackRange(20, 10, False, frozenset([1])), TrackRange(20, 10, True, frozenset([1]))]
     # What was never tracked is not tracked now.
-    legs = plan_update([(1, 20)], {1: [10, 20]}, {1: {25}}, 40)
-    assert legs == [Leg(20, 20, False, frozenset([1]))]
+    ranges = plan_update([(1, 20)], {1: [10, 20]}, {1: {25}}, 40)
+    assert ranges == [TrackRange(20, 20, False, frozenset([1]))]
     assert plan_update([(1, 20)], {1: [10, 20]}, {}, 40) == []
 
 
 def test_an_update_after_a_prompt_was_taken_back_starts_before_it() -> None:
     everywhere = {1: set(range(40)), 2: set(range(40))}
-    assert plan_update([(1, 20)], {1: [10, 30]}, everywhere, 40) == [Leg(10, 20, False, frozenset([1]))]
-    assert plan_update([(1, 20)], {1: [30]}, everywhere, 40) == [Leg(30, 31, True, frozenset([1]))]
+    assert plan_update([(1, 20)], {1: [10, 30]}, everywhere, 40) == [TrackRange(10, 20, False, frozenset([1]))]
+    assert plan_update([(1, 20)], {1: [30]}, everywhere, 40) == [TrackRange(30, 31, True, frozenset([1]))]
     assert plan_update([(1, 20)], {1: []}, everywhere, 40) == []
 
 
 def test_corrections_on_one_frame_are_tracked_together() -> None:
     everywhere = {1: set(range(40)), 2: set(range(40))}
-    legs = plan_update([(1, 0), (2, 0)], {1: [0], 2: [0]}, everywhere, 40)
-    assert legs == [Leg(0, 40, False, frozenset([1, 2]))]
+    ranges = plan_update([(1, 0), (2, 0)], {1: [0], 2: [0]}, everywhere, 40)
+    assert ranges == [TrackRange(0, 40, False, frozenset([1, 2]))]

@@ -132,7 +132,7 @@ FULL = {"size": list(SIZE), "counts": encode_mask(np.ones(SIZE, bool)).decode()}
         ),
         (
             json.dumps(minimal(masks=[{"frame": 0, "objects": [{"id": 1, "segmentation": {**FULL, "size": [9, 9]}}]}])),
-            "9x9, wanted 128x96",
+            "9x9, expected 128x96",
         ),
     ],
 )
@@ -289,7 +289,7 @@ def masks_json(*places: tuple[int, int], **changes: Any) -> bytes:
     [
         ("a.png", png(np.ones(SIZE, np.uint8)), "the number of its frame"),
         ("1.png", b"no picture", "cannot be read"),
-        ("1.png", png(np.ones((5, 5), np.uint8)), "the image is 5x5, wanted 128x96"),
+        ("1.png", png(np.ones((5, 5), np.uint8)), "the image is 5x5, expected 128x96"),
         ("1.png", png(np.zeros(SIZE, np.uint8)), "marks no object"),
         ("1.png", png(np.ones((*SIZE, 3), np.uint8)), "got mode RGB"),
         ("1.png", bomb(), "1.png"),
@@ -302,7 +302,7 @@ def masks_json(*places: tuple[int, int], **changes: Any) -> bytes:
         ("1.json", masks_json((NUM_FRAMES, 1)), "object 1 on frame 10 is not in the session or not in the video"),
         ("1.json", masks_json((0, 256)), "frames.0.objects.0.id"),
         ("1.json", masks_json((0, 1), counts="01"), "the run lengths of a mask: expected them to cover 128x96 pixels"),
-        ("1.json", masks_json((0, 1), size=[10**9, 10**9]), "a mask is 1000000000x1000000000, wanted 128x96"),
+        ("1.json", masks_json((0, 1), size=[10**9, 10**9]), "a mask is 1000000000x1000000000, expected 128x96"),
         ("99.png", png(np.ones(SIZE, np.uint8)), "object 1 on frame 99 is not in the session or not in the video"),
     ],
 )

@@ -18,7 +18,7 @@ from support import make_predictor
 
 from i2v.annotator.engine import Engine
 from i2v.annotator.masks import StoredMask, decode
-from i2v.annotator.plan import Leg
+from i2v.annotator.plan import TrackRange
 from i2v.results.export import label_map, read_label_png, write_label_png
 from i2v.results.overlay import PALETTE
 from i2v.results.rle import encode_mask
@@ -31,8 +31,8 @@ def road(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     is_free.set()
     track = Engine.track
 
-    def stop_and_go(engine: Engine, leg: Leg) -> Iterator[Any]:
-        for done, answer in enumerate(track(engine, leg)):
+    def stop_and_go(engine: Engine, track_range: TrackRange) -> Iterator[Any]:
+        for done, answer in enumerate(track(engine, track_range)):
             if done == 2:
                 assert is_free.wait(60)
             yield answer

@@ -26,7 +26,7 @@ from annotator_support import (
 
 from i2v.annotator.document import Box, Click, Paint
 from i2v.annotator.masks import StoredMask
-from i2v.annotator.plan import Leg
+from i2v.annotator.plan import TrackRange
 from i2v.annotator.session import Session
 from i2v.results.rle import encode_mask
 
@@ -203,14 +203,14 @@ def test_a_click_on_an_imported_mask_starts_from_it(clip: Path) -> None:
 def test_cancelling_keeps_what_is_done_and_clicks_go_first(clip: Path) -> None:
     async def scenario(session: Session) -> None:
         await session.prompt(None, 0, FIRST)
-        session.track([Leg(0, NUM_FRAMES, False)])
+        session.track([TrackRange(0, NUM_FRAMES, False)])
         while not session.store.tracked.get(1):
             await asyncio.sleep(0.005)
         # A click is answered while the video is being tracked.
         await session.prompt(None, 0, SECOND)
         assert session.work.busy
         with pytest.raises(RuntimeError, match="something else is being done"):
-            session.track([Leg(0, NUM_FRAMES, False)])
+            session.track([TrackRange(0, NUM_FRAMES, False)])
         await session.work.cancel()
         assert not session.work.busy
         done = len(masks_of(session, 1))
@@ -225,7 +225,7 @@ def test_what_a_tracked_frame_says_of_a_deleted_object_is_dropped(clip: Path) ->
     async def scenario(session: Session) -> None:
         await session.prompt(None, 0, FIRST)
         await session.prompt(None, 0, SECOND)
-        session.track([Leg(0, NUM_FRAMES, False)])
+        session.track([TrackRange(0, NUM_FRAMES, False)])
         while not session.store.tracked.get(1):
             await asyncio.sleep(0.005)
         await session.edit(lambda document: document.without_object(1))

@@ -84,7 +84,7 @@ def test_trees_by_split(tmp_path, name):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(ValueError, match="dataset: wanted one of sav, davis2016"):
+    with pytest.raises(ValueError, match="dataset: expected one of sav, davis2016"):
         open_dataset("vos", tmp_path)
     places = f"tried {tmp_path}/JPEGImages/480p, {tmp_path}/JPEGImages"
     with pytest.raises(FileNotFoundError, match=places):

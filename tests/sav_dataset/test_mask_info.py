@@ -154,12 +154,12 @@ def test_damaged_and_odd_pickles_are_refused(tmp_path, body):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({0: {0: np.zeros((2, 2))}}, "frame 0: wanted a Boolean mask"),
-        ({0: {0: np.array([[None]])}}, "frame 0: wanted a Boolean mask"),
-        ({0: {1: np.zeros((2, 2), bool)}}, r"frame 0: wanted \{0: mask\}"),
-        ({"0": {0: np.zeros((2, 2), bool)}}, "wanted frame numbers as keys, got '0'"),
+        ({0: {0: np.zeros((2, 2))}}, "frame 0: expected a Boolean mask"),
+        ({0: {0: np.array([[None]])}}, "frame 0: expected a Boolean mask"),
+        ({0: {1: np.zeros((2, 2), bool)}}, r"frame 0: expected \{0: mask\}"),
+        ({"0": {0: np.zeros((2, 2), bool)}}, "expected frame numbers as keys, got '0'"),
         ({0: {0: np.zeros((2, 2, 2), bool)}}, "not a published mask_info file"),
-        ([1], "wanted a dictionary of frames|wanted one pickled dictionary"),
+        ([1], "expected a dictionary of frames|expected one pickled dictionary"),
     ],
 )
 def test_other_contents_are_refused(tmp_path, content, message):
@@ -181,20 +181,20 @@ def test_arrays_that_are_no_pickle_are_refused(tmp_path):
     ("text", "message"),
     [
         ("", "this JSON cannot be read"),
-        ("[]", r"wanted an object, got \[\]"),
+        ("[]", r"expected an object, got \[\]"),
         ('{"video": "v"}', "the key 'annotated' is missing"),
-        (json.dumps(CONTENT | {"annotated": [4, 0]}), "annotated: wanted frame numbers in ascending order"),
-        (json.dumps(CONTENT | {"annotated": [0, 0.5]}), "annotated.1: wanted a whole number"),
-        (json.dumps(CONTENT | {"annotated": [10**400]}), "annotated.0: wanted a whole number"),
-        (json.dumps(CONTENT | {"size": [2]}), "size: wanted height and width, got 1 numbers"),
-        (json.dumps(CONTENT | {"size": [65536, 65536]}), "size: a picture of 65536x65536 pixels, wanted at most"),
-        (json.dumps(CONTENT | {"size": [10**9, 10**9]}), "size.0: wanted a whole number from 1 to 65536"),
-        (json.dumps(CONTENT | {"size": [True, 2]}), "size.0: wanted a whole number"),
-        (json.dumps(CONTENT | {"object": 3}), "object: wanted a text, got 3"),
-        (json.dumps(CONTENT | {"counts": {"-1": "06"}}), "counts.-1: wanted a frame number as the key"),
-        (json.dumps(CONTENT | {"counts": {"00": "06"}}), "counts.00: wanted a frame number as the key"),
+        (json.dumps(CONTENT | {"annotated": [4, 0]}), "annotated: expected frame numbers in ascending order"),
+        (json.dumps(CONTENT | {"annotated": [0, 0.5]}), "annotated.1: expected a whole number"),
+        (json.dumps(CONTENT | {"annotated": [10**400]}), "annotated.0: expected a whole number"),
+        (json.dumps(CONTENT | {"size": [2]}), "size: expected height and width, got 1 numbers"),
+        (json.dumps(CONTENT | {"size": [65536, 65536]}), "size: a picture of 65536x65536 pixels, expected at most"),
+        (json.dumps(CONTENT | {"size": [10**9, 10**9]}), "size.0: expected a whole number from 1 to 65536"),
+        (json.dumps(CONTENT | {"size": [True, 2]}), "size.0: expected a whole number"),
+        (json.dumps(CONTENT | {"object": 3}), "object: expected a text, got 3"),
+        (json.dumps(CONTENT | {"counts": {"-1": "06"}}), "counts.-1: expected a frame number as the key"),
+        (json.dumps(CONTENT | {"counts": {"00": "06"}}), "counts.00: expected a frame number as the key"),
         (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not among the annotated ones"),
-        (json.dumps(CONTENT | {"counts": {"0": "\u0660"}}), "counts.0: wanted run lengths in ASCII"),
+        (json.dumps(CONTENT | {"counts": {"0": "\u0660"}}), "counts.0: expected run lengths in ASCII"),
         (json.dumps(CONTENT | {"counts": None}), "the key 'counts' is missing"),
     ],
 )
@@ -220,7 +220,7 @@ def test_run_lengths_that_do_not_cover_the_mask_are_told(tmp_path, counts):
 def test_names_in_a_file_are_names_of_one_folder(tmp_path, key, name):
     path = tmp_path / "000.json"
     path.write_text(json.dumps(CONTENT | {key: name}))
-    with pytest.raises(InvalidFileError, match=rf"000.json: {key}: wanted the name of a file or folder"):
+    with pytest.raises(InvalidFileError, match=rf"000.json: {key}: expected the name of a file or folder"):
         read_mask_info(path)
 
 

@@ -84,7 +84,7 @@ def test_empty_masks():
 
 def test_bad_masks_are_refused():
     mask = np.zeros((4, 4), bool)
-    with pytest.raises(TypeError, match=r"pred: wanted a mask .* of bool, got 2 axes of uint8"):
+    with pytest.raises(TypeError, match=r"pred: expected a mask .* of bool, got 2 axes of uint8"):
         boundary_measure(mask, mask.astype(np.uint8))
     with pytest.raises(TypeError, match=r"gt: .* got 3 axes"):
         region_similarity(mask[None], mask[None])

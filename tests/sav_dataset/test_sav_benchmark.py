@@ -135,7 +135,7 @@ def test_wrong_files_are_named_all_at_once(trees):
         "video a, object 000, frame 00001.png: the prediction has 63x48 pixels, the annotation 64x48 pixels"
     )
     assert found[1].startswith("video a, object 001, frame 00002.png: ") and "cannot be read" in found[1]
-    assert "wanted a binary mask, got the values [0, 1, 2, 3, 4, 5, 6, 7]" in found[2]
+    assert "expected a binary mask, got the values [0, 1, 2, 3, 4, 5, 6, 7]" in found[2]
     assert len(found) == 3
 
 
@@ -179,9 +179,9 @@ def test_a_root_with_a_folder_of_annotations(tmp_path):
 
 
 def test_bad_settings():
-    with pytest.raises(ValueError, match="skip: wanted one of first-last, prompt, none, got 'last'"):
+    with pytest.raises(ValueError, match="skip: expected one of first-last, prompt, none, got 'last'"):
         EvaluationSettings(skip="last")
-    with pytest.raises(ValueError, match="num_processes: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_processes: expected at least 1, got 0"):
         EvaluationSettings(num_processes=0)
-    with pytest.raises(ValueError, match="mask_roots: wanted 2"):
+    with pytest.raises(ValueError, match="mask_roots: expected 2"):
         benchmark(["a", "b"], ["c"])

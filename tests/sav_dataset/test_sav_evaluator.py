@@ -48,7 +48,7 @@ def test_problems_end_it_with_their_names(sav, tmp_path, capsys):
     assert main(["--gt_root", gt, "--pred_root", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
     assert main(["--pred_root", gt]) == 1
-    assert "wanted --gt_root, or --dataset and --data_root" in capsys.readouterr().err
+    assert "expected --gt_root, or --dataset and --data_root" in capsys.readouterr().err
 
 
 def test_seen_and_unseen(tmp_path, capsys):

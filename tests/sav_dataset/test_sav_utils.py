@@ -86,7 +86,7 @@ def test_what_is_missing_is_named(root, tmp_path):
     data = SAVDataset(root)
     with pytest.raises(FileNotFoundError, match=r"no sav_000001_auto\.json"):
         data.annotation("sav_000001", "auto")
-    with pytest.raises(ValueError, match="kind: wanted manual or auto, got 'both'"):
+    with pytest.raises(ValueError, match="kind: expected manual or auto, got 'both'"):
         data.annotation("sav_000001", "both")
     with pytest.raises(FileNotFoundError, match=r"no sav_7\.mp4 and no folder sav_7"):
         data.video_path("sav_7")

@@ -139,5 +139,5 @@ def test_replayed_mask_is_the_one_that_was_best():
 
 
 def test_unknown_protocols_are_refused():
-    with pytest.raises(ValueError, match="prompt: wanted one of gm, bb, 1c, 3c, 5c, got '2c'"):
+    with pytest.raises(ValueError, match="prompt: expected one of gm, bb, 1c, 3c, 5c, got '2c'"):
         protocol("2c")

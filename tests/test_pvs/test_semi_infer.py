@@ -188,8 +188,8 @@ def test_videos_without_annotations_are_told(checkpoint, sav, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--gpus", "99"), "gpus: wanted 99, PyTorch finds 0 here"),
-        (("--shard", "2/2"), "wanted a part from 0"),
+        (("--gpus", "99"), "gpus: expected 99, PyTorch finds 0 here"),
+        (("--shard", "2/2"), "expected a part from 0"),
         (("--video_list", "/nowhere.txt"), "nowhere.txt"),
         (("model.nothing=1",), "unknown key 'model.nothing'"),
     ],

@@ -29,14 +29,14 @@ def test_the_command_line_wins():
 
 @pytest.mark.parametrize("text", ["3", "a/b", "3/", "-1/2", "1/2/3"])
 def test_texts_that_name_no_part(text):
-    with pytest.raises(ValueError, match=r"shard: wanted INDEX/COUNT, as 0/4, got"):
+    with pytest.raises(ValueError, match=r"shard: expected INDEX/COUNT, as 0/4, got"):
         read_shard({}, text)
 
 
 def test_parts_that_there_are_not():
-    with pytest.raises(ValueError, match="wanted a part from 0 to one less than their number, got 2 of 2"):
+    with pytest.raises(ValueError, match="expected a part from 0 to one less than their number, got 2 of 2"):
         read_shard({}, "2/2")
-    with pytest.raises(ValueError, match="environment: wanted whole numbers, got RANK=x, WORLD_SIZE=8"):
+    with pytest.raises(ValueError, match="environment: expected whole numbers, got RANK=x, WORLD_SIZE=8"):
         read_shard({"RANK": "x", "WORLD_SIZE": "8"})
 
 
@@ -72,5 +72,5 @@ def test_other_devices_are_shared():
     assert choose_devices("cpu", 0, Shard(1, 2, 1, 2), 3) == ["cpu"] * 3
     with pytest.raises(ValueError, match="PyTorch finds no GPU here"):
         choose_devices("cuda", 0, Shard(), None)
-    with pytest.raises(ValueError, match="workers: wanted at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
         choose_devices("cpu", 0, Shard(), 0)

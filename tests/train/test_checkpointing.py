@@ -16,8 +16,8 @@ from train.checkpointing import (
     CheckpointFolder,
     Progress,
     RunFacts,
+    attend_by_similarity,
     initialize,
-    look_for_likeness,
     resume,
     training_state,
 )
@@ -75,7 +75,7 @@ def test_groups_of_other_parameters_are_refused(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save_last(training_state(model, optimizer, Progress(), FACTS))
     other = torch.optim.AdamW([{"params": list(model.parameters()), "name": "all"}])
-    with pytest.raises(CheckpointError, match="2 groups were saved, 1 are wanted"):
+    with pytest.raises(CheckpointError, match="2 groups were saved, 1 are expected"):
         resume(folder.last, model, other, FACTS)
 
 
@@ -166,9 +166,9 @@ def test_a_checkpoint_for_inference_says_which_config_of_the_package_it_is_for(t
     assert torch.load(output, weights_only=True)["config"] == "i2v-nano-infer"
 
 
-def test_a_start_by_likeness_finds_the_token_that_a_memory_was_made_of() -> None:
+def test_a_start_by_similarity_finds_the_token_that_a_memory_was_made_of() -> None:
     model = make_predictor().model
-    look_for_likeness(model, 1.0)
+    attend_by_similarity(model, 1.0)
     attention, encoder = model.memory_attention.layers[1].cross_attn_image, model.memory_encoder
     tokens = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

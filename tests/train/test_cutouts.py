@@ -117,6 +117,6 @@ def test_what_is_wrong_with_cutouts_is_told(tmp_path: Path) -> None:
     write_pair(tmp_path)
     Image.new("L", (10, 10)).save(tmp_path / "a.png")
     with pytest.raises(
-        ValueError, match=r"a\.png: wanted labels of things, up to 255, in a picture of \(96, 128\) pixels"
+        ValueError, match=r"a\.png: expected labels of things, up to 255, in a picture of \(96, 128\) pixels"
     ):
         Cutouts(find_cutouts(tmp_path), 1.0).still(np.random.default_rng(0), 32)

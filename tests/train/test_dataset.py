@@ -71,13 +71,13 @@ def test_objects_are_those_in_view_on_the_first_frame_of_the_clip_without_repeti
 
 def test_samplers_say_which_video_has_nothing_to_offer() -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="listed: 2 frames with masks, wanted 3"):
+    with pytest.raises(ValueError, match="listed: 2 frames with masks, expected 3"):
         RandomUniformSampler(3, 1).sample(Listed({0: [1], 1: [1]}), generator)
     with pytest.raises(ValueError, match="listed: no object in view on the first frame of a clip, in 100 draws"):
         RandomUniformSampler(1, 1).sample(Listed({0: [], 1: []}), generator)
     with pytest.raises(ValueError, match="listed: no object in view on the first annotated frame"):
         EvalSampler().sample(Listed({0: [], 1: [1]}), generator)
-    with pytest.raises(ValueError, match="wanted at least 1, got 0 and 1"):
+    with pytest.raises(ValueError, match="expected at least 1, got 0 and 1"):
         RandomUniformSampler(0, 1)
 
 
@@ -109,7 +109,7 @@ def test_a_multiplier_repeats_the_videos_with_other_clips(tmp_path: Path) -> Non
     dataset = VOSDataset(videos, RandomUniformSampler(2, 1), resolution=16, multiplier=3)
     assert len(dataset) == 6
     assert [dataset.clip(i, np.random.default_rng(i)).name for i in range(6)] == ["a", "b"] * 3
-    with pytest.raises(ValueError, match="multiplier: wanted at least 1, got 16 and 0"):
+    with pytest.raises(ValueError, match="multiplier: expected at least 1, got 16 and 0"):
         VOSDataset(videos, RandomUniformSampler(2, 1), resolution=16, multiplier=0)
 
 

@@ -111,7 +111,7 @@ def test_lists_that_cannot_be_made_leave_the_old_one(tmp_path: Path) -> None:
     output = tmp_path / "list.txt"
     output.write_text("old\n")
     arguments = ["sa1b", "--images", str(tmp_path / "jpg"), "--output", str(output)]
-    with pytest.raises(SystemExit, match="wanted 5 samples, there are 1"):
+    with pytest.raises(SystemExit, match="expected 5 samples, there are 1"):
         make_file_lists.main([*arguments, "--annotations", str(tmp_path / "json"), "--sample", "5"])
     with pytest.raises(SystemExit, match="nowhere"):
         make_file_lists.main([*arguments, "--annotations", str(tmp_path / "nowhere")])

@@ -199,7 +199,7 @@ def plain_mask(path: Path) -> Mask:
     """A binary PNG."""
     values = np.array(Image.open(path))
     if len(np.unique(values)) > 2:
-        raise ValueError(f"{path}: wanted a binary mask")
+        raise ValueError(f"{path}: expected a binary mask")
     return values > 0
 
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def write_video(path: Path, size: str, num_frames: int) -> str:
     """Render a clip as MP4; returns a click on its object as the command takes it."""
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
-        raise ValueError(f"--sizes: got {size!r}, wanted a width and a height such as 480x270")
+        raise ValueError(f"--sizes: got {size!r}, expected a width and a height such as 480x270")
     width, height = map(int, size.split("x"))
     clip = render_demo_clip(num_frames, width, height)
     with VideoWriter(path) as writer:

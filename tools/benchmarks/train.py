@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Rows with the median step of each option, on one rendered clip, each in a process of its own."""
     if args.steps < 2:
-        raise ValueError(f"--steps: got {args.steps}, wanted at least 2: the first one warms up")
+        raise ValueError(f"--steps: got {args.steps}, expected at least 2: the first one warms up")
     rows = [_row(name, args) for name in args.options]
     return {
         "rows": rows,

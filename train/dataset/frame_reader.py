@@ -91,7 +91,7 @@ def open_frames(path: Path) -> FrameReader:
         return VideoFrames(path)
     files = files_of(path, IMAGE_SUFFIXES)
     if not files:
-        raise ValueError(f"{path}: no images in this folder: wanted {' '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(f"{path}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
     numeric = all(file.stem.isdecimal() for file in files)
     return ImageFrames({int(file.stem) if numeric else i: file for i, file in enumerate(files)})
 

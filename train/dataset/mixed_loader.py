@@ -91,9 +91,9 @@ class MixedLoader:
         takes. `pin_memory`: None for where there is a GPU. ValueError for settings that give no batch.
         """
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank: got {rank}, wanted 0 to {world_size - 1} for a world size of {world_size}")
+            raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1} for a world size of {world_size}")
         if phases_per_epoch < 1 or max_consecutive_failures < 1:
-            raise ValueError("phases_per_epoch and max_consecutive_failures: wanted at least 1")
+            raise ValueError("phases_per_epoch and max_consecutive_failures: expected at least 1")
         self._specs = tuple(loaders)
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._phases = phases_per_epoch
@@ -121,7 +121,7 @@ class MixedLoader:
         RuntimeError if too many samples in a row cannot be read. One iterator can be in use at a time.
         """
         if not 0 <= start <= len(self):
-            raise ValueError(f"start: got {start}, wanted 0 to {len(self)}, the batches of an epoch")
+            raise ValueError(f"start: got {start}, expected 0 to {len(self)}, the batches of an epoch")
         self._batches[:] = self.plan(epoch)[start:]
         for number, loaded in enumerate(self._loader, start):
             self._report(loaded, f"epoch {epoch}, batch {number}")

@@ -78,7 +78,7 @@ class BatchedClip:
 def collate(clips: Sequence[VideoClip]) -> BatchedClip:
     """Batch clips; ValueError unless they agree in number of frames and size. Numbers of objects may differ."""
     if not clips:
-        raise ValueError("clips: got none, wanted at least one")
+        raise ValueError("clips: got none, expected at least one")
     first = clips[0]
     for clip in clips[1:]:
         if clip.frames.shape != first.frames.shape:

@@ -41,7 +41,7 @@ class SyntheticRawDataset:
         """
         if num_videos < 1 or num_frames < 1 or resolution < 16:
             raise ValueError(
-                "num_videos, num_frames and resolution: wanted at least 1, 1 and 16, "
+                "num_videos, num_frames and resolution: expected at least 1, 1 and 16, "
                 f"got {num_videos}, {num_frames} and {resolution}"
             )
         self._num_videos, self._num_frames, self._resolution = num_videos, num_frames, resolution

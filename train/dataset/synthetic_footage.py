@@ -70,7 +70,7 @@ class Cutouts:
         if picture.shape[1:] != labels.shape or not 1 <= labels.max() <= MAX_THINGS:
             raise InvalidFileError(
                 path,
-                f"wanted labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, got "
+                f"expected labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, got "
                 f"{tuple(labels.shape)} and labels up to {int(labels.max())}",
             )
         return picture, labels

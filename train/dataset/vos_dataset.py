@@ -41,7 +41,7 @@ class VOSDataset:
         ever held at full size.
         """
         if resolution < 1 or multiplier < 1:
-            raise ValueError(f"resolution and multiplier: wanted at least 1, got {resolution} and {multiplier}")
+            raise ValueError(f"resolution and multiplier: expected at least 1, got {resolution} and {multiplier}")
         self._videos, self._sampler, self._transforms = video_dataset, sampler, tuple(transforms)
         self._resolution, self._multiplier = resolution, multiplier
 

@@ -38,13 +38,13 @@ class RandomUniformSampler:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.max_num_objects < 1:
             raise ValueError(
-                f"num_frames and max_num_objects: wanted at least 1, got {self.num_frames} and {self.max_num_objects}"
+                f"num_frames and max_num_objects: expected at least 1, got {self.num_frames} and {self.max_num_objects}"
             )
 
     def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
         frames = list(video.frames)
         if len(frames) < self.num_frames:
-            raise ValueError(f"{video.source}: {len(frames)} frames with masks, wanted {self.num_frames}")
+            raise ValueError(f"{video.source}: {len(frames)} frames with masks, expected {self.num_frames}")
         for _ in range(_MAX_DRAWS):
             start = int(generator.integers(len(frames) - self.num_frames + 1))
             clip = frames[start : start + self.num_frames]

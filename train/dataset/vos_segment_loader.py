@@ -195,7 +195,7 @@ class MultiplePNGSegmentLoader:
             mask = np.zeros(size, bool) if path is None else read_labels(path) != 0
             if path is not None and mask.shape != size:
                 other = self._any_file(frame)
-                raise InvalidFileError(path, f"the mask is {mask.shape}, wanted {size} like {other}")
+                raise InvalidFileError(path, f"the mask is {mask.shape}, expected {size} like {other}")
             masks.append(mask)
         return _stack(masks, size)
 
@@ -217,7 +217,7 @@ def _frames_per_annotation(fps: JsonValue, frames_fps: int) -> int:
     # Some files have one rate for every object.
     rate = next(fps.elements(), fps).number() if isinstance(fps.value, list) else fps.number()
     if rate <= 0 or frames_fps % rate:
-        fps.fail(f"annotated {brief(fps.value)} times a second, wanted a divisor of {frames_fps}")
+        fps.fail(f"annotated {brief(fps.value)} times a second, expected a divisor of {frames_fps}")
     return int(frames_fps // rate)
 
 

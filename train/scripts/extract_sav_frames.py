@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         raise SystemExit(describe_error(error)) from error
     if not videos:
-        raise SystemExit(f"no videos in {args.input} or its sub-folders: wanted {' '.join(VIDEO_SUFFIXES)}")
+        raise SystemExit(f"no videos in {args.input} or its sub-folders: expected {' '.join(VIDEO_SUFFIXES)}")
     log.info("%d videos, %d of them to do", len(videos), len(todo))
     failed = _extract_all(todo, args.output, Extraction(args.every, args.quality, args.short_side), args.workers)
     for name, reason in failed.items():
@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"wanted at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
     return value
 
 

@@ -51,7 +51,7 @@ def sampled(names: Sequence[str], count: int | None, seed: int) -> list[str]:
     if count is None:
         return sorted(names)
     if count > len(names):
-        raise ValueError(f"--sample: wanted {count} samples, there are {len(names)}")
+        raise ValueError(f"--sample: expected {count} samples, there are {len(names)}")
     order = np.random.default_rng(seed).permutation(len(names))
     ordered = sorted(names)
     return [ordered[i] for i in order[:count]]

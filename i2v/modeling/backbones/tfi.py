@@ -70,7 +70,7 @@ class TemporalConv(nn.Module):
 def mix_slices(slices: Tensor, weight: Tensor, bias: Tensor, num: int) -> Tensor:
     """Convolve time slices (T,...,C) with a kernel (C',C,K) along time and return the last ``num`` slices (num,...,C').
 
-    What lies before the first slice and after the last one counts as zero. One matrix product for every tap.
+    What lies before the first slice and after the last one counts as zero. One matrix product for every kernel position.
     """
     reach, first = weight.shape[-1] // 2, len(slices) - num
     out = F.linear(slices[first:], weight[..., reach], bias)

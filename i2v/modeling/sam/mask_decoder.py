@@ -13,7 +13,7 @@ from i2v.modeling.sam.transformer import TwoWayTransformer
 
 @dataclass(frozen=True, eq=False)
 class DecodedMasks:
-    """All that the decoder says of a frame. Candidate 0 is the single-mask answer, the others are the alternatives."""
+    """All that the decoder says of a frame. Mask 0 is that of the single-mask token, the others are the multimask output."""
 
     logits: Tensor  # (B,K,4h,4w)
     ious: Tensor  # (B,K), 0..1
