@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -170,7 +170,7 @@ class I2VVideoPredictor:
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
-        obj_ids: Sequence[Hashable] | None = None,
+        obj_ids: Collection[Hashable] | None = None,
     ) -> Iterator[FrameMasks]:
         """Track objects, yielding each frame's index, the object ids and their masks.
 
@@ -234,7 +234,7 @@ class I2VVideoPredictor:
 
     @torch.inference_mode()
     def masks_on_frame(
-        self, inference_state: InferenceState, frame_idx: int, obj_ids: Sequence[Hashable] | None = None
+        self, inference_state: InferenceState, frame_idx: int, obj_ids: Collection[Hashable] | None = None
     ) -> FrameMasks:
         """The masks that objects have on a frame by now, as prompts return them; nothing is computed for it.
 
@@ -349,7 +349,7 @@ class I2VVideoPredictor:
                 self.tracker.advance(state, at)
             return self._output(state, at.step.frame, at.obj_ids)
 
-    def _output(self, state: InferenceState, frame: int, obj_ids: Sequence[Hashable] | None = None) -> FrameMasks:
+    def _output(self, state: InferenceState, frame: int, obj_ids: Collection[Hashable] | None = None) -> FrameMasks:
         """The objects' masks on a frame at video size; objects without any there are absent."""
         grid = 4 * (self.model.image_size // 16)
         absent = torch.full((1, 1, grid, grid), NO_OBJECT_LOGIT, device=self.device)
@@ -380,7 +380,7 @@ def _frames_ahead(state: InferenceState, start: int, max_frames: int | None, rev
         frame += step
 
 
-def _encoded_next(state: InferenceState, ahead: range, obj_ids: Sequence[Hashable] | None) -> tuple[int, ...]:
+def _encoded_next(state: InferenceState, ahead: range, obj_ids: Collection[Hashable] | None) -> tuple[int, ...]:
     """Of the frames after ``ahead``'s first, those that will have to be encoded: not all objects are prompted there."""
     tracks = state.chosen(obj_ids).values()
     encoded = [f for f in ahead[: state.frames_at_once] if any(f not in track.prompted for track in tracks)]

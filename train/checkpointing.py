@@ -183,8 +183,8 @@ def resume(
     if saved != own:
         raise CheckpointError(
             f"{path}: the parameters of this run are grouped otherwise: {len(saved)} groups were saved, {len(own)} are "
-            f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an empty "
-            f"folder and trainer.checkpoint.initial={path}"
+            f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
+            f"empty folder and trainer.checkpoint.initial={path}"
         )
     load_checkpoint(model, path)  # first, as it may find that the file is for another model
     optimizer.load_state_dict(content["optimizer"])

@@ -56,11 +56,9 @@ class Engine:
     def track(self, track_range: TrackRange) -> Iterator[FrameAnswer]:
         """Track over a range, one frame for every step; prompts and deletions meanwhile count from the next one on."""
         count = None if track_range.count is None else track_range.count - 1
-        chosen = (
-            track_range.objects
-            if track_range.objects is None
-            else [n for n in track_range.objects if n in self._state.obj_ids]
-        )
+        chosen = track_range.objects
+        if chosen is not None:
+            chosen = chosen & set(self._state.obj_ids)
         steps = self._predictor.propagate_in_video(self._state, track_range.start, count, track_range.reverse, chosen)
         for frame, numbers, logits in steps:
             yield self._answer(frame, numbers, logits)

@@ -12,7 +12,10 @@ Until = Literal["end", "prompt"]
 
 @dataclass(frozen=True)
 class TrackRange:
-    """One propagation: from `start`, `count` frames with it, of the `objects` (None: all). `count` None: as frames come."""
+    """One propagation: from `start`, `count` frames with it, of the `objects` (None: all).
+
+    `count` None: as frames come.
+    """
 
     start: int
     count: int | None
@@ -55,7 +58,7 @@ def plan_tracking(
     if not ranges:
         raise ValueError(f"there is no frame to track {direction} from the prompt on frame {start}")
     # What has no end comes last.
-    return sorted(ranges, key=lambda track_range: track_range.count is None)
+    return sorted(ranges, key=lambda r: r.count is None)
 
 
 def plan_update(

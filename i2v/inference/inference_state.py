@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -76,7 +76,7 @@ class InferenceState:
             raise KeyError(f"object {obj_id!r} is not in the session, which has {self.obj_ids}")
         return self.tracks[obj_id]
 
-    def chosen(self, obj_ids: Sequence[Hashable] | None) -> dict[Hashable, ObjectTrack]:
+    def chosen(self, obj_ids: Collection[Hashable] | None) -> dict[Hashable, ObjectTrack]:
         """The tracks of these objects that the session has, in its order; ``None``: all."""
         return {i: track for i, track in self.tracks.items() if obj_ids is None or i in obj_ids}
 

@@ -97,7 +97,7 @@ def test_journeys_that_lead_nowhere_say_so() -> None:
     assert plan_tracking(0, "both", "end", {1: [0]}, 30) == [TrackRange(0, 30, False)]
 
 
-def test_a_live_journey_has_no_end_and_comes_last() -> None:
+def test_live_tracking_has_no_end_and_comes_last() -> None:
     assert plan_tracking(5, "both", "end", {1: [5]}, 9, live=True) == [
         TrackRange(5, 6, True),
         TrackRange(5, None, False),

@@ -70,8 +70,8 @@ class Cutouts:
         if picture.shape[1:] != labels.shape or not 1 <= labels.max() <= MAX_THINGS:
             raise InvalidFileError(
                 path,
-                f"expected labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, got "
-                f"{tuple(labels.shape)} and labels up to {int(labels.max())}",
+                f"expected labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, "
+                f"got {tuple(labels.shape)} and labels up to {int(labels.max())}",
             )
         return picture, labels
 
