@@ -16,7 +16,7 @@ OLDEST_TESTS ?= tests/modeling tests/sav_dataset $(addprefix tests/,test_predict
 	test_config_files.py test_video_file.py test_export.py test_overlay.py test_cli.py test_cli_model.py \
 	annotator/test_session.py annotator/test_server.py train/test_trainer.py train/test_dataset_readers.py)
 FUZZ_SECONDS ?= 600
-CONFORMANCE ?= ../shared/conformance/check.py
+CONFORMANCE ?= tests/conformance/check.py
 
 .PHONY: demo test fuzz docs lint format unit oldest conformance clean
 .DELETE_ON_ERROR:

@@ -1,6 +1,6 @@
-"""Connects ../shared/conformance/check.py to this package.
+"""Connects the conformance kit, tests/conformance/check.py, to this package.
 
-To see how far an option is off: I2V_DTYPE=bfloat16 or I2V_COMPILE=1 python ../shared/conformance/check.py --case mask
+To see how far an option is off: I2V_DTYPE=bfloat16 or I2V_COMPILE=1 python tests/conformance/check.py --case mask
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-# check.py lies elsewhere, and `train` is part of the checkout rather than of what is installed.
+# The kit may lie elsewhere, and `train` is part of the checkout rather than of what is installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from i2v.build_i2v import build_i2v_video_predictor

@@ -1,6 +1,6 @@
 """The annotator on a real video with the model that comes with i2v; minutes long, so only where it is asked for:
 
-    I2V_REAL_VIDEO=../shared/data/videos/02_cups.mp4 python -m pytest tests/annotator/test_real_video.py --timeout 3600
+    I2V_REAL_VIDEO=path/to/video.mp4 python -m pytest tests/annotator/test_real_video.py --timeout 3600
 
 `I2V_PICTURES=docs/images` also takes the pictures of docs/annotator.md; `I2V_REAL_FRAMES=24` is content with the first
 frames of the video.

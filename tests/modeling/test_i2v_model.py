@@ -17,7 +17,7 @@ from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.memory.selectors import SimilaritySelector
 from i2v.modeling.structures import NO_OBJECT_LOGIT, MaskSettings, Prompt, TrackingStep
 
-STATE_DICT = Path(__file__).parents[1] / "data" / "state_dict.json"
+STATE_DICT = Path(__file__).parents[1] / "golden" / "state_dict.json"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def windows():
 def test_the_published_checkpoint_has_these_entries():
     model = build_i2v("i2v-infer", device="cpu")
     own = {name: (list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in model.state_dict().items()}
-    published = {name: (shape, dtype) for name, shape, dtype in json.loads(STATE_DICT.read_text())}
+    published = {name: tuple(entry) for name, entry in json.loads(STATE_DICT.read_text()).items()}
     assert len(published) == 733 and own == published
     assert sum(p.numel() for p in model.parameters()) == 18_897_886
 
