@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from i2v.build_i2v import build_i2v_video_predictor
-from i2v.demo import centre_of, render_demo_clip
+from i2v.demo import render_demo_clip
 from i2v.pretrained import choose_model
+from i2v.prompts.sampling import centroid_pixel
 from i2v.results.overlay import ContactSheet, UserPrompt, blend_overlay
 
 FRAMES = (0, 10, 20, 26, 36, 47)
@@ -16,7 +17,7 @@ FRAMES = (0, 10, 20, 26, 36, 47)
 
 def main() -> None:
     clip, model = render_demo_clip(), choose_model()
-    x, y = centre_of(clip.masks[0])
+    x, y = centroid_pixel(clip.masks[0])
     sheet = ContactSheet(list(FRAMES), [UserPrompt(obj_id=1, frame=0, clicks=((x, y, 1),))], {1: 1})
     predictor = build_i2v_video_predictor(model.config, model.checkpoint, device="cpu")
     with predictor.init_state(clip.frames) as state:

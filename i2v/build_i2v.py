@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -145,7 +146,22 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if wanted is None or wanted not in _DTYPES.values():
         raise ValueError(f"dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")
+    if device.type == "cpu" and wanted is not torch.float32 and not _cpu_multiplies(wanted):
+        log.warning(
+            "dtype=%s: this CPU has no instructions for it, so the model will be many times slower than in float32",
+            str(wanted).removeprefix("torch."),
+        )
     return wanted
+
+
+def _cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether the CPU has instructions for products of a half-precision type."""
+    names = {torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16"), torch.float16: ("avx512_fp16", "amx_fp16", "asimdhp")}
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").lower().split())
+    except OSError:
+        return True  # not Linux: nothing is known
+    return words.isdisjoint({"flags", "features"}) or not words.isdisjoint(names[dtype])
 
 
 def _compose(

@@ -35,15 +35,6 @@ def render_demo_clip(num_frames: int = 48, width: int = 320, height: int = 240, 
     return DemoClip(frames, masks)
 
 
-def centre_of(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """The pixel (x, y) of a mask (H,W) nearest to its centroid. Raises ValueError for an empty mask."""
-    ys, xs = np.nonzero(mask)
-    if not len(xs):
-        raise ValueError("an empty mask has no centre")
-    nearest = np.argmin((xs - xs.mean()) ** 2 + (ys - ys.mean()) ** 2)
-    return int(xs[nearest]), int(ys[nearest])
-
-
 def _blob(time: float, skin: NDArray[np.uint8], height: int, width: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     # Its area (H,W) and, everywhere, the skin as it lies there (H,W,3), at a time within 0..1.
     y, x = np.mgrid[:height, :width].astype(np.float64)

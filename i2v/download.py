@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from i2v.utils.files import replacing
+from i2v.utils.files import replacing, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,12 @@ def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> P
     kept = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2], flags=re.ASCII)[-100:]
     path = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{kept}"
     with file_lock(str(path)):
-        if not (path.is_file() and digest in (None, _sha256(path))):
+        if not (path.is_file() and digest in (None, sha256_of(path))):
             log.info("fetching %s", name)
             with replacing(path) as temporary:
                 with temporary.open("wb") as file:
                     file.writelines(_received(address, name, max_bytes))
-                found = _sha256(temporary)
+                found = sha256_of(temporary)
                 if digest not in (None, found):
                     raise DownloadError(f"{name} has the SHA-256 {found}, expected {digest}")
     return path
@@ -109,11 +109,3 @@ def _received(address: str, name: str, max_bytes: int) -> Iterator[bytes]:
         raise DownloadError(f"{name} has more than the {max_bytes:,} bytes that are allowed")
     if length is not None and received != length:
         raise DownloadError(f"{name}: the connection ended after {received:,} of {length:,} bytes")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

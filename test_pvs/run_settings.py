@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from i2v.utils.files import replacing
+from i2v.utils.files import replacing, sha256_of
 from i2v.utils.json_file import read_json
 from i2v.utils.output_folder import own_folder
 
@@ -44,7 +43,7 @@ class RunSettings:
         """As JSON values; the checkpoint by its contents, which is what matters."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.checkpoint is not None:
-            values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": file_sha256(self.checkpoint)}
+            values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": sha256_of(self.checkpoint)}
         return values
 
 
@@ -71,12 +70,3 @@ def claim_folder(
     own_folder(folder)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The published model's numbers, from its code on deterministic weights: the short cases; `make conformance` runs all."""
+"""The numbers of the published code on deterministic weights: the short cases; `make conformance` runs all."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from i2v.demo import centre_of, render_demo_clip
+from i2v.demo import render_demo_clip
+from i2v.prompts.sampling import centroid_pixel
 
 
 def test_demo_clip_is_reproducible_and_its_masks_are_exact() -> None:
@@ -23,7 +24,7 @@ def test_demo_clip_is_reproducible_and_its_masks_are_exact() -> None:
     areas = clip.masks.sum(axis=(1, 2))
     assert areas.min() > 3000
     assert areas.min() < 0.75 * areas.max()  # behind the pillar
-    x, y = centre_of(clip.masks[0])
+    x, y = centroid_pixel(clip.masks[0])
     assert clip.masks[0, y - 10 : y + 11, x - 10 : x + 11].all()
     with pytest.raises(ValueError, match="empty mask"):
-        centre_of(np.zeros((4, 4), bool))
+        centroid_pixel(np.zeros((4, 4), bool))

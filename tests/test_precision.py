@@ -59,3 +59,23 @@ def test_a_predictor_computes_in_the_precision_it_was_built_for() -> None:
             seen.append(torch.get_float32_matmul_precision())
     # The prompted frame is memorized, and two more; the caller's own products are not touched.
     assert seen == ["high", "highest", "high", "highest", "high", "highest"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "warns"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16", False),
+        ("flags\t\t: fpu avx2", True),
+        ("Features\t: fp asimd bf16", False),
+        ("no such line", False),
+    ],
+)
+def test_half_precision_on_a_cpu_without_instructions_for_it_warns(
+    cpuinfo: str, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: cpuinfo)
+    assert resolve_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
+    assert ("this CPU has no instructions for it" in caplog.text) == warns
+    caplog.clear()
+    resolve_dtype("float32", torch.device("cpu"))
+    assert not caplog.text

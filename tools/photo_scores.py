@@ -28,6 +28,7 @@ from i2v.cli.arguments import add_trust_option
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.prompts.sampling import box_points, point_from_error_center
 from i2v.utils.files import replacing
+from i2v.utils.iou import mask_iou
 from i2v.utils.terminal import printable
 from train.dataset.photo_library import annotated_photos
 
@@ -46,7 +47,7 @@ def score_object(predictor: I2VVideoPredictor, photo: np.ndarray, mask: np.ndarr
         for number, (name, prompt) in enumerate(prompts.items()):
             _, ids, logits = predictor.add_new_points_or_box(state, 0, number, **prompt)
             found = (logits[ids.index(number), 0] > 0).cpu().numpy()
-            ious[name] = float((found & mask).sum() / (found | mask).sum())
+            ious[name] = mask_iou(found, mask)
     return ious
 
 

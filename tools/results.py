@@ -31,13 +31,14 @@ from i2v.cli.arguments import TRUST, add_trust_option
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
+from i2v.utils.files import sha256_of
 from i2v.utils.output_folder import child
 from sav_dataset.utils.datasets import Dataset, open_dataset
 from sav_dataset.utils.report import write_text
 from sav_dataset.utils.sav_benchmark import EvaluationSettings, evaluate
 from test_pvs import semi_infer
 from test_pvs.prompts import PROTOCOLS
-from test_pvs.run_settings import claim_folder, file_sha256
+from test_pvs.run_settings import claim_folder
 from tools.baselines import BASELINES, DATASETS, predict
 from tools.rendered_clips import REMEDY, RenderedClips
 from tools.result_tables import Results
@@ -78,7 +79,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """As JSON values; a checkpoint by its contents."""
-        sha256 = None if self.checkpoint is None else file_sha256(self.checkpoint)
+        sha256 = None if self.checkpoint is None else sha256_of(self.checkpoint)
         return {"name": self.name, "config": self.config, "overrides": list(self.overrides), "sha256": sha256}
 
     def folder_name(self) -> str:

@@ -39,7 +39,7 @@ Means = Mapping[str, tuple[float, int]]
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run has come.
 
     ``epoch``: epochs finished; ``batch``: batches used since; ``step``: steps taken in all; ``skipped``: those of them
@@ -76,7 +76,7 @@ class RunFacts:
         """Batches that do not fill a step at the end of an epoch are not used."""
         return self.batches_per_epoch // self.accumulate_steps
 
-    def part_done(self, progress: Progress) -> float:
+    def part_done(self, progress: RunProgress) -> float:
         """Epochs done, with a fraction for the one under way."""
         return progress.epoch + progress.batch // self.accumulate_steps / self.steps_per_epoch
 
@@ -143,7 +143,7 @@ class CheckpointFolder:
 def training_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    progress: RunProgress,
     facts: RunFacts,
     means: Sequence[Means] = (),
 ) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def training_state(
 
 def resume(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
-) -> tuple[Progress, list[Means]]:
+) -> tuple[RunProgress, list[Means]]:
     """Put model and optimizer into the state of a file; returns where the run goes on from, and its means.
 
     Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
@@ -192,7 +192,7 @@ def resume(
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:
         log.warning("the run goes on from %s, but not exactly: %s", path, "; ".join(changed))
-    progress = Progress(**content["progress"])
+    progress = RunProgress(**content["progress"])
     if before.batches_per_epoch != facts.batches_per_epoch:
         # A place in an epoch means nothing in one of another length.
         progress = replace(progress, batch=0)

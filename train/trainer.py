@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.checkpointing import CheckpointFolder, Progress, RunFacts, resume, training_state
+from train.checkpointing import CheckpointFolder, RunFacts, RunProgress, resume, training_state
 from train.dataset.structures import BatchedClip
 from train.distributed import World, accumulating
 from train.loss_fns import ClipLoss, ClipLosses
@@ -136,7 +136,7 @@ class Trainer:
         self.users = users or PerObjectUsers()
         self.average = average
         self.stop_asked = stop_asked
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.facts = RunFacts(world.size, settings.seed_value, len(loader), settings.accumulate_steps)
         self.means = RunningMeans()
 

@@ -14,7 +14,7 @@ from i2v.annotator.server import Door, make_server, serve
 from i2v.annotator.session_file import read_session
 from i2v.annotator.sessions import SessionBook
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.utils.output_folder import refuse_link
+from i2v.utils.output_folder import default_output_folder, refuse_link
 
 
 def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Callable[[str], None]) -> int:
@@ -39,8 +39,7 @@ def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Calla
 def _default_out(args: Namespace) -> Path:
     if args.camera is not None:
         return Path(f"camera-{Path(args.camera).name}_i2v")
-    named: Path = args.video.resolve()
-    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")
+    return default_output_folder(args.video)
 
 
 def _check(args: Namespace, out: Path) -> None:

@@ -17,7 +17,7 @@ from i2v.results.rle import RunLengths, encode_mask
 
 MAX_RUNS = 200_000
 
-Frame = Annotated[int, Field(ge=0, le=10**9)]
+FrameNumber = Annotated[int, Field(ge=0, le=10**9)]
 Number = Annotated[int, Field(ge=1, le=255)]
 Pixel = Annotated[float, Field(ge=0, le=1e6)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
@@ -32,7 +32,7 @@ class ClickCommand(_Command):
 
     do: Literal["click"]
     object: Number | None
-    frame: Frame
+    frame: FrameNumber
     x: Pixel
     y: Pixel
     positive: bool
@@ -43,7 +43,7 @@ class BoxCommand(_Command):
 
     do: Literal["box"]
     object: Number | None
-    frame: Frame
+    frame: FrameNumber
     x0: Pixel
     y0: Pixel
     x1: Pixel
@@ -55,7 +55,7 @@ class PaintCommand(_Command):
 
     do: Literal["paint"]
     object: Number | None
-    frame: Frame
+    frame: FrameNumber
     runs: list[Annotated[int, Field(ge=0)]] = Field(fail_fast=True, max_length=MAX_RUNS)
 
 
@@ -64,7 +64,7 @@ class PlaceCommand(_Command):
 
     do: Literal["clear", "adopt"]
     object: Number
-    frame: Frame
+    frame: FrameNumber
 
 
 class AddCommand(_Command):
@@ -107,7 +107,7 @@ class TrackCommand(_Command):
     """Track from the prompt nearest to the frame that is shown; `objects` null: all."""
 
     do: Literal["track"]
-    frame: Frame
+    frame: FrameNumber
     direction: Direction
     until: Until
     objects: list[Number] | None = Field(None, fail_fast=True)
@@ -117,7 +117,7 @@ class PrepareCommand(_Command):
     """A frame has been looked at for a while: get it ready."""
 
     do: Literal["prepare"]
-    frame: Frame
+    frame: FrameNumber
 
 
 class ExportCommand(_Command):

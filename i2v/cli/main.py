@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import logging
 import re
@@ -25,16 +24,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from i2v.cli.arguments import UsageError, collect_prompts, make_parser
-from i2v.demo import centre_of, render_demo_clip
+from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.prompts.parsing import check_points, clip_box
-from i2v.results.export import FrameReader, ResultFolder, read_label_png
+from i2v.prompts.sampling import centroid_pixel
+from i2v.results.export import PictureSource, ResultFolder, read_label_png
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
+from i2v.utils.files import sha256_of
 from i2v.utils.image_file import MAX_BYTES, decode_image
 from i2v.utils.input_file import read_input
+from i2v.utils.iou import mask_iou
+from i2v.utils.output_folder import default_output_folder
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 
@@ -113,7 +116,7 @@ def _track(args: Namespace) -> int:
     run = _Run(
         video=args.video,
         prompts=collect_prompts(args.marks or ()),
-        out=args.out or _default_out(args.video),
+        out=args.out or default_output_folder(args.video),
         overwrite=args.overwrite,
         model=choose_model(args.config, args.checkpoint),
         device=args.device,
@@ -145,11 +148,11 @@ def _demo(args: Namespace) -> int:
     click = args.click.click if args.click else None
     model = choose_model(args.config, args.checkpoint)
     if clip is not None and click is None:
-        click = (*centre_of(clip.masks[0]), 1)
+        click = (*centroid_pixel(clip.masks[0]), 1)
     run = _Run(
         video=args.video if clip is None else clip.frames,
         prompts=(UserPrompt(obj_id=1, frame=0, clicks=(click,) if click else ()),),
-        out=args.out or (Path("i2v_demo") if clip else _default_out(args.video)),
+        out=args.out or (Path("i2v_demo") if clip else default_output_folder(args.video)),
         # Showing the demo again must not fail; a folder that the user names is the user's.
         overwrite=args.overwrite or (clip is not None and args.out is None),
         model=model,
@@ -159,21 +162,11 @@ def _demo(args: Namespace) -> int:
     )
     results = _perform(run)
     if clip is not None:
-        ious = [_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
+        ious = [mask_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
         print(f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}")
     if model.checkpoint is None:
         print("these masks are those of random weights: give --checkpoint FILE to see the model track")
     return 0
-
-
-def _iou(mask: NDArray[np.bool_], exact: NDArray[np.bool_]) -> float:
-    union = np.count_nonzero(mask | exact)
-    return np.count_nonzero(mask & exact) / union if union else 1.0
-
-
-def _default_out(video: Path) -> Path:
-    named = video.resolve()
-    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")
 
 
 def _perform(run: _Run) -> ResultFolder:
@@ -263,7 +256,7 @@ def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]
 
 
 def _follow(
-    predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder, reader: FrameReader
+    predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder, reader: PictureSource
 ) -> None:
     stop: BaseException | None = None
     started = time.perf_counter()
@@ -343,7 +336,7 @@ def _info(args: Namespace) -> int:
     facts = {
         "file": args.checkpoint,
         "size": f"{args.checkpoint.stat().st_size:,} bytes",
-        "sha256": _sha256(args.checkpoint),
+        "sha256": sha256_of(args.checkpoint),
         "entries": f"{info.num_entries:,}",
         "numbers": f"{info.num_values:,}",
         "dtypes": ", ".join(info.dtypes),
@@ -361,11 +354,3 @@ def _claims(metadata: Mapping[str, str | int | float], facts: Container[str]) ->
         is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name, re.ASCII) and name not in facts
         text = " ".join(str(claim).split())  # many spaces could reach into the next line of a terminal
         yield (name if is_plain else repr(printable(name, _LONGEST_CLAIM))), printable(text, _LONGEST_CLAIM)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

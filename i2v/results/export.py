@@ -51,7 +51,7 @@ JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.
 MASK_NAME = r"\d{5,}\.png"  # of a frame, as a regular expression
 
 
-class FrameReader(Protocol):
+class PictureSource(Protocol):
     """What finishing a run needs of a video: a frame (H,W,3) uint8 by its index, and the frame rate in Hz."""
 
     @property
@@ -60,7 +60,7 @@ class FrameReader(Protocol):
     def read(self, frame: int, /) -> Pixels: ...
 
 
-class Scores(Protocol):
+class MaskScores(Protocol):
     """What the model says of one object on one frame: object_score logit, and mask quality within 0..1."""
 
     @property
@@ -130,7 +130,7 @@ class RleJson(StreamedFile):
         self._file: io.FileIO | None = None
         self._size = 0  # bytes, up to the end of the last frame
 
-    def write(self, frame: int, labels: Pixels, scores: Mapping[Hashable, Scores | None]) -> None:
+    def write(self, frame: int, labels: Pixels, scores: Mapping[Hashable, MaskScores | None]) -> None:
         """Append a label map (H,W): an entry for every object in `scores`, with area 0 where it is absent.
 
         Raises DiskFullError; then the file has the frames before.
@@ -173,7 +173,7 @@ class RleJson(StreamedFile):
             self._file.close()
 
 
-def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: Scores | None) -> dict[str, Any]:
+def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: MaskScores | None) -> dict[str, Any]:
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "id": obj_id,
@@ -208,7 +208,7 @@ class ResultFolder:
         folder: str | Path,
         obj_ids: Iterable[Hashable],
         overwrite: bool = False,
-        ordered: FrameReader | None = None,
+        ordered: PictureSource | None = None,
     ) -> None:
         """Make nothing yet.
 
@@ -219,7 +219,7 @@ class ResultFolder:
         """
         self.folder = Path(folder)
         self.labels = assign_labels(obj_ids)
-        self._scores: dict[int, dict[Hashable, Scores | None]] = {}
+        self._scores: dict[int, dict[Hashable, MaskScores | None]] = {}
         self._ordered = ordered
         self._masks: RleJson | None = None
         self._video: VideoWriter | None = None
@@ -244,7 +244,7 @@ class ResultFolder:
         frame: int,
         obj_ids: Sequence[Hashable],
         logits: torch.Tensor,
-        scores: Mapping[Any, Scores],
+        scores: Mapping[Any, MaskScores],
     ) -> None:
         """Write the masks of a frame from its logits (N,1,H,W), and remember its scores for `finish`."""
         self.add_labels(frame, obj_ids, self.label_map(obj_ids, logits), scores)
@@ -253,7 +253,9 @@ class ResultFolder:
         """Merge logits (N,1,H,W) into one label map (H,W) with the labels of these results."""
         return label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
 
-    def add_labels(self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, Scores]) -> None:
+    def add_labels(
+        self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, MaskScores]
+    ) -> None:
         """As `add`, from a label map; may run in another thread, for one frame at a time."""
         given = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
         picture = None if self._ordered is None else blend_overlay(self._ordered.read(frame), labels)
@@ -283,10 +285,10 @@ class ResultFolder:
             self._video = VideoWriter(self.folder / VIDEO_NAME, self._ordered.frame_rate)
         return self._masks
 
-    def _new_masks(self, source: FrameReader | None) -> RleJson:
+    def _new_masks(self, source: PictureSource | None) -> RleJson:
         return RleJson(self.folder / JSON_NAME, self.labels, None if source is None else source.frame_rate)
 
-    def finish(self, source: FrameReader, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
+    def finish(self, source: PictureSource, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
         """Complete JSON and video, or make them of the finished frames, and write the contact sheet.
 
         `progress` may wrap the loop over frames that are gone through once more. Where one of the files cannot be
@@ -313,7 +315,7 @@ class ResultFolder:
             names.append(f"{len(self._scores) - written} frames in {JSON_NAME}")
         return names if self._scores else []
 
-    def _complete_masks(self, source: FrameReader) -> None:
+    def _complete_masks(self, source: PictureSource) -> None:
         if self._masks is None:
             return
         if self._ordered is not None:
@@ -326,7 +328,7 @@ class ResultFolder:
             for frame in self.frames:
                 self._masks.write(frame, read_label_png(self.mask_path(frame)), self._scores[frame])
 
-    def _complete_video(self, source: FrameReader, progress: Progress) -> None:
+    def _complete_video(self, source: PictureSource, progress: Progress) -> None:
         with contextlib.suppress(DiskFullError):
             if self._video is None:
                 self._write_video(source, progress)
@@ -338,17 +340,17 @@ class ResultFolder:
         self._write_video(source, progress, COARSE_CRF)
         log.warning("%s: the disk is nearly full: its video is coarser than usual", self.folder / VIDEO_NAME)
 
-    def _write_video(self, source: FrameReader, progress: Progress, crf: int = CRF) -> None:
+    def _write_video(self, source: PictureSource, progress: Progress, crf: int = CRF) -> None:
         with VideoWriter(self.folder / VIDEO_NAME, source.frame_rate, crf) as video:
             for frame in progress(self.frames):
                 video.write(self._overlay(source, frame))
 
-    def _write_sheet(self, source: FrameReader, prompts: Sequence[UserPrompt]) -> None:
+    def _write_sheet(self, source: PictureSource, prompts: Sequence[UserPrompt]) -> None:
         chosen = spread_frames(self.frames, keep=[prompt.frame for prompt in prompts])
         sheet = ContactSheet(chosen, prompts, self.labels)
         for frame in chosen:
             sheet.add(frame, self._overlay(source, frame))
         sheet.save(self.folder / SHEET_NAME)
 
-    def _overlay(self, source: FrameReader, frame: int) -> Pixels:
+    def _overlay(self, source: PictureSource, frame: int) -> Pixels:
         return blend_overlay(source.read(frame), read_label_png(self.mask_path(frame)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -164,3 +165,12 @@ class StreamedFile(ABC):
     @abstractmethod
     def _finalize(self) -> None:
         """Write what is pending and release the file; called once, also when nothing was written."""
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

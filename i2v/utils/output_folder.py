@@ -109,3 +109,9 @@ def _strange_entry(folder: Path, made: str) -> str | None:
             if not (entry.is_file(follow_symlinks=False) and re.fullmatch(rf"{made}|{_UNFINISHED}", entry.name)):
                 return entry.name
     return None
+
+
+def default_output_folder(video: Path) -> Path:
+    """Where the results of a video go that were given no folder: NAME_i2v in the working directory."""
+    named = video.resolve()
+    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from i2v.utils.iou import mask_iou
+
 Mask = NDArray[np.bool_]
 
 BOUND_TH = 0.008
@@ -23,8 +25,7 @@ def region_similarity(gt: Mask, pred: Mask) -> float:
     Raises TypeError for masks that are not bool and ValueError for masks of different shapes.
     """
     _check(gt, pred)
-    union = np.count_nonzero(gt | pred)
-    return np.count_nonzero(gt & pred) / union if union else 1.0
+    return mask_iou(gt, pred)
 
 
 def boundary_measure(gt: Mask, pred: Mask, bound_th: float = BOUND_TH) -> float:

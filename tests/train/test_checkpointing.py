@@ -14,8 +14,8 @@ from i2v.checkpoint import CheckpointError
 from i2v.pretrained import nano_checkpoint
 from train.checkpointing import (
     CheckpointFolder,
-    Progress,
     RunFacts,
+    RunProgress,
     attend_by_similarity,
     initialize,
     resume,
@@ -39,7 +39,7 @@ def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path / "checkpoints")
-    progress = Progress(epoch=1, batch=4, step=7, skipped=1, loss=0.1, time_elapsed=3.5, best=88.0)
+    progress = RunProgress(epoch=1, batch=4, step=7, skipped=1, loss=0.1, time_elapsed=3.5, best=88.0)
     means = [{"loss": (0.1, 3)}]
     folder.save_last(training_state(model, optimizer, progress, FACTS, means))
     content = torch.load(folder.last, weights_only=True)
@@ -57,9 +57,9 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_place_in_an_epoch_of_another_length_means_nothing(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path)
-    folder.save_last(training_state(model, optimizer, Progress(epoch=2, batch=4, step=7), FACTS))
+    folder.save_last(training_state(model, optimizer, RunProgress(epoch=2, batch=4, step=7), FACTS))
     longer = RunFacts(world_size=1, seed_value=0, batches_per_epoch=20, accumulate_steps=2)
-    assert resume(folder.last, model, optimizer, longer)[0] == Progress(epoch=2, batch=0, step=7)
+    assert resume(folder.last, model, optimizer, longer)[0] == RunProgress(epoch=2, batch=0, step=7)
 
 
 def test_weights_alone_are_no_state(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_weights_alone_are_no_state(tmp_path: Path) -> None:
 def test_groups_of_other_parameters_are_refused(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path)
-    folder.save_last(training_state(model, optimizer, Progress(), FACTS))
+    folder.save_last(training_state(model, optimizer, RunProgress(), FACTS))
     other = torch.optim.AdamW([{"params": list(model.parameters()), "name": "all"}])
     with pytest.raises(CheckpointError, match="2 groups were saved, 1 are expected"):
         resume(folder.last, model, other, FACTS)
@@ -83,7 +83,7 @@ def test_only_the_latest_numbered_files_are_kept(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path, save_freq=2, keep_last=2)
     for epoch in range(1, 13):
-        folder.save_last(training_state(model, optimizer, Progress(epoch=epoch), FACTS))
+        folder.save_last(training_state(model, optimizer, RunProgress(epoch=epoch), FACTS))
         folder.save_epoch(epoch)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "checkpoint_10.pt", "checkpoint_12.pt"}
     assert torch.load(tmp_path / "checkpoint_10.pt", weights_only=True)["epoch"] == 10
@@ -94,14 +94,14 @@ def test_only_the_latest_numbered_files_are_kept(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path)
-    folder.save_last(training_state(model, optimizer, Progress(step=1), FACTS))
+    folder.save_last(training_state(model, optimizer, RunProgress(step=1), FACTS))
 
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        folder.save_last(training_state(model, optimizer, Progress(step=2), FACTS))
+        folder.save_last(training_state(model, optimizer, RunProgress(step=2), FACTS))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert torch.load(folder.last, weights_only=True)["steps"] == {"train": 1}
 
@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_steps_per_epoch_and_the_part_that_is_done() -> None:
     facts = RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=2)
     assert facts.steps_per_epoch == 5
-    assert facts.part_done(Progress(epoch=3, batch=4)) == pytest.approx(3.4)
+    assert facts.part_done(RunProgress(epoch=3, batch=4)) == pytest.approx(3.4)
     with pytest.raises(ValueError, match="expected 1 to 11"):
         RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=12)
 

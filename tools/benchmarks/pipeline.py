@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from i2v.cli.arguments import TRUST, add_trust_option
-from i2v.demo import centre_of, render_demo_clip
+from i2v.demo import render_demo_clip
+from i2v.prompts.sampling import centroid_pixel
 from i2v.results.overlay import VideoWriter
 from tools.benchmarks import machine
 
@@ -64,7 +65,7 @@ def write_video(path: Path, size: str, num_frames: int) -> str:
     with VideoWriter(path) as writer:
         for frame in clip.frames:
             writer.write(frame)
-    x, y = centre_of(clip.masks[0])
+    x, y = centroid_pixel(clip.masks[0])
     return f"{x},{y}"
 
 
