@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from i2v.download import DownloadError, fetch
 from i2v.utils.files import replacing
+from i2v.utils.saved_file import check_archive, check_pickles
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,6 @@ StrPath = str | os.PathLike[str]
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
-# What torch.load raises on bytes that are garbled or cut short, besides UnpicklingError.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
 _TINYSAM_PREFIXES = {
     "image_encoder.": "image_encoder.trunk_image.",
     "prompt_encoder.": "sam_prompt_encoder.",
@@ -235,12 +224,16 @@ def save_atomically(content: Any, path: StrPath) -> None:
 def _read_mapping(path: StrPath) -> dict[Any, Any]:
     file = _local(path)
     head = _head(file)
+    is_archive = head.startswith(_ZIP_MAGIC)
     try:
+        check_archive(file) if is_archive else check_pickles(file)
         # Mapping skips the optimizer state of training checkpoints, two thirds of the file.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP_MAGIC))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_needs_code(path, str(error))) from error
-    except (*_DAMAGE, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # which ones, on bytes that are garbled or cut short, is nowhere documented
         raise CheckpointError(f"{path} is damaged or cut short: get it again ({_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict with the key 'model', got a {type(content).__name__}")
@@ -262,6 +255,8 @@ def _head(file: Path) -> bytes:
         raise CheckpointError(f"{file} is a folder, expected a checkpoint file")
     if not file.exists():
         raise FileNotFoundError(f"checkpoint {file} does not exist (looked in {file.parent.absolute()})")
+    if not file.is_file():
+        raise CheckpointError(f"{file} is no regular file, expected a checkpoint file")  # a pipe may block for ever
     with file.open("rb") as stream:
         head = stream.read(len(_LEGACY_MAGIC))
     if not head:
