@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disk_support import leave_folder
 
 from i2v.utils.output_folder import child, clear_files, component, new_folder, own_folder
-from i2v.utils.temporary import Temporary
 
 OUTSIDE = ["", ".", "..", "/", "/etc/passwd", "../x", "a/b", "a/", "a\\b", "..\\x"]
 ODD = [".hidden", "a\0", "a\nb", "a\x1b[2J", "\u2028", "\u202egnp.exe", "a\u2066b", "\ud800", "x" * 201, "\u00e9" * 101]
@@ -105,14 +105,12 @@ def test_what_comes_while_a_folder_is_made_is_not_replaced_either(tmp_path: Path
 
 
 def test_left_overs_go_and_what_looks_like_them_stays(tmp_path: Path) -> None:
-    left = Temporary(tmp_path / "w")
-    left.make_folder()
-    left._release()  # as the system does with a process that ends
-    fill(left.path, "00000.png", "notes.txt")
+    left = leave_folder(tmp_path / "w")
+    fill(left, "00000.png", "notes.txt")
     fill(tmp_path / ".v.4242.tmp", "00000.png")
     fill(tmp_path / ".v.mine.tmp", "00000.png")
     fill(tmp_path / "elsewhere", "00000.png")
-    link = left.path.with_name(left.path.name.replace(".w.", ".x."))
+    link = left.with_name(left.name.replace(".w.", ".x."))
     link.symlink_to(tmp_path / "elsewhere")
     make(tmp_path)
     there = {".v.4242.tmp", ".v.mine.tmp", "elsewhere", "v", link.name}

@@ -143,8 +143,8 @@ class Tracking(Subject):
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def is_status(self, status: int, number: signal.Signals) -> bool:
-        """128 and the number of the signal, or 0 if it came too late."""
-        return status in (0, 128 + number)
+        """128 and the number of the signal; 0 or the signal's own end if it came when the work was done."""
+        return status in (0, 128 + number, -number)
 
     def _masks(self) -> list[Path]:
         return sorted((self.folder / "masks").glob("[0-9]*.png"))
@@ -201,7 +201,7 @@ class Training(Subject):
 
     def is_status(self, status: int, number: signal.Signals) -> bool:
         """0: the step under way was finished and saved. While it starts or ends, the signal ends it at once."""
-        return status in (0, 128 + number)
+        return status in (0, 128 + number, -number)
 
 
 def _num_frames(path: Path) -> int:

@@ -71,7 +71,7 @@ CONFIG = {
 }
 TEXT = b"""defaults:
   - i2v-nano-infer
-  - optional model: other
+  - override model: i2v-mini
   - _self_
 x: &x {a: 1, b: [1, 2]}
 y: [*x, *x, {<<: *x}]
