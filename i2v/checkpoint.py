@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from i2v.download import DownloadError, fetch
 from i2v.utils.files import replacing
+from i2v.utils.saved_file import check_archive, check_pickles
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,6 @@ StrPath = str | os.PathLike[str]
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
-# What torch.load raises on bytes that are garbled or cut short, besides UnpicklingError.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
 _TINYSAM_PREFIXES = {
     "image_encoder.": "image_encoder.trunk_image.",
     "prompt_encoder.": "sam_prompt_encoder.",
@@ -120,12 +109,12 @@ def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
     FileNotFoundError for a missing file and CheckpointError for one that is not a checkpoint, is damaged, is laid out
     differently, could only be read by running code, or cannot be fetched.
     """
-    return _state_dict(_read_mapping(path), path)
+    return _state_dict(read_content(path), path)
 
 
 def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
     """A summary of a checkpoint file or address; raises what `read_checkpoint` does."""
-    content = _read_mapping(path)
+    content = read_content(path)
     weights = _state_dict(content, path)
     beside = {str(key): value for key, value in content.items() if key != "model"}
     metadata = {key: value for key, value in beside.items() if isinstance(value, str | int | float)}
@@ -143,7 +132,7 @@ def read_bare_state_dict(path: StrPath, whose: str) -> dict[str, Tensor]:
 
     Raises what `read_checkpoint` does.
     """
-    content = _read_mapping(path)
+    content = read_content(path)
     if not _is_state_dict(content):
         raise CheckpointError(f"{path}: expected {whose}'s bare state dict, got {_outline(content)}")
     return content
@@ -232,15 +221,23 @@ def save_atomically(content: Any, path: StrPath) -> None:
         os.fsync(file.fileno())
 
 
-def _read_mapping(path: StrPath) -> dict[Any, Any]:
+def read_content(path: StrPath, mapped: bool = True) -> dict[Any, Any]:
+    """All that a checkpoint file or address holds; raises what `read_checkpoint` does.
+
+    `mapped`: tensors are read from the file when they are used, where its format allows.
+    """
     file = _local(path)
     head = _head(file)
+    is_archive = head.startswith(_ZIP_MAGIC)
     try:
+        check_archive(file) if is_archive else check_pickles(file)
         # Mapping skips the optimizer state of training checkpoints, two thirds of the file.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=head.startswith(_ZIP_MAGIC))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_needs_code(path, str(error))) from error
-    except (*_DAMAGE, struct.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # which ones, on bytes that are garbled or cut short, is nowhere documented
         raise CheckpointError(f"{path} is damaged or cut short: get it again ({_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict with the key 'model', got a {type(content).__name__}")
@@ -262,6 +259,8 @@ def _head(file: Path) -> bytes:
         raise CheckpointError(f"{file} is a folder, expected a checkpoint file")
     if not file.exists():
         raise FileNotFoundError(f"checkpoint {file} does not exist (looked in {file.parent.absolute()})")
+    if not file.is_file():
+        raise CheckpointError(f"{file} is no regular file, expected a checkpoint file")  # a pipe may block for ever
     with file.open("rb") as stream:
         head = stream.read(len(_LEGACY_MAGIC))
     if not head:

@@ -28,14 +28,14 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from i2v.utils.terminal import printable
+
 MAX_BYTES = 256 << 10  # of one file; the longest of this package has 6 KiB
 MAX_NODES = 20_000  # keys, values and containers of one file, aliases written out
 MAX_DEPTH = 32  # containers in one another
 MAX_SCALAR = 10_000  # characters of one key or value
 # What all files of a config may cost together, where `defaults` name them again and again.
 _MAX_COST, _COST_OF_A_FILE = 100_000, 100
-
-_LONGEST_REASON = 1000  # characters; some errors repeat what they were about
 
 # What Hydra, OmegaConf and PyYAML raise on files that they do not expect; nowhere is it said.
 _COMPOSITION_ERRORS = (
@@ -76,8 +76,7 @@ def compose(path: Path, package: Path, overrides: Sequence[Override]) -> tuple[D
     except ConfigError as error:
         raise ConfigError(f"cannot compose {path}: {error}") from error
     except _COMPOSITION_ERRORS as error:
-        text = str(error) or type(error).__name__
-        raise ConfigError(f"cannot compose {path}: {text[:_LONGEST_REASON]}") from error
+        raise ConfigError(f"cannot compose {path}: {printable(error) or type(error).__name__}") from error
     return composed, [override for override in overrides if override not in choices]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from i2v.errors import brief
+
 NANO = "i2v-nano-infer"
 PUBLISHED = "i2v-infer"
 
@@ -64,7 +66,7 @@ def config_of(checkpoint: str | Path, metadata: Mapping[str, str | int | float])
     named = metadata.get("config", PUBLISHED)
     if named not in available_configs():
         raise CheckpointError(
-            f"{checkpoint} says that it is for the config {named!r}, expected one of this package "
+            f"{checkpoint} says that it is for the config {brief(named)}, expected one of this package "
             f"({', '.join(available_configs())}): say with --config which one to use"
         )
     return str(named)

@@ -1,4 +1,4 @@
-"""Full disks for tests: one that always works, and a real one for root."""
+"""Disks for tests: full ones, one that always works and a real one for root, and what a killed process leaves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from i2v.utils.temporary import Temporary
+
+
+def leave_folder(target: Path) -> Path:
+    """The hidden folder that a process has left which was killed while it made a folder."""
+    left = Temporary(target)
+    left.make_folder()
+    left._release()  # as the system does when a process ends
+    return left.path
 
 
 @contextlib.contextmanager

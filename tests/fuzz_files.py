@@ -46,11 +46,9 @@ SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-3, 300),
-    st.sampled_from([2**31, 2**53, 2**63, 10**9, 10**30, -(2**63), 1e308, -0.0, 0.5, 48.0, float("inf"), float("nan")]),
+    st.sampled_from(NUMBERS),
     st.text(max_size=5),
-    st.sampled_from(
-        ["/", "..", "../x", "/tmp/x", ".", "a\0b", "\ud800", "\u202e", "0", "-1", "01", "\x1b[2J", "x" * 300]
-    ),
+    st.sampled_from(TEXTS),
     st.text(alphabet=[chr(48 + digit) for digit in range(64)], max_size=12),  # of run lengths
 )
 VALUES = st.recursive(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,8 +72,12 @@ class Target:
 
     def check(self, data: bytes, folder: Path) -> None:
         """Read a file. Fails on other exceptions, on long waits, much memory, and files elsewhere."""
-        place = folder / f"{self.figures.files:07d}" / "inside"
-        place.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            place = Path(own, "inside")
+            place.mkdir()
+            self._check(data, place)
+
+    def _check(self, data: bytes, place: Path) -> None:
         start = time.perf_counter()
         try:
             self.read(data, place)
@@ -86,7 +90,6 @@ class Target:
         assert seconds < MAX_SECONDS, f"it took {seconds:.1f} s"
         assert peak_megabytes() < MAX_MEGABYTES, f"the process took {peak_megabytes()} MB"
         assert [path.name for path in place.parent.iterdir()] == ["inside"], "it wrote outside of its folder"
-        shutil.rmtree(place.parent)
 
 
 def fuzz(target: Target, folder: Path, seconds: float = 0.0) -> None:

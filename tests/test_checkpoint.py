@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,35 @@ def test_a_file_cut_short_is_damaged(tmp_path: Path, zipped: bool, kept: float) 
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(CheckpointError, match=r"cut\.pt is damaged or cut short: get it again"):
         read_checkpoint(path)
+
+
+def repacked(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    """A checkpoint with another pickle in it."""
+    save_checkpoint(toy(), path)
+    content = {name: zipfile.ZipFile(path).read(name) for name in zipfile.ZipFile(path).namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in content.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else data)
+    return path
+
+
+def test_a_small_file_does_not_become_large(tmp_path: Path) -> None:
+    text = b"\x80\x02X" + (200_000_000).to_bytes(4, "little") + bytes(200_000_000) + b"."
+    path = repacked(tmp_path / "packed.pt", text, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(CheckpointError, match=r"packed\.pt .*data\.pkl is compressed, which torch\.save never does"):
+        read_checkpoint(path)
+    path = repacked(tmp_path / "long.pt", b"\x80\x02" + b"}" * 5_000_000 + b".")
+    with pytest.raises(CheckpointError, match=r"long\.pt .*data\.pkl has 5,000,003 bytes, expected at most 4,194,304"):
+        read_checkpoint(path)
+    path = tmp_path / "old.pt"
+    torch.save({"model": toy().state_dict()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"}", b"}" * 5_000_000, 1))
+    with pytest.raises(CheckpointError, match=r"old\.pt .*its pickles have more than 1,000,000 operations"):
+        read_checkpoint(path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(CheckpointError, match=r"pipe\.pt is no regular file"):
+        read_checkpoint(tmp_path / "pipe.pt")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -34,7 +34,7 @@ def test_errors_are_told_in_one_printable_line() -> None:
     assert describe_error(ValueError("red\x1b[31m \u202ename \ud800")) == "red\\x1b[31m \\u202ename \\ud800"
     assert describe_error(MemoryError()) == "MemoryError"
     told = describe_error(ValueError("x" * 10**6))
-    assert len(told) == 2000 and told.endswith("x...")
+    assert told == "x" * 2000 + "... (1,000,000 characters)"
 
 
 def test_long_values_are_shown_in_short() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support import TINY, make_predictor
+from train_support import tiny_run
 from vos_support import disc_mask, make_label_tree, make_sav_tree, render
 
 from i2v.cli import main as cli
@@ -19,6 +20,7 @@ from i2v.results.rle import encode_mask
 from sav_dataset import sav_evaluator
 from test_pvs import semi_infer, submission
 from tools import baselines, save_gt_mask_multiprocess
+from train.build import run as train_run
 
 COUNTS, EMPTY = (encode_mask(mask).decode() for mask in (disc_mask(0, 0), np.zeros((48, 64), bool)))
 
@@ -237,6 +239,19 @@ def test_pictures_that_are_too_large_are_told_by_the_commands(
     assert cli.main(["track", "clip", "--click", "10,14", *model]) == 1
     assert "0.png: a picture of 9000x9000 pixels, expected at most" in sentence(capsys)
     assert not Path("clip_i2v").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["logs", "logs/log.txt", "checkpoints", "tensorboard"])
+def test_training_follows_no_link_in_its_folder(
+    tmp_path: Path, elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    link = tmp_path / "run" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere.folder / "notes.txt" if place == "logs/log.txt" else elsewhere.folder)
+    with pytest.raises(ValueError, match="is a symbolic link to"):
+        train_run(tiny_run(tmp_path / "run", "trainer.logging.tensorboard=true", "trainer.stop_after=1"))
+    assert elsewhere.is_untouched() and link.is_symlink()
 
 
 @pytest.mark.parametrize("place", ["report", "report/worst"])

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disk_support import leave_folder
 
 from i2v.utils.output_folder import child, clear_files, component, new_folder, own_folder
 
 OUTSIDE = ["", ".", "..", "/", "/etc/passwd", "../x", "a/b", "a/", "a\\b", "..\\x"]
-ODD = [".hidden", "a\0", "a\nb", "a\x1b[2J", "\u2028", "\ud800", "x" * 201, "\u00e9" * 101]
+ODD = [".hidden", "a\0", "a\nb", "a\x1b[2J", "\u2028", "\u202egnp.exe", "a\u2066b", "\ud800", "x" * 201, "\u00e9" * 101]
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, *ODD])
@@ -22,7 +23,9 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["000", "a b", "sav_000001", "v1.2", "\u00e9t\u00e9", "\u65e5\u672c", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["000", "a b", "sav_000001", "v1.2", "\u00e9t\u00e9", "\u65e5\u672c", "\u0645\u06cc\u200c\u0631", "x" * 200]
+)
 def test_ordinary_names_stay_as_they_are(tmp_path: Path, name: str) -> None:
     assert component(name) == name
     with new_folder(tmp_path, name):
@@ -102,15 +105,15 @@ def test_what_comes_while_a_folder_is_made_is_not_replaced_either(tmp_path: Path
 
 
 def test_left_overs_go_and_what_looks_like_them_stays(tmp_path: Path) -> None:
-    fill(tmp_path / ".v.4242.tmp", "00000.png", ".00001.png.4242.tmp")
-    fill(tmp_path / ".v.4242.old.tmp", "00000.png")
-    fill(tmp_path / ".v.4243.tmp", "notes.txt")
+    left = leave_folder(tmp_path / "w")
+    fill(left, "00000.png", "notes.txt")
+    fill(tmp_path / ".v.4242.tmp", "00000.png")
     fill(tmp_path / ".v.mine.tmp", "00000.png")
-    fill(tmp_path / ".w.4242.tmp", "00000.png")
     fill(tmp_path / "elsewhere", "00000.png")
-    (tmp_path / ".v.4244.tmp").symlink_to(tmp_path / "elsewhere")
+    link = left.with_name(left.name.replace(".w.", ".x."))
+    link.symlink_to(tmp_path / "elsewhere")
     make(tmp_path)
-    there = {".v.4243.tmp", ".v.4244.tmp", ".v.mine.tmp", ".w.4242.tmp", "elsewhere", "v"}
+    there = {".v.4242.tmp", ".v.mine.tmp", "elsewhere", "v", link.name}
     assert {path.name for path in tmp_path.iterdir()} == there
     assert (tmp_path / "elsewhere" / "00000.png").read_bytes() == b"old"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from support import make_predictor, render_video
 
+from i2v.build_i2v import resolve_dtype
 from i2v.inference.precision import Precision
 
 CPU = torch.device("cpu")

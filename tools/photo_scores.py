@@ -25,11 +25,12 @@ if not __package__:
 
 from i2v.build_i2v import build_i2v_video_predictor
 from i2v.cli.arguments import add_trust_option
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.prompts.sampling import box_points, point_from_error_center
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.iou import mask_iou
-from i2v.utils.terminal import printable
 from train.dataset.photo_library import annotated_photos
 
 
@@ -65,8 +66,9 @@ def score(predictor: I2VVideoPredictor, folders: Sequence[Path], min_area: float
     return rows
 
 
+@as_command("photo_scores")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line; the exit status: 0 when done, 1 after a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--config", default="i2v-nano-infer")
@@ -78,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         predictor = build_i2v_video_predictor(args.config, args.checkpoint, trust_config=args.trust_config)
         rows = score(predictor, args.photos, args.min_area)
-    except (ValueError, OSError) as error:
-        print(f"photo_scores: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"photo_scores: error: {describe_error(error)}", file=sys.stderr)
         return 1
     means = {prompt: float(np.mean([row[prompt] for row in rows])) for prompt in ("box", "click")}
     print(f"{len(rows)} objects, mean IoU: box {means['box']:.3f}, click {means['click']:.3f}")

@@ -24,6 +24,7 @@ from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError, replacing
+from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
 from train.checkpointing import CheckpointFolder, attend_by_similarity, initialize
 from train.distributed import World, joined
@@ -114,8 +115,6 @@ def build_trainer(
     objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
     average = None if node.ema_decay is None else WeightAverage(model, node.ema_decay)
-    if average is not None and last is not None:
-        average.resume(checkpoints.average)
     trainer = Trainer(
         objective=world.wrap(objective, node.distributed.find_unused_parameters),
         rollout=rollout,
@@ -159,10 +158,10 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
 def logging_to(folder: Path, world: World) -> Iterator[None]:
     """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss.
 
-    An error that ends the block is in the file alone, with its traceback.
+    An error that ends the block is in the file alone, with its traceback. ValueError for a link in the file's place.
     """
-    path = folder / "logs" / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = own_folder(folder / "logs") / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
+    refuse_link(path)
     form = PrintableFormatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
     root = logging.getLogger()
     before, level = root.handlers[:], root.level

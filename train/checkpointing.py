@@ -18,11 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from i2v.checkpoint import CheckpointError, load_checkpoint, load_tinysam, save_atomically, save_checkpoint
+from i2v.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_tinysam,
+    read_content,
+    save_atomically,
+    save_checkpoint,
+)
+from i2v.errors import brief
 from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import DiskFullError, replacing
+from i2v.utils.output_folder import own_folder
 from i2v.utils.temporary import remove_leftovers
 from train.trunk_weights import start_from_trunk
+from train.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +43,7 @@ _PINV_TOLERANCE = 0.05  # singular values below this share of the largest are no
 _FIRST_SLOW_PAIR = 12  # from here on rotary pairs of a small model turn so slowly that places hardly matter
 _TINYSAM_PREFIX = "tinysam:"
 _LITE_PREFIX = "efficientnet_lite:"
+_AVERAGE = "ema.pt"
 
 # Sums and counts by name, as of train.metrics.RunningMeans.
 Means = Mapping[str, tuple[float, int]]
@@ -92,7 +103,7 @@ class CheckpointFolder:
         self.keep_last = keep_last
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last: expected at least 1, or null to keep all, got {keep_last}")
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         remove_leftovers(folder)
 
     @property
@@ -102,8 +113,8 @@ class CheckpointFolder:
 
     @property
     def average(self) -> Path:
-        """The averaged weights, where a run keeps them."""
-        return self.folder / "ema.pt"
+        """The averaged weights for inference, where a run keeps them."""
+        return self.folder / _AVERAGE
 
     def save_last(self, state: Mapping[str, Any]) -> None:
         """Replace the last state. Raises DiskFullError; then the one before is still there."""
@@ -146,6 +157,7 @@ def training_state(
     progress: RunProgress,
     facts: RunFacts,
     means: Sequence[Means] = (),
+    average: WeightAverage | None = None,
 ) -> dict[str, Any]:
     """All that a checkpoint of a run holds; keys that the published trainer has, too, have its names.
 
@@ -162,18 +174,38 @@ def training_state(
         "progress": asdict(progress),
         "run": asdict(facts),
         "means": list(means),
+        # Here too, as a run may be killed between two files.
+        **({} if average is None else {"average": average.state()}),
     }
 
 
 def resume(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: RunFacts,
+    average: WeightAverage | None = None,
 ) -> tuple[RunProgress, list[Means]]:
-    """Put model and optimizer into the state of a file; returns where the run goes on from, and its means.
+    """Put model, optimizer and average into the state of a file; returns where the run goes on from, and its means.
 
     Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
     parameters. Other differences that change the course of the run are logged.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content = read_content(path, mapped=False)
+        place = _resume(path, content, model, optimizer, facts)
+        if average is not None and "average" in content:
+            average.load_state(content["average"])
+        elif average is not None:
+            average.resume(path.with_name(_AVERAGE))  # a state of before averages stood in it
+        return place
+    except (AttributeError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
+def _resume(
+    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
+) -> tuple[RunProgress, list[Means]]:
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
         raise CheckpointError(
             f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
@@ -186,18 +218,25 @@ def resume(
             f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
             f"empty folder and trainer.checkpoint.initial={path}"
         )
-    load_checkpoint(model, path)  # first, as it may find that the file is for another model
+    before, progress = RunFacts(**_numbers(content["run"])), RunProgress(**_numbers(content["progress"]))
+    # Nothing of the run is changed before all that can be wrong with the file has been looked at.
+    load_checkpoint(model, path)
     optimizer.load_state_dict(content["optimizer"])
-    before = RunFacts(**content["run"])
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:
         log.warning("the run goes on from %s, but not exactly: %s", path, "; ".join(changed))
-    progress = RunProgress(**content["progress"])
     if before.batches_per_epoch != facts.batches_per_epoch:
         # A place in an epoch means nothing in one of another length.
         progress = replace(progress, batch=0)
     log.info("resumed from %s: %d epochs and %d steps are done", path, progress.epoch, progress.step)
     return progress, content["means"]
+
+
+def _numbers(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in values.items():
+        if not (value is None or isinstance(value, int | float)):
+            raise TypeError(f"{name}: expected a number, got {brief(value)}")
+    return values
 
 
 def initialize(model: I2VModel, initial: str | Path) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from i2v.utils.files import naming_full_disk, replacing
+from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.video.frame_loader import MEAN, STD
 from train.dataset.structures import BatchedClip
 
@@ -69,10 +70,11 @@ class MetricLog:
         """Open the files. What they have of steps after ``resumed_step`` is dropped: it comes again."""
         if self._folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self._folder)
         for path in self._folder.glob("*_stats.jsonl"):
             drop_lines_after(path, resumed_step)
         if self._tensorboard:
+            refuse_link(self._folder.parent / _BOARD)
             with naming_full_disk(self._folder.parent / _BOARD):
                 self._board = open_board(self._folder.parent / _BOARD, resumed_step, self._flush_secs)
 
@@ -140,7 +142,7 @@ def drop_lines_after(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except json.JSONDecodeError:
+        except (ValueError, LookupError, TypeError):
             log.warning("%s: dropped an unfinished line", path)
     with replacing(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept))

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from i2v.build_i2v import resolve_device
-from i2v.checkpoint import CheckpointError
 from i2v.cli.arguments import add_trust_option
 from i2v.config import ConfigError, load_config
 from i2v.errors import USER_ERRORS, describe_error
@@ -40,15 +39,12 @@ _OPTIONS = {
 
 @as_command("train", "the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done or stopped, 1 after a failure, 2 for a wrong command."""
+    """Run the command line; the exit status: 0 when done or stopped, 1 after a failure; 2 for wrong usage."""
     log_to_stderr(logging.INFO, "%(message)s")
     try:
         config = compose(parse(arguments))
         check(config)
         start(config)
-    except (ConfigError, CheckpointError, FileNotFoundError) as error:
-        log.error("error: %s", describe_error(error))
-        return 2
     except USER_ERRORS as error:
         log.error("error: %s", describe_error(error))
         return 1

@@ -142,7 +142,7 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on from a saved state instead of from the start; raises as :func:`train.checkpointing.resume` does."""
-        self.progress, means = resume(path, self.model, self.optimizer.optimizer, self.facts)
+        self.progress, means = resume(path, self.model, self.optimizer.optimizer, self.facts, self.average)
         if len(means) == self.world.size:
             self.means = RunningMeans(means[self.world.rank])
 
@@ -300,7 +300,8 @@ class Trainer:
     def _save(self) -> None:
         means = self.world.gather(self.means.state)
         if self.world.is_main:
-            state = training_state(self.model, self.optimizer.optimizer, self.progress, self.facts, means)
+            optimizer = self.optimizer.optimizer
+            state = training_state(self.model, optimizer, self.progress, self.facts, means, self.average)
             self.checkpoints.save_last(state)
             if self.average is not None:
                 self.average.save(self.checkpoints.average)

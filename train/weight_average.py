@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from i2v.checkpoint import load_checkpoint, read_checkpoint_info, save_checkpoint
+from i2v.checkpoint import (
+    CheckpointError,
+    compare_state_dict,
+    load_checkpoint,
+    read_checkpoint_info,
+    save_checkpoint,
+)
 
 WARM_UP_STEPS = 10  # the share of the step n that the average keeps is at most n / (n + 10)
 
@@ -40,6 +47,18 @@ class WeightAverage:
     def save(self, path: Path) -> None:
         """Write the averaged weights as a checkpoint for inference, with the number of steps in them."""
         save_checkpoint(self.model, path, averaged_steps=int(self._average.n_averaged))
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`load_state` goes on from."""
+        return {"model": self.model.state_dict(), "steps": int(self._average.n_averaged)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave. Raises CheckpointError if that is of another model."""
+        report = compare_state_dict(self.model, state["model"])
+        if not report.fits:
+            raise CheckpointError(f"the averaged weights do not fit the model: {report.describe()}")
+        self.model.load_state_dict(state["model"])
+        self._average.n_averaged.fill_(int(state["steps"]))
 
     def resume(self, path: Path) -> None:
         """Go on from a file that :meth:`save` wrote; without one the average begins with the model's weights."""

@@ -22,6 +22,8 @@ IMAGES = r"[^.].*\.(png|jpg)"
 _UNFINISHED = r"\..+\.tmp"
 # Control characters, halves of characters, and separators of lines and paragraphs.
 _NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
+# What turns the direction of writing, so that gnp.exe is shown as exe.png.
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def component(name: str) -> str:
@@ -31,7 +33,7 @@ def component(name: str) -> str:
         reason = "it is empty, or names another folder"
     elif name.startswith("."):
         reason = "names that start with a dot are hidden"
-    elif any(unicodedata.category(character) in _NO_NAME for character in name):
+    elif any(unicodedata.category(c) in _NO_NAME or unicodedata.bidirectional(c) in _TURNING for c in name):
         reason = "it has characters that cannot be shown"
     elif len(name.encode()) > MAX_NAME_BYTES:
         reason = f"it is longer than {MAX_NAME_BYTES} bytes"

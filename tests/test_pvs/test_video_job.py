@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk_support import leave_folder
 from PIL import Image
 from vos_support import disc_mask, make_label_tree, make_sav_tree
 
@@ -76,11 +77,12 @@ def test_finished_objects_are_left_alone(predictor, job):
     for path in (job.output / "001").iterdir():
         path.unlink()
     (job.output / "001").rmdir()
-    (job.output / ".001.4242.tmp").mkdir()  # what a killed run leaves
+    left = leave_folder(job.output / "001")
     (job.output / "000" / "00000.png").write_bytes(b"kept")
     assert not job.is_finished()
     run(predictor, job)
     assert contents(job.output) == expected | {"000/00000.png": b"kept"}
+    assert not left.exists()
     assert sorted(path.name for path in job.output.iterdir()) == ["000", "001", "002"]
     assert run(predictor, job) == []
     run(predictor, replace(job, redo=True))

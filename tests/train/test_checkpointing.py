@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,8 +76,33 @@ def test_groups_of_other_parameters_are_refused(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.save_last(training_state(model, optimizer, RunProgress(), FACTS))
     other = torch.optim.AdamW([{"params": list(model.parameters()), "name": "all"}])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
     with pytest.raises(CheckpointError, match="2 groups were saved, 1 are expected"):
         resume(folder.last, model, other, FACTS)
+    assert not any(parameter.any() for parameter in model.parameters()), "the model is as it was"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"run": []},
+        {"run": {"world_size": 1, "__class__": 1}},
+        {"run": {"world_size": "1", "seed_value": 0, "batches_per_epoch": 10, "accumulate_steps": 2}},
+        {"progress": {"epoch": [1]}},
+        {"progress": {"nowhere": 1}},
+        {"optimizer": {}},
+        {"optimizer": {"param_groups": [1], "state": 3}},
+        {"optimizer": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_state_is_refused_by_name(tmp_path: Path, damage: dict[str, Any]) -> None:
+    model, optimizer = trained()
+    torch.save({**training_state(model, optimizer, RunProgress(), FACTS), **damage}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: (its state of a run is damaged|the parameters of)"):
+        resume(tmp_path / "checkpoint.pt", model, optimizer, FACTS)
 
 
 def test_only_the_latest_numbered_files_are_kept(tmp_path: Path) -> None:
@@ -155,7 +181,7 @@ def test_a_state_becomes_a_checkpoint_for_inference(tmp_path: Path, capsys: pyte
     assert list(content) == ["model"]  # a file cannot name a config of the user's
     assert content["model"]["no_mem_embed"].dtype == torch.float16
     assert torch.equal(content["model"]["no_mem_embed"], model.no_mem_embed.detach().half())
-    assert export_checkpoint.main([str(state), str(output), "--config", "i2v-infer"]) == 2
+    assert export_checkpoint.main([str(state), str(output), "--config", "i2v-infer"]) == 1
     assert "checkpoint.pt" in capsys.readouterr().err
 
 

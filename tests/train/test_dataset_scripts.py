@@ -43,8 +43,6 @@ def test_a_video_that_breaks_leaves_no_folder(tmp_path: Path, monkeypatch: pytes
             raise ValueError("damaged")
         return read(self, index)
 
-    (tmp_path / "out" / ".a.tmp").mkdir(parents=True)  # what a killed run leaves behind
-    (tmp_path / "out" / ".a.tmp" / "00099.jpg").touch()
     monkeypatch.setattr(VideoFile, "read", broken)
     with pytest.raises(ValueError, match="damaged"):
         extract(tmp_path / "a.mp4", tmp_path / "out" / "a", Extraction())

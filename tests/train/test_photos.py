@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i2v.errors import InvalidFileError
 from tools import photo_scores
 from train.dataset.photo_clips import BatchSettings, PhotoClipLoader, SceneComposer, SceneSettings
 from train.dataset.photo_library import PhotoLibrary
@@ -79,6 +81,65 @@ def test_a_file_that_is_no_pack_is_named(pack: Path, tmp_path: Path, damage: str
         PhotoLibrary.open(path)
 
 
+def index_of(**changes: object) -> dict[str, object]:
+    """The index of a pack of one photo with one object, some of whose values are others."""
+    entry = {"label": 3, "category": "red", "center": [0, 0], "area": 0.2}
+    photo = {"aspect": 1.0, "objects": [{**entry, **changes}]}
+    return {"photos": [{**photo, **{key: changes[key] for key in photo if key in changes}}], "backgrounds": []}
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (index_of(aspect=0), "photos.0.aspect: expected a number from 0.01 to 100"),
+        (index_of(center=[1e308, 0]), "center.0: expected a number from -1 to 1"),
+        (index_of(center=[0]), "expected a center of two numbers"),
+        (index_of(label=[1]), "label: expected a whole number"),
+        (index_of(category={}), "category: expected a text"),
+        (index_of(area=None), "the key 'area' is missing"),
+        (index_of(objects=3), "objects: expected a list"),
+        ([], "expected an object"),
+        ({"photos": [], "backgrounds": []}, "no object of"),
+        ({**index_of(), "backgrounds": [{"aspect": 1}] * 10_000}, "its pictures would take"),
+    ],
+)
+def test_the_index_of_a_pack_is_checked(pack: Path, tmp_path: Path, index: object, message: str) -> None:
+    with zipfile.ZipFile(pack) as source, zipfile.ZipFile(tmp_path / "bad.zip", "w") as target:
+        target.writestr("index.json", json.dumps(index))
+        for name in ("photos/0.webp", "labels/0.png"):
+            target.writestr(name, source.read(name))
+    with pytest.raises(InvalidFileError, match=re.escape(message)):
+        PhotoLibrary.open(tmp_path / "bad.zip")
+
+
+def test_a_pack_holds_no_more_than_it_has_bytes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("index.json", b" " * 100_000_000)
+    with pytest.raises(InvalidFileError, match=r"bomb\.zip: .*its files are compressed"):
+        PhotoLibrary.open(tmp_path / "bomb.zip")
+    with zipfile.ZipFile(tmp_path / "shared.zip", "w") as archive:
+        archive.writestr("index.json", b" " * 100_000)
+        archive.filelist *= 3  # three names of the same bytes
+    with pytest.raises(InvalidFileError, match=r"shared\.zip: .*more bytes than it has"):
+        PhotoLibrary.open(tmp_path / "shared.zip")
+
+
+def test_pictures_of_packs_and_photos_are_bounded(pack: Path, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", count=1)
+    Image.new("L", (9000, 9000)).save(photos / "Annotations" / "0.png")
+    arguments = ["--photos", str(photos), "--backgrounds", str(photos), "--output", str(tmp_path / "x.zip")]
+    assert pack_photos.main(arguments) == 1
+    (photos / "meta.jsonl").write_text('{"file": 3}\n' + "[" * 5000)
+    assert pack_photos.main(arguments) == 1
+    assert not (tmp_path / "x.zip").exists()
+    with zipfile.ZipFile(pack) as source, zipfile.ZipFile(tmp_path / "eps.zip", "w") as target:
+        for name in source.namelist():
+            script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n"
+            target.writestr(name, script if name == "photos/0.webp" else source.read(name))
+    with pytest.raises(InvalidFileError, match=r"eps\.zip: photos/0\.webp: .*it is none of WEBP"):
+        PhotoLibrary.open(tmp_path / "eps.zip")
+
+
 def test_masks_lie_on_their_objects(pack: Path) -> None:
     composer = SceneComposer(PhotoLibrary.open(pack), STILL, num_frames=3, resolution=SIDE)
 
@@ -132,7 +193,7 @@ def test_show_batch_draws_a_row_for_each_object(pack: Path, tmp_path: Path) -> N
 
     with Image.open(output) as picture:
         assert picture.width == 4 * show_batch.SIDE and picture.height in (256, 384, 512)
-    assert show_batch.main(["i2v-nano-lite-train", "dataset.pack=/nowhere.zip", "--output", str(output)]) == 2
+    assert show_batch.main(["i2v-nano-lite-train", "dataset.pack=/nowhere.zip", "--output", str(output)]) == 1
 
 
 def test_photo_scores_counts_objects_and_refuses_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,6 @@ def test_a_stage_that_goes_on_from_another_run_leaves_no_gap() -> None:
 
 
 def test_a_run_without_a_log_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plot_curves.main([str(tmp_path / "none"), "--output", str(tmp_path / "a.png")]) == 2
+    assert plot_curves.main([str(tmp_path / "none"), "--output", str(tmp_path / "a.png")]) == 1
     assert "none/logs/train_stats.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from train_support import make_clip, tiny_run
 
-from i2v.checkpoint import read_checkpoint
+from i2v.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from train.build import build_trainer
 from train.distributed import joined
 from train.launch import StopRequest
@@ -50,6 +50,24 @@ def test_the_average_goes_on_from_its_file(tmp_path: Path) -> None:
         second.update(model)
 
     torch.testing.assert_close(second.model.weight, whole.model.weight)
+    assert second.state()["steps"] == 20
+    with pytest.raises(CheckpointError, match="averaged weights do not fit"):
+        second.load_state({"model": {}, "steps": 1})
+
+
+def test_a_run_killed_between_its_files_goes_on_with_the_average_of_its_state(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, "trainer.ema_decay=0.9", "trainer.stop_after=2")
+    with joined(torch.device("cpu")) as world:
+        first = build_trainer(config, world, StopRequest())
+        first.fit()
+        assert first.average is not None
+        # What an earlier save left: the state has been replaced, the file beside it not yet.
+        save_checkpoint(first.model, tmp_path / "checkpoints" / "ema.pt", averaged_steps=1)
+        second = build_trainer(config, world, StopRequest())
+        assert second.average is not None
+    assert second.average.state()["steps"] == 2
+    for name, value in first.average.state()["model"].items():
+        assert torch.equal(second.average.state()["model"][name], value)
 
 
 def test_a_rate_warms_up_to_its_course() -> None:

@@ -6,14 +6,11 @@ A pack is a zip archive of ``photos/N.webp`` (square, squeezed), ``labels/N.png`
 
 from __future__ import annotations
 
-import io
-import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from i2v.errors import reading
+from i2v.utils.image_file import decode_image, load_image
+from i2v.utils.input_file import open_input
+from i2v.utils.json_file import JsonValue, parse_json
+
 INDEX = "index.json"
 MAX_SIDE = 1024  # of packed pictures
+MAX_BYTES = 64 << 30  # of a pack
+# Decoded pictures take some 30 times the room of the pack; those of a file that is meant to fill the memory, thousands.
+_MAX_GROWTH, _MIN_ROOM = 200, 64 << 20
+_MAX_LABEL = 254
+_MAX_ASPECT = 100
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,11 @@ def annotated_photos(folder: Path) -> Iterator[AnnotatedPhoto]:
     if not paths:
         raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
     for path in paths:
-        with Image.open(path) as photo, Image.open(folder / "Annotations" / f"{path.stem}.png") as labels:
-            if photo.size != labels.size or labels.mode not in ("P", "L"):
-                raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
-            yield AnnotatedPhoto(path.stem, photo.convert("RGB"), labels.copy())
+        photo = load_image(path)
+        labels = load_image(folder / "Annotations" / f"{path.stem}.png", formats=("PNG",))
+        if photo.size != labels.size or labels.mode not in ("P", "L"):
+            raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
+        yield AnnotatedPhoto(path.stem, photo.convert("RGB"), labels)
 
 
 @dataclass(frozen=True)
@@ -77,45 +85,43 @@ class PhotoLibrary:
     def open(cls, path: str | Path, min_area: float = 0.004, max_area: float = 0.8) -> PhotoLibrary:
         """Decode a pack. Objects of less or more than a part of their photo are not drawn.
 
-        Raises FileNotFoundError, or ValueError for a file that is no pack.
+        Raises FileNotFoundError, or InvalidFileError for a file that is no pack.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no such pack of photos; train.scripts.pack_photos makes one")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                index = json.loads(archive.read(INDEX))
-                content = {name: archive.read(name) for name in archive.namelist() if name != INDEX}
-            return cls._decode(index, content, min_area, max_area)
-        except (zipfile.BadZipFile, KeyError, TypeError, IndexError, json.JSONDecodeError, OSError) as error:
-            raise ValueError(f"{path}: not a pack of train.scripts.pack_photos: {error!r}") from error
+        what = "this pack of train.scripts.pack_photos"
+        with open_input(path, MAX_BYTES) as file, reading(path, what), zipfile.ZipFile(file) as archive:
+            return cls._decode(_Pack(path, archive), min_area, max_area)
 
     @classmethod
-    def _decode(
-        cls, index: dict[str, Any], content: dict[str, bytes], min_area: float, max_area: float
-    ) -> PhotoLibrary:
-        photos, backgrounds = index["photos"], index["backgrounds"]
-        drawable = [
-            (number, entry)
+    def _decode(cls, pack: _Pack, min_area: float, max_area: float) -> PhotoLibrary:
+        index = parse_json(pack.read(INDEX), f"{pack.path}: {INDEX}")
+        photos = list(index.member("photos").elements())
+        backgrounds = list(index.member("backgrounds").elements())
+        objects = [
+            (number, _PackedObject.read(entry))
             for number, photo in enumerate(photos)
-            for entry in photo["objects"]
-            if min_area <= entry["area"] <= max_area
+            for entry in photo.member("objects").elements()
         ]
+        drawable = [(number, packed) for number, packed in objects if min_area <= packed.area <= max_area]
         if not drawable:
             raise ValueError(f"the pack has no object of {min_area} to {max_area} of its photo")
         owners = torch.tensor([number for number, _ in drawable])
-        categories = sorted({entry["category"] for _, entry in drawable})
+        names = sorted({packed.category for _, packed in drawable})
+        places = {name: place for place, name in enumerate(names)}
+        pack.check_growth(len(photos), len(backgrounds))
         return cls(
-            photos=_stack([content[f"photos/{n}.webp"] for n in range(len(photos))], "RGB"),
-            labels=_stack([content[f"labels/{n}.png"] for n in range(len(photos))], "P"),
-            aspects=torch.tensor([photo["aspect"] for photo in photos]),
-            backgrounds=_stack([content[f"backgrounds/{n}.webp"] for n in range(len(backgrounds))], "RGB"),
-            background_aspects=torch.tensor([background["aspect"] for background in backgrounds]),
+            photos=pack.pictures("photos", ".webp", len(photos)),
+            labels=pack.pictures("labels", ".png", len(photos)),
+            aspects=torch.tensor([_aspect(photo) for photo in photos]),
+            backgrounds=pack.pictures("backgrounds", ".webp", len(backgrounds)),
+            background_aspects=torch.tensor([_aspect(background) for background in backgrounds]),
             photo_of=owners,
-            label_of=torch.tensor([entry["label"] for _, entry in drawable]),
-            centers=torch.tensor([entry["center"] for _, entry in drawable]),
-            areas=torch.tensor([entry["area"] for _, entry in drawable]),
-            categories=torch.tensor([categories.index(entry["category"]) for _, entry in drawable]),
+            label_of=torch.tensor([packed.label for _, packed in drawable]),
+            centers=torch.tensor([packed.center for _, packed in drawable]),
+            areas=torch.tensor([packed.area for _, packed in drawable]),
+            categories=torch.tensor([places[packed.category] for _, packed in drawable]),
             weights=1 / torch.bincount(owners, minlength=len(photos))[owners].float(),
         )
 
@@ -124,17 +130,86 @@ class PhotoLibrary:
         return PhotoLibrary(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def _stack(files: Sequence[bytes], mode: str) -> Tensor:
-    with ThreadPoolExecutor() as threads:
-        pictures = list(threads.map(lambda data: _picture(data, mode), files))
-    stacked = torch.from_numpy(np.stack(pictures))
-    return stacked.movedim(-1, 1).contiguous() if mode == "RGB" else stacked
+@dataclass(frozen=True)
+class _PackedObject:
+    """What the index of a pack says of an object."""
+
+    label: int
+    category: str
+    center: tuple[float, float]
+    area: float
+
+    @staticmethod
+    def read(entry: JsonValue) -> _PackedObject:
+        """InvalidFileError for numbers that no object has."""
+        center = [_number(side, -1, 1) for side in entry.member("center").elements()]
+        if len(center) != 2:
+            entry.fail(f"expected a center of two numbers, got {len(center)}")
+        return _PackedObject(
+            label=entry.member("label").integer(1, _MAX_LABEL),
+            category=entry.member("category").text(),
+            center=(center[0], center[1]),
+            area=_number(entry.member("area"), 0, 1),
+        )
 
 
-def _picture(data: bytes, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        if max(picture.size) > MAX_SIDE:
-            raise ValueError(f"a picture of {picture.size} pixels, expected at most {MAX_SIDE} on a side")
-        if mode == "P" and picture.mode not in ("P", "L"):
-            raise ValueError(f"a label image of mode {picture.mode}, expected P or L")
-        return np.array(picture if mode == "P" else picture.convert(mode))
+def _aspect(entry: JsonValue) -> float:
+    return _number(entry.member("aspect"), 1 / _MAX_ASPECT, _MAX_ASPECT)
+
+
+def _number(value: JsonValue, least: float, most: float) -> float:
+    number = value.number()
+    if not least <= number <= most:
+        value.fail(f"expected a number from {least} to {most}, got {number}")
+    return number
+
+
+class _Pack:
+    """The files of a pack, of which nothing is larger than it may be."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        """ValueError for an archive that is compressed, or whose files share their bytes."""
+        self.path = path
+        self._archive = archive
+        entries = archive.infolist()
+        self._num_bytes = path.stat().st_size
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its files are compressed, which those of a pack are not")
+        if sum(entry.file_size for entry in entries) > self._num_bytes:
+            raise ValueError("it says that it holds more bytes than it has")
+        self._side = self._read_side()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. KeyError if there is none."""
+        return self._archive.read(name)
+
+    def check_growth(self, num_photos: int, num_backgrounds: int) -> None:
+        """ValueError if so many pictures take far more room than the pack."""
+        wanted = self._side**2 * (4 * num_photos + 3 * num_backgrounds)
+        if wanted > _MAX_GROWTH * self._num_bytes + _MIN_ROOM:
+            raise ValueError(f"its pictures would take {wanted:,} bytes, more than {_MAX_GROWTH} times as many as it")
+
+    def pictures(self, folder: str, suffix: str, count: int) -> Tensor:
+        """The pictures (N,3,S,S), or label images (N,S,S), of a folder."""
+        files = [self.read(f"{folder}/{number}{suffix}") for number in range(count)]
+        load = self._labels if suffix == ".png" else self._pixels
+        with ThreadPoolExecutor() as threads:
+            loaded = list(threads.map(load, files, (f"{self.path}: {folder}/{n}{suffix}" for n in range(count))))
+        stacked = torch.from_numpy(np.stack(loaded))
+        return stacked if suffix == ".png" else stacked.movedim(-1, 1).contiguous()
+
+    def _read_side(self) -> int:
+        name = "photos/0.webp"
+        width, height = decode_image(self.read(name), f"{self.path}: {name}", formats=("WEBP",)).size
+        if width != height or width > MAX_SIDE:
+            raise ValueError(f"{name} has {width}x{height} pixels, expected a square of at most {MAX_SIDE} on a side")
+        return width
+
+    def _pixels(self, data: bytes, name: str) -> NDArray[np.uint8]:
+        return np.array(decode_image(data, name, formats=("WEBP",), size=(self._side, self._side)).convert("RGB"))
+
+    def _labels(self, data: bytes, name: str) -> NDArray[np.uint8]:
+        image = decode_image(data, name, formats=("PNG",), size=(self._side, self._side))
+        if image.mode not in ("P", "L"):
+            raise ValueError(f"{name}: a label image of mode {image.mode}, expected P or L")
+        return np.array(image)

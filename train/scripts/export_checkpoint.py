@@ -25,7 +25,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 @as_command("export_checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 2 if a file or a config is wrong."""
+    """Run the command line; the exit status: 0 when done, 1 if a file or a config is wrong."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.export_checkpoint", description=__doc__)
     parser.add_argument("state", type=Path, help="checkpoint.pt, checkpoint_N.pt or best.pt of a run")
     parser.add_argument("output", type=Path, help="the file to write; one that is there is replaced")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], **({"config": name} if name else {}))
     except USER_ERRORS as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
-        return 2
+        return 1
     use = f"for {name}" if name else f"to be used with --config {args.config}"
     print(f"{args.output}: {args.output.stat().st_size:,} bytes, {use}")
     return 0

@@ -46,14 +46,14 @@ class CutoutSettings:
 
 @as_command("make_cutouts")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 2 for a wrong command."""
+    """Run the command line; the exit status: 0 when done, 1 if there is nothing to cut out."""
     args = _parse(arguments)
     settings = CutoutSettings()
     try:
         count = _cut_out_all(args, settings)
     except USER_ERRORS as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
-        return 2
+        return 1
     print(f"{count} things in {args.output}")
     return 0
 

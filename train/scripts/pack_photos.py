@@ -21,8 +21,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
-from i2v.utils.terminal import printable
+from i2v.utils.image_file import load_image
+from i2v.utils.input_file import read_text
+from i2v.utils.json_file import parse_json
 from i2v.video.sources import open_source
 from train.dataset.photo_library import INDEX, MAX_SIDE, AnnotatedPhoto, annotated_photos
 
@@ -47,8 +51,15 @@ def read_categories(path: Path) -> dict[tuple[str, int], str]:
     """Category by photo and label, of a file that may be missing."""
     if not path.exists():
         return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return {(line["file"], o["index"]): o["category"] for line in lines for o in line.get("objects", ())}
+    categories = {}
+    for number, text in enumerate(read_text(path).splitlines(), start=1):
+        if text.strip():
+            line = parse_json(text.encode(), f"{path}: line {number}")
+            objects = line.get("objects")
+            for entry in () if objects is None else objects.elements():
+                key = line.member("file").text(), entry.member("index").integer()
+                categories[key] = entry.member("category").text()
+    return categories
 
 
 def describe_object(mask: np.ndarray, label: int, category: str) -> dict[str, Any]:
@@ -68,8 +79,7 @@ def read_backgrounds(paths: Sequence[Path], every: int) -> Iterator[Image.Image]
         if path.is_dir():
             yield from read_backgrounds(sorted(path.iterdir()), every)
         elif path.suffix.lower() in PICTURES:
-            with Image.open(path) as picture:
-                yield picture.convert("RGB")
+            yield load_image(path).convert("RGB")
         elif path.suffix.lower() in VIDEOS:
             with open_source(path) as source:
                 for number in range(0, source.num_frames or 0, every):
@@ -102,8 +112,9 @@ def encode(picture: Image.Image, args: argparse.Namespace) -> bytes:
     return data.getvalue()
 
 
+@as_command("pack_photos")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line; the exit status: 0 when done, 1 after a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--backgrounds", type=Path, nargs="+", required=True)
@@ -116,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--size: expected 16 to {MAX_SIDE}, got {args.size}")
     try:
         photos, backgrounds = write_pack(args)
-    except (OSError, ValueError, KeyError) as error:
-        print(f"pack_photos: error: {printable(error)}", file=sys.stderr)
+    except USER_ERRORS as error:
+        print(f"pack_photos: error: {describe_error(error)}", file=sys.stderr)
         return 1
     size = args.output.stat().st_size
     print(f"{args.output}: {photos} photos, {backgrounds} backgrounds, {size / 2**20:.1f} MiB")

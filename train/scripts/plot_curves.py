@@ -30,7 +30,7 @@ CURVES = {
 
 @as_command("plot_curves")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 2 if a run has no log."""
+    """Run the command line; the exit status: 0 when done, 1 if a run has no log."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.plot_curves", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--output", type=Path, required=True, metavar="PNG")
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw([read_log(run) for run in args.runs], args.output)
     except USER_ERRORS as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

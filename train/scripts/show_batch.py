@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.cli.arguments import add_trust_option
-from i2v.config import ConfigError, load_config
+from i2v.config import load_config
+from i2v.errors import USER_ERRORS, describe_error
+from i2v.utils.command import as_command
 from i2v.utils.files import replacing
-from i2v.utils.terminal import printable
 from train.build import build
 from train.dataset.structures import BatchedClip
 from train.metrics import TRUE_COLOUR, denormalize, tint
@@ -38,8 +39,9 @@ def draw_batch(batch: BatchedClip) -> Tensor:
     return (torch.cat(rows, dim=1) * 255).round().byte()
 
 
+@as_command("show_batch")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 2 for a wrong config or missing data."""
+    """Run the command line; the exit status: 0 when done, 1 for a wrong config or missing data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -51,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(args.config, args.overrides, args.trust_config)
         loader = build(config, "data.train", seed=config.trainer.seed_value, rank=0, world_size=1)
         pictures = [draw_batch(batch) for batch, _ in zip(loader.epoch(0), range(args.batches), strict=False)]
-    except (ConfigError, OSError, ValueError) as error:
-        print(f"show_batch: error: {printable(error)}", file=sys.stderr)
-        return 2
+    except USER_ERRORS as error:
+        print(f"show_batch: error: {describe_error(error)}", file=sys.stderr)
+        return 1
     width = max(picture.shape[2] for picture in pictures)
     whole = torch.cat([F.pad(picture, (0, width - picture.shape[2])) for picture in pictures], dim=1)
     with replacing(args.output) as temporary:
