@@ -98,11 +98,11 @@ class FakePredictor:
     ) -> Iterator[tuple[int, list[int], torch.Tensor]]:
         last = -1 if reverse else state.num_frames
         for frame in range(start_frame_idx, last, -1 if reverse else 1):
-            if len(self.passed) == self.hangs_after:
+            if len(self.visited) == self.hangs_after:
                 hang()
             if frame == self.fails_at:
                 raise RuntimeError(f"frame {frame}:\ncannot be read")
-            self.passed.append(frame)
+            self.visited.append(frame)
             picture = torch.tensor(state.source.read(frame)).float()
             planes = [picture[..., 0] - 128 if obj_id == 1 else (picture[..., 1] - 128) / 2 for obj_id in state.obj_ids]
             yield frame, state.obj_ids, torch.stack(planes)[:, None]

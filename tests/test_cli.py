@@ -122,7 +122,7 @@ def test_directions_and_limits_leave_the_video_in_order(
     clip: Path, fake: FakePredictor, options: str, visited: list[int], written: list[int]
 ) -> None:
     assert main(["track", "clip", *options.split()]) == 0
-    assert fake.passed == visited
+    assert fake.visited == visited
     check_results(Path("clip_i2v"), written, (1,))
 
 
@@ -221,7 +221,7 @@ def test_mistakes_are_one_line_and_exit_1(
     assert error.startswith("i2v: error: ")
     assert message in error
     assert not Path("clip_i2v").exists()
-    assert fake.passed == []
+    assert fake.visited == []
 
 
 def test_too_many_objects_are_refused_before_the_model_is_built(clip: Path, fake: FakePredictor, capsys: Any) -> None:
