@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+from i2v.utils.worker_pool import worker_pool
 from test_pvs.workers import Work
 
 
@@ -24,3 +27,14 @@ def start_counting() -> Work[str]:
 
 def fail_to_start() -> Work[str]:
     raise RuntimeError("no model here")
+
+
+def start_waiting(started: Path) -> None:
+    """Two processes that say that they are there, and wait for long."""
+    with worker_pool(2) as pool:
+        list(pool.map(_wait, [started / "a", started / "b"]))
+
+
+def _wait(path: Path) -> None:
+    path.touch()
+    time.sleep(300)

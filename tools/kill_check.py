@@ -34,10 +34,11 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.export import read_label_png
+
 from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.prompts.sampling import centroid_pixel
-from i2v.results.export import read_label_png
 from i2v.utils.command import as_command
 from i2v.utils.picture_file import write_picture
 
@@ -64,6 +65,7 @@ class Subject(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._errors = folder.with_suffix(".stderr")
 
     @abstractmethod
     def command(self, folder: Path) -> list[str]:
@@ -85,18 +87,19 @@ class Subject(ABC):
     def is_status(self, status: int, number: signal.Signals) -> bool:
         """Whether the command may end so after a signal that it has handled."""
 
-    def start(self, folder: Path) -> subprocess.Popen[str]:
+    def start(self, folder: Path) -> subprocess.Popen[bytes]:
         """Start the command in a group of its own, to see whether it leaves processes behind."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [sys.executable, "-m", *self.command(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-m", *self.command(folder)]
+        # To a file: the end of a pipe would be that of the last process that has it.
+        with self._errors.open("w") as told:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True
+            )
+
+    def told(self) -> str:
+        """What the command that was started last has written to stderr."""
+        return self._errors.read_text()
 
     def hidden(self) -> set[Path]:
         """Unfinished files and folders."""
@@ -249,7 +252,7 @@ class Disturbance:
         """Send the signals one after the other, each to a run of its own."""
         reference = self._subject.folder.with_name(f"{self._subject.name}-undisturbed")
         start = time.monotonic()
-        self._finish(self._subject.start(reference), 0)
+        self._finish(self._subject.start(reference))
         wanted = self._subject.results(reference)
         seconds = time.monotonic() - start
         waiting, sent = list(numbers), 0
@@ -273,10 +276,11 @@ class Disturbance:
             is_hit = process.poll() is None
             if is_hit:
                 process.send_signal(number)
-            _, told = process.communicate(timeout=PATIENCE)
+            process.wait(timeout=PATIENCE)
         finally:
             process.kill()
         self._wait_for_group(process)
+        told = self._subject.told()
         is_killed = process.returncode == -signal.SIGKILL
         left = self._subject.hidden()
         if before & left:
@@ -290,7 +294,7 @@ class Disturbance:
         return is_hit
 
     def _complete(self, wanted: dict[str, Any]) -> None:
-        self._finish(self._subject.start(self._subject.folder), 0)
+        self._finish(self._subject.start(self._subject.folder))
         if left := self._subject.hidden():
             raise Broken(f"{sorted(left)} is still there after a run that has ended")
         found = self._subject.results(self._subject.folder)
@@ -300,7 +304,7 @@ class Disturbance:
         self._count.runs += 1
         self._subject.folder.rename(self._subject.folder.with_name(f"{self._subject.name}-{self._count.runs}"))
 
-    def _wait_for_progress(self, process: subprocess.Popen[str]) -> None:
+    def _wait_for_progress(self, process: subprocess.Popen[bytes]) -> None:
         """Until the run has written something new: from then on it has cleared what was left before it."""
         before, deadline = self._subject.progress(), time.monotonic() + PATIENCE
         known = self._newest()
@@ -315,15 +319,15 @@ class Disturbance:
             return max((path.stat().st_mtime for path in files), default=0.0)
         return -1.0
 
-    def _finish(self, process: subprocess.Popen[str], status: int) -> None:
+    def _finish(self, process: subprocess.Popen[bytes]) -> None:
         try:
-            _, told = process.communicate(timeout=10 * PATIENCE)
+            process.wait(timeout=10 * PATIENCE)
         finally:
             process.kill()
-        if process.returncode != status:
-            raise Broken(f"status {process.returncode}, expected {status}: {told[-2000:]}")
+        if process.returncode != 0:
+            raise Broken(f"status {process.returncode}, wanted 0: {self._subject.told()[-2000:]}")
 
-    def _wait_for_group(self, process: subprocess.Popen[str]) -> None:
+    def _wait_for_group(self, process: subprocess.Popen[bytes]) -> None:
         """Until no process of the command is left."""
         deadline = time.monotonic() + PATIENCE
         with suppress(ProcessLookupError):

@@ -1,10 +1,12 @@
-"""Processes for pieces of work, which do not outlive a Ctrl-C."""
+"""Processes for pieces of work, which outlive neither a Ctrl-C nor their parent."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ def worker_pool(num_workers: int, outputs: Collection[Path] = ()) -> Iterator[Pr
     context = multiprocessing.get_context("spawn")
     _clear(outputs)
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_ctrl_c_to_the_parent) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_begin) as pool:
         try:
             yield pool
         except BaseException:
@@ -40,6 +42,23 @@ def _clear(folders: Collection[Path]) -> None:
         remove_leftovers(folder)
 
 
-def _leave_ctrl_c_to_the_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process, which multiprocessing has started, end at once when its parent does, killed or not.
+
+    Also if that is dead already: PyTorch's own watch over workers then takes whoever has adopted them for the parent.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # exiting could wait for ever for somebody to take the results
+
+    threading.Thread(target=wait, name="end with parent", daemon=True).start()
+
+
+def _begin() -> None:
+    end_with_parent()
     # A terminal sends it to all processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

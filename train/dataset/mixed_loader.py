@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from i2v.errors import describe_error
+from i2v.utils.worker_pool import end_with_parent
 from train.dataset.structures import BatchedClip, VideoClip, collate
 from train.dataset.vos_dataset import ClipDataset
 
@@ -237,15 +238,17 @@ def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
         "prefetch_factor": prefetch_factor,
         "persistent_workers": True,
         "multiprocessing_context": context,
-        "worker_init_fn": functools.partial(_leave_signals_to_the_parent, exiting),
+        "worker_init_fn": functools.partial(_begin_worker, exiting),
     }
 
 
-def _leave_signals_to_the_parent(exiting: Event, worker: int) -> None:
-    """Outlive the Ctrl-C, SIGHUP or SIGTERM that all processes of a job get: the parent may want more batches.
+def _begin_worker(exiting: Event, worker: int) -> None:
+    """End with the parent, and no earlier.
 
-    Its own SIGTERM, when it exits without having closed the loader, is obeyed.
+    The Ctrl-C, SIGHUP or SIGTERM that all processes of a job get is outlived: the parent may want more batches. Its own
+    SIGTERM, when it exits without having closed the loader, is obeyed.
     """
+    end_with_parent()
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if exiting.is_set():
