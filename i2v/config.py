@@ -63,6 +63,23 @@ _MOVED_KEYS = {
     "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
 }
 
+# Classes that configs of version 0.1.0 name by another path, as the inference.yaml beside a run's checkpoints does.
+_MOVED_TARGETS = {
+    "i2v.inference_state.PredictorSettings": "i2v.inference.policy.PredictorSettings",
+    "i2v.modeling.memory_associator.SimilaritySelector": "i2v.modeling.memory.selectors.SimilaritySelector",
+    "i2v.modeling.memory_associator.RecentSelector": "i2v.modeling.memory.selectors.RecentSelector",
+    "i2v.modeling.memory_attention.MemoryAttention": "i2v.modeling.memory.memory_attention.MemoryAttention",
+    "i2v.modeling.memory_attention.MemoryAttentionLayer": "i2v.modeling.memory.memory_attention.MemoryAttentionLayer",
+    "i2v.modeling.memory_encoder.MemoryEncoder": "i2v.modeling.memory.memory_encoder.MemoryEncoder",
+    "i2v.modeling.memory_encoder.MaskDownSampler": "i2v.modeling.memory.memory_encoder.MaskDownSampler",
+    "i2v.modeling.memory_encoder.Fuser": "i2v.modeling.memory.memory_encoder.Fuser",
+    "i2v.modeling.memory_encoder.CXBlock": "i2v.modeling.memory.memory_encoder.CXBlock",
+    "i2v.modeling.memory_prompt_generator.MemoryPromptGenerator": (
+        "i2v.modeling.memory.memory_prompt_generator.MemoryPromptGenerator"
+    ),
+    "i2v.modeling.memory_reader.MemoryReader": "i2v.modeling.memory.memory_cross_attention.MemoryCrossAttention",
+}
+
 # Published keys that a config may have nothing for, with the values at which that makes no difference.
 _FIXED_KEYS: dict[str, tuple[Any, ...]] = {
     "model.iou_threshold": (0,),
@@ -117,6 +134,7 @@ def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config:
         OmegaConf.set_readonly(composed, False)
     else:
         composed, settings = compose(_find_config(config), PACKAGE_CONFIGS, parsed)
+        _rename_targets(composed)
     if trust_config:
         trust(composed)
     allowed = AllowedTargets(PACKAGE_CONFIGS)
@@ -226,6 +244,24 @@ def _apply(config: DictConfig, override: Override, allowed: AllowedTargets) -> N
         _delete(config, key)
     else:
         _set(config, key, value)
+
+
+def _rename_targets(config: DictConfig) -> None:
+    """Give classes that have moved their present path."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    for key, target in _targets(plain):
+        if target in _MOVED_TARGETS:
+            OmegaConf.update(config, key, _MOVED_TARGETS[target])
+
+
+def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values of every `_target_` of nested dictionaries."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_" and isinstance(value, str):
+                yield f"{prefix}{name}", value
+            else:
+                yield from _targets(value, f"{prefix}{name}.")
 
 
 def _translate(config: DictConfig, key: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from i2v.annotator.checked_json import CHECKED, validate_json
@@ -40,7 +40,8 @@ class MaskEntry:
 
     id: Annotated[int, Field(ge=1, le=255)]
     segmentation: Segmentation
-    object_score: float | None = None
+    # Files of version 0.1.0 call it "presence".
+    object_score: float | None = Field(default=None, validation_alias=AliasChoices("object_score", "presence"))
     iou: float | None = None
     ceded: str | None = None
 

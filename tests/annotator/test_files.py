@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from annotator_support import (
     FIRST,
     HEIGHT,
@@ -320,3 +321,10 @@ def test_imported_masks_off_the_video_are_refused(clip: Path) -> None:
         assert session.document.objects == ()
 
     in_session(clip, scenario)
+
+
+def test_scores_of_older_files_are_read() -> None:
+    entry = {"id": 1, "segmentation": {"size": [2, 2], "counts": "04"}, "presence": 2.5, "iou": 0.5}
+    for given in (entry, {"object_score" if key == "presence" else key: value for key, value in entry.items()}):
+        read = TypeAdapter(MaskEntry).validate_python(given)
+        assert (read.object_score, read.iou) == (2.5, 0.5)

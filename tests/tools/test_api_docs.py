@@ -28,19 +28,19 @@ def test_pages_have_the_public_names_and_their_contracts(tmp_path: Path) -> None
     wanted = {
         "i2v.html": ["build_i2v_video_predictor", "I2VVideoPredictor.propagate_in_video"],
         "i2v/build_i2v.html": ["build_i2v", "build_i2v_video_predictor"],
-        "i2v/live_session.html": ["LiveSession.step", "LiveSession.scores"],
+        "i2v/inference/live_session.html": ["LiveSession.step", "LiveSession.scores"],
         "i2v/video/sources.html": ["open_source"],
-        "i2v/modeling/i2v_model.html": ["I2VModel.associate"],
+        "i2v/modeling/i2v_model.html": ["I2VModel.read", "I2VModel.segment"],
         "i2v/results/export.html": ["ResultFolder.add"],
     }
     for page, names in wanted.items():
         assert [name for name in names if f'id="{name}"' not in pages[page]] == []
     # Roles of reStructuredText and double backticks have become code; types lead to where they are described.
-    text = re.sub(r'<div class="pdoc-code.*?</div>', "", pages["i2v/live_session.html"], flags=re.DOTALL)
+    text = re.sub(r'<div class="pdoc-code.*?</div>', "", pages["i2v/inference/live_session.html"], flags=re.DOTALL)
     assert ":meth:" not in text and "``" not in text
-    assert 'href="../i2v.html#I2VVideoPredictor"' in text
+    assert 'href="../../i2v.html#I2VVideoPredictor"' in text
     # The front page leads to every module; programs are left out.
-    assert 'href="i2v/live_session.html"' in pages["i2v.html"]
+    assert 'href="i2v/inference/live_session.html"' in pages["i2v.html"]
     assert not {page for page in pages if page.startswith(("i2v/cli", "i2v/annotator"))}
 
 
