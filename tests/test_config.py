@@ -379,14 +379,3 @@ def test_dtypes_are_named_or_follow_the_device() -> None:
 def test_a_config_can_ask_for_the_side_of_the_feature_map(tmp_path: Path) -> None:
     write_tree(tmp_path / "elsewhere", {"sided.yaml": "image_size: 64\ngrid: ${grid:${image_size}}\n"})
     assert load_config("./sided", ["image_size=48"]).grid == 3
-
-
-def test_classes_of_an_older_config_are_found_where_they_are_now(tmp_path: Path) -> None:
-    path = tmp_path / "inference.yaml"
-    path.write_text(
-        "model: {selector: {_target_: i2v.modeling.memory_associator.SimilaritySelector, num_maskmem_local: 1}}\n"
-        "predictor: {_target_: i2v.inference_state.PredictorSettings, seed: 5}\n"
-    )
-    config = load_config(str(path))
-    assert config_module.instantiate(config, "model.selector").num_local == 1
-    assert config_module.instantiate(config, "predictor").seed == 5

@@ -369,3 +369,14 @@ def test_other_commands_do_too_and_take_trust(stranger: Path, command: list[str]
         text=True,
     )
     assert "--trust-config" in trusting.stdout
+
+
+def test_classes_of_an_older_config_are_found_where_they_are_now(tmp_path: Path) -> None:
+    path = tmp_path / "inference.yaml"
+    path.write_text(
+        "model: {selector: {_target_: i2v.modeling.memory_associator.SimilaritySelector, num_maskmem_local: 1}}\n"
+        "predictor: {_target_: i2v.inference_state.PredictorSettings, seed: 5}\n"
+    )
+    config = load_config(str(path))
+    assert instantiate(config, "model.selector").num_local == 1
+    assert instantiate(config, "predictor").seed == 5

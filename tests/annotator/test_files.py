@@ -36,7 +36,7 @@ from i2v.annotator.footage import VideoFootage
 from i2v.annotator.importer import Target, read_masks
 from i2v.annotator.masks import StoredMask, decode
 from i2v.annotator.session import Session
-from i2v.annotator.session_file import read_session, save_session, session_pieces
+from i2v.annotator.session_file import MaskEntry, read_session, save_session, session_pieces
 from i2v.results.export import label_map, read_label_png
 from i2v.results.overlay import PALETTE
 from i2v.results.rle import encode_mask
