@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as an image trunk: EfficientNet (Tan and Le, ICML 2019) with ReLU6 and no squeeze-and-excitation."""
+"""EfficientNet-Lite as an image trunk (Tan and Le, ICML 2019, with ReLU6 and without squeeze-and-excitation)."""
 
 from __future__ import annotations
 

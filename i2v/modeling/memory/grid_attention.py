@@ -37,7 +37,7 @@ class AxisKeyProjections:
 
 @dataclass(frozen=True, eq=False)
 class GridMemory:
-    """The memories of one object, laid out for ``average``: ``T`` grids of ``Y`` rows and ``X`` columns, ``n`` pointers.
+    """One object's memories, laid out for ``average``: ``T`` grids of ``Y`` rows and ``X`` columns, ``n`` pointers.
 
     Every token is followed by a 1. Keys are tokens plus their positional encoding. Values are tokens times their count:
     0 for a token that must not be read, 2 for one that stands for two, and so on.
