@@ -1,4 +1,4 @@
-"""From the name of a config to a model with weights, on its device and ready for use."""
+"""Build models and predictors from a config, with weights, on a device and ready for use."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The published post-processing, which is on by default: the best candidate replaces a single mask that is unstable,
-# prompted frames are memorized from the thresholded mask, and small holes are filled.
+# Overrides that turn off the published post-processing: replacing unstable single masks by the best multimask output,
+# thresholding prompted masks before the memory encoder, filling small holes.
 _NO_POSTPROCESSING = (
     "++model.masks.dynamic_multimask_via_stability=false",
     "++model.masks.binarize_mask_from_pts_for_mem_enc=false",
     "++predictor.fill_hole_area=0",
 )
-_POLICY_NODES = ("selector", "masks")  # of the config's model: what InferencePolicy has, and not the network
+_POLICY_NODES = ("selector", "masks")  # nodes of the config's model that belong to InferencePolicy, not the network
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -50,15 +50,24 @@ def build_i2v(
 ) -> I2VModel:
     """Build the network that a config describes.
 
-    `config`, `hydra_overrides_extra` and `trust_config` are what `i2v.config.load_config` takes; `config_file` is
-    the published name of `config`. Without `ckpt_path` the weights are random. `device` is CUDA, else MPS, else
-    the CPU unless given. `mode` is "eval" or "train". `backend` is "fast" or "reference", see
-    `i2v.modeling.fast_path`: which implementation runs in evaluation mode; they are equal up to round-off.
-    `apply_postprocessing` is accepted for SAM 2's sake: post-processing is no part of a network but of a predictor.
+    Args:
+        config: Name or path of a config, or a composed one; see ``i2v.config.load_config``.
+        ckpt_path: Checkpoint with the weights. Without one the weights are random.
+        device: Device of the model; by default CUDA, else MPS, else the CPU.
+        mode: ``"eval"`` or ``"train"``.
+        hydra_overrides_extra: Hydra overrides, such as ``"model.image_size=512"``.
+        apply_postprocessing: Accepted for SAM 2's sake; post-processing belongs to a predictor, not to a network.
+        backend: Implementation in eval mode, ``"fast"`` or ``"reference"``; see ``i2v.modeling.fast_path``. The two are
+            equal up to round-off.
+        config_file: The published name of ``config``.
+        trust_config: Whether config and overrides are trusted like code, so that any ``_target_`` is instantiated.
 
-    Raises FileNotFoundError for a missing config or checkpoint, ConfigError (a ValueError) for a config that
-    cannot be built, CheckpointError (a ValueError) for weights that do not fit and ValueError for an
-    unavailable device.
+    Raises:
+        TypeError: If there is not exactly one config, or the overrides are a string.
+        FileNotFoundError: If the config or the checkpoint does not exist.
+        ConfigError: If the config cannot be built (a ``ValueError``).
+        CheckpointError: If the weights do not fit (a ``ValueError``).
+        ValueError: If the device is not available, or ``mode`` or ``backend`` is unknown.
     """
     del apply_postprocessing
     composed = _compose(config, config_file, (), hydra_overrides_extra, trust_config)
@@ -81,31 +90,48 @@ def build_i2v_video_predictor(
     config_file: ConfigLike | None = None,
     trust_config: bool = False,
 ) -> I2VVideoPredictor:
-    """Build a predictor: the model of `build_i2v`, which see for the arguments, and sessions over videos.
+    """Build a predictor for sessions over videos.
 
-    `apply_postprocessing=False` turns the published post-processing of masks off, over the config's values and under
-    `hydra_overrides_extra`. `dtype` is what the model computes in: float32, bfloat16 or float16, by default bfloat16 on
-    CUDA and float32 elsewhere. `compile` puts the parts of a frame through torch.compile when they are first used,
-    which takes a minute or more and needs a compiler (g++ on a CPU, Triton on a GPU); masks then differ by
-    round-off. `tf32` lets an NVIDIA GPU round the inputs of its float32 products to 10 bits; elsewhere it
-    changes nothing. On a CPU the whole process keeps up to a gigabyte of freed memory, which is faster, unless
-    `keep_freed_memory` is False or the environment has I2V_KEEP_FREED_MEMORY=0, see `i2v.host_memory`.
+    Args:
+        config: See ``build_i2v``, as for all arguments not listed here.
+        ckpt_path: See ``build_i2v``.
+        device: See ``build_i2v``.
+        mode: See ``build_i2v``.
+        hydra_overrides_extra: Hydra overrides; they win over ``apply_postprocessing``.
+        apply_postprocessing: Whether to use the published post-processing of masks. ``False`` overrides the config.
+        dtype: Precision of the computation: float32, bfloat16 or float16, by default bfloat16 on CUDA and float32
+            elsewhere.
+        compile: Whether to compile the model with ``torch.compile`` when it is first used. That takes a minute or more
+            and needs a compiler (g++ on a CPU, Triton on a GPU). Masks differ by round-off.
+        tf32: Whether an NVIDIA GPU may use TF32 for products in float32. No effect elsewhere.
+        backend: See ``build_i2v``.
+        keep_freed_memory: Whether, on a CPU, the whole process keeps up to a gigabyte of freed memory, which is faster.
+            The environment variable ``I2V_KEEP_FREED_MEMORY=0`` turns it off, too; see ``i2v.host_memory``.
+        config_file: See ``build_i2v``.
+        trust_config: See ``build_i2v``.
+
+    Raises:
+        ValueError: If ``dtype`` is unknown; other errors are those of ``build_i2v``.
     """
-    built_in = () if apply_postprocessing else _NO_POSTPROCESSING
-    composed = _compose(config, config_file, built_in, hydra_overrides_extra, trust_config)
-    where = resolve_device(device)
-    compute_dtype = resolve_dtype(dtype, where)
+    preset = () if apply_postprocessing else _NO_POSTPROCESSING
+    composed = _compose(config, config_file, preset, hydra_overrides_extra, trust_config)
+    target_device = resolve_device(device)
+    compute_dtype = resolve_dtype(dtype, target_device)
     policy = build_policy(composed, static_shapes=compile)
-    model = _build_model(composed, ckpt_path, where, mode, backend)
+    model = _build_model(composed, ckpt_path, target_device, mode, backend)
     if compile:
         compile_model(model)
-    if where.type == "cpu" and keep_freed_memory:
+    if target_device.type == "cpu" and keep_freed_memory:
         host_memory.keep_freed_memory()
     return I2VVideoPredictor(model, policy, compute_dtype, tf32)
 
 
 def build_network(config: DictConfig) -> I2VModel:
-    """The network of a composed config, with random weights, on the CPU, in training mode."""
+    """Build the network of a composed config, with random weights, on the CPU, in training mode.
+
+    Raises:
+        ConfigError: If it cannot be built (a ``ValueError``).
+    """
     network = copy.deepcopy(config)
     with open_dict(network.model):
         for name in _POLICY_NODES:
@@ -115,7 +141,15 @@ def build_network(config: DictConfig) -> I2VModel:
 
 
 def build_policy(config: DictConfig, static_shapes: bool = False) -> InferencePolicy:
-    """The policy of a composed config: its `model.selector`, `model.masks` and `predictor`."""
+    """Build the policy of a composed config from its ``model.selector``, ``model.masks`` and ``predictor``.
+
+    Args:
+        config: The composed config.
+        static_shapes: Whether memories are padded to full length from the first frame on, for compiled models.
+
+    Raises:
+        ConfigError: If it cannot be built (a ``ValueError``).
+    """
     return InferencePolicy(
         selector=instantiate(config, "model.selector"),
         masks=instantiate(config, "model.masks"),
@@ -125,33 +159,41 @@ def build_policy(config: DictConfig, static_shapes: bool = False) -> InferencePo
 
 
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, or the best one of this machine; ValueError if PyTorch cannot use it here."""
+    """Return the requested device, or by default CUDA, else MPS, else the CPU.
+
+    Raises:
+        ValueError: If PyTorch cannot use the device on this machine.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device is None:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
-        wanted = torch.device(device)
+        requested = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r}: {str(error).splitlines()[0]}") from error
-    count = {"cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}.get(wanted.type)
-    if count is not None and (wanted.index or 0) >= count:
-        raise ValueError(f"device {str(device)!r}: PyTorch finds {count} {wanted.type} devices on this machine")
-    return wanted
+    count = {"cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}.get(requested.type)
+    if count is not None and (requested.index or 0) >= count:
+        raise ValueError(f"device {str(device)!r}: PyTorch finds {count} {requested.type} devices on this machine")
+    return requested
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, itself or by name, or a device's default: bfloat16 on CUDA, else float32."""
+    """Return the requested dtype, given as such or by name, or by default bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        ValueError: If it is not float32, bfloat16 or float16.
+    """
     if dtype is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    wanted = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if wanted is None or wanted not in _DTYPES.values():
+    requested = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if requested is None or requested not in _DTYPES.values():
         raise ValueError(f"dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")
-    if device.type == "cpu" and wanted is not torch.float32 and not _cpu_multiplies(wanted):
+    if device.type == "cpu" and requested is not torch.float32 and not _cpu_multiplies(requested):
         log.warning(
             "dtype=%s: this CPU has no instructions for it, so the model will be many times slower than in float32",
-            str(wanted).removeprefix("torch."),
+            str(requested).removeprefix("torch."),
         )
-    return wanted
+    return requested
 
 
 def _cpu_multiplies(dtype: torch.dtype) -> bool:
@@ -167,7 +209,7 @@ def _cpu_multiplies(dtype: torch.dtype) -> bool:
 def _compose(
     config: ConfigLike | None,
     config_file: ConfigLike | None,
-    built_in: Sequence[str],
+    preset: Sequence[str],
     extra: Sequence[str],
     trust_config: bool,
 ) -> DictConfig:
@@ -176,7 +218,7 @@ def _compose(
         raise TypeError("expected one config, as `config` or by its published name `config_file`")
     if isinstance(extra, str):
         raise TypeError(f"hydra_overrides_extra: expected a list of strings, got the string {extra!r}")
-    return load_config(given, [*built_in, *extra], trust_config)
+    return load_config(given, [*preset, *extra], trust_config)
 
 
 def _build_model(
@@ -186,7 +228,7 @@ def _build_model(
         raise ValueError(f"mode: expected 'eval' or 'train', got {mode!r}")
     model = build_network(config)
     set_backend(model, backend)
-    # Weights come first: entering eval mode and moving may keep tables that are made from them.
+    # Load weights first: modules may derive tables from them when they enter eval mode or move.
     if ckpt_path is None:
         log.warning("no checkpoint was given: the weights of the model are random")
     else:

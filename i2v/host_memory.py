@@ -1,4 +1,4 @@
-"""How the C library gives memory back to the system, which is a good part of what a small model costs on a CPU."""
+"""How the C library returns freed memory to the system, which costs a small model on a CPU noticeable time."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import ctypes
 import os
 import platform
 
-# What glibc's mallopt() takes, see `man mallopt`.
+# Option numbers of glibc's mallopt(), see `man mallopt`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc refuses more
-KEPT_MEMORY = 1 << 30  # bytes of freed memory
-GLIBC_KEEPS = 2 * _LARGEST_MMAP_THRESHOLD  # bytes that it keeps of its own accord, once blocks of 32 MiB were freed
-REFUSED = "I2V_KEEP_FREED_MEMORY"  # environment variable: 0 leaves the process as it is
-_OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+_MAX_MMAP_THRESHOLD = 32 << 20  # bytes, the largest value that glibc accepts
+KEPT_MEMORY = 1 << 30  # bytes of freed memory that the process keeps
+GLIBC_KEEPS = 2 * _MAX_MMAP_THRESHOLD  # bytes that glibc keeps by itself once blocks of 32 MiB were freed
+OPT_OUT_VARIABLE = "I2V_KEEP_FREED_MEMORY"  # environment variable; 0 leaves the process as it is
+_GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory(limit: int = KEPT_MEMORY) -> bool:
-    """Let the process use freed memory again, up to ``limit`` bytes, instead of returning it. Says whether it will.
+    """Let the process reuse freed memory instead of returning it to the system.
 
-    Every frame needs the same blocks of some megabytes. By default glibc takes many of them anew from the system, which
-    clears each page when it is first touched; a twentieth to a tenth of a frame's time goes into that. The peak of what
-    the process needs stays as it was.
+    Every frame needs the same blocks of a few megabytes. By default glibc gets many of them from the system each time,
+    which clears every page on first use: 5 to 10 % of a frame's time. Peak memory stays the same.
 
-    It is a setting of the whole process, and one of glibc's. If the user has made such settings in the environment
-    (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``), these stand, and
-    ``I2V_KEEP_FREED_MEMORY=0`` refuses it.
+    The setting affects the whole process and works with glibc only. Settings that the user made in the environment
+    (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) take precedence, and
+    ``I2V_KEEP_FREED_MEMORY=0`` turns this off.
+
+    Args:
+        limit: Most bytes of freed memory to keep.
+
+    Returns:
+        Whether the setting took effect.
     """
-    if os.environ.get(REFUSED) == "0":
+    if os.environ.get(OPT_OUT_VARIABLE) == "0":
         return False
-    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _OWN_SETTINGS):
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _GLIBC_VARIABLES):
         return False
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(set_option(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and set_option(_TRIM_THRESHOLD, limit))
+    return bool(set_option(_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD) and set_option(_TRIM_THRESHOLD, limit))

@@ -1,4 +1,4 @@
-"""I2VVideoPredictor: prompt objects in a video and track them. The methods are SAM 2's, and a few more."""
+"""I2VVideoPredictor: prompts objects in a video and tracks them, with the methods of SAM 2 and a few more."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from i2v.inference.frame_order import frames_ahead, frames_to_encode_next
 from i2v.inference.inference_state import InferenceState
 from i2v.inference.object_track import ObjectScores, ObjectTrack, PendingPrompt
 from i2v.inference.policy import InferencePolicy, PredictorSettings
 from i2v.inference.precision import Precision
-from i2v.inference.tracker import Advance, Tracker
+from i2v.inference.tracker import StepRequest, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
-from i2v.prompts.parsing import place, read_mask, read_points, to_prompt
+from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt
 from i2v.utils.masks import resize_logits, suppress_overlap
 from i2v.video.sources import open_source
 
-PRIOR_LIMIT = 32.0  # logits of an earlier prediction are clamped to this before they are corrected
+PRIOR_LIMIT = 32.0  # logits of an earlier prediction are clamped to +-32 before they go into the prompt encoder
 
+# Frame index, object ids, and their mask logits (num_objects, 1, H, W) at video size.
 FrameMasks = tuple[int, list[Hashable], Tensor]
 
 
 class I2VVideoPredictor:
-    """Runs a model over videos, one :class:`InferenceState` each.
+    """Segments and tracks objects in videos, with one ``InferenceState`` per video.
 
-    Prompts are answered at once, for their frame; :meth:`propagate_in_video` then tracks the objects through the video.
-    Objects may be added, corrected and removed at any time; each is tracked by itself. Masks are logits (N,1,H,W) at
-    video size, one row for every object of ``obj_ids``; positive is the object.
+    A prompt returns masks for its own frame at once; ``propagate_in_video`` then tracks the objects through the video.
+    Objects can be added, corrected and removed at any time, and each is tracked independently. Masks are logits
+    ``(num_objects, 1, H, W)`` at video size, positive on the object, in the order of the object ids.
 
-    A predictor holds no session: several threads may use one, each with states of its own. Predictors that share a
-    model may differ in their policies.
+    A predictor keeps nothing of a session, so several threads can share one, each with its own states. Predictors that
+    share a model can have different policies.
     """
 
     def __init__(
@@ -44,22 +46,28 @@ class I2VVideoPredictor:
         dtype: torch.dtype | None = None,
         tf32: bool = False,
     ) -> None:
-        """``policy``: memory selection, mask settings and the behaviour of sessions; the published ones by default.
+        """Create a predictor.
 
-        ``dtype``: precision of the computation. Default: bfloat16 on CUDA, float32 elsewhere.
+        Args:
+            model: The network.
+            policy: Memory selection, mask settings and behaviour of sessions; the published ones by default.
+            dtype: Precision of the computation, by default bfloat16 on CUDA and float32 elsewhere.
+            tf32: Whether an NVIDIA GPU may use TF32 for products in float32.
 
-        ``tf32``: what is left in float32 on CUDA may be multiplied with inputs rounded to 10 bits.
+        Raises:
+            ValueError: If the policy's selector fills more temporal slots than the model has.
         """
         default = torch.bfloat16 if model.device.type == "cuda" else torch.float32
         self.tracker = Tracker(model, policy or InferencePolicy(), Precision(dtype or default, tf32))
 
     @property
     def model(self) -> I2VModel:
+        """The network."""
         return self.tracker.model
 
     @property
     def policy(self) -> InferencePolicy:
-        """What it does with the model; assign another to change it from the next step on."""
+        """The policy. An assigned one takes effect from the next step on."""
         return self.tracker.policy
 
     @policy.setter
@@ -68,14 +76,17 @@ class I2VVideoPredictor:
 
     @property
     def settings(self) -> PredictorSettings:
+        """The policy's settings for sessions."""
         return self.policy.settings
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the computation."""
         return self.tracker.precision.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the model."""
         return self.model.device
 
     @torch.inference_mode()
@@ -86,12 +97,20 @@ class I2VVideoPredictor:
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = True,
     ) -> InferenceState:
-        """Open a video: a folder of images, a video file (path or bytes), an array, a list, or a live iterator.
+        """Open a video and start a session.
 
-        See :func:`i2v.video.sources.open_source` for what is accepted and which errors it raises. Frames are decoded
-        when they are needed, ahead of the model, and a bounded number is kept on the host; ``offload_video_to_cpu`` and
-        ``async_loading_frames`` are accepted for SAM 2's sake and change nothing. ``offload_state_to_cpu`` keeps
-        memories on the host, which saves about half a megabyte of device memory for every object and remembered frame.
+        Frames are decoded when they are needed, ahead of the model, and a bounded number is kept on the host.
+
+        Args:
+            video_path: A folder of images, a video file (path or bytes), an array, a list, or a live iterator; see
+                ``i2v.video.sources.open_source`` for formats and errors.
+            offload_video_to_cpu: Accepted for SAM 2's sake; no effect.
+            offload_state_to_cpu: Whether to keep memories on the host. This saves about 0.5 MB of device memory per
+                object and remembered frame.
+            async_loading_frames: Accepted for SAM 2's sake; no effect.
+
+        Returns:
+            A session without objects.
         """
         del offload_video_to_cpu, async_loading_frames
         return InferenceState(
@@ -115,53 +134,81 @@ class I2VVideoPredictor:
         normalize_coords: bool = True,
         box: Any = None,
     ) -> FrameMasks:
-        """Prompt an object, new or known, on a frame. Returns the frame, all object ids, and their masks on it.
+        """Prompt a new or known object on a frame with points, a box, or both.
 
-        ``points`` (P,2), x first, in pixels of the video (``normalize_coords=False``: in 0..1), with ``labels`` (P,):
-        1 on the object, 0 off it. ``box``: x0, y0, x1, y1. ``clear_old_points=False`` adds to the points already given
-        on this frame. A mask that the object has on the frame is taken as a first guess, also when points are replaced;
-        use :meth:`clear_all_prompts_in_frame` to start afresh.
+        A mask that the object already has on the frame serves as a prior, also when points are replaced; use
+        ``clear_all_prompts_in_frame`` to start over.
 
-        Raises ValueError for anything that is no such prompt, IndexError for a frame that the video does not have.
+        Args:
+            inference_state: The session.
+            frame_idx: Index of the frame.
+            obj_id: The object's id.
+            points: ``(P, 2)``, x first, in pixels of the video, or in 0..1 with ``normalize_coords=False``.
+            labels: ``(P,)``: 1 on the object, 0 on the background.
+            clear_old_points: Whether to replace the object's earlier points on this frame instead of adding to them.
+            normalize_coords: Whether coordinates are in pixels and still have to be divided by the video's size.
+            box: x0, y0, x1, y1, in the same unit as the points; needs ``clear_old_points``.
+
+        Returns:
+            The frame index, all object ids, and their mask logits on the frame.
+
+        Raises:
+            ValueError: If the prompt is malformed or off the frame.
+            IndexError: If the video has no such frame.
         """
         state = inference_state
         frame = self._check_frame(state, frame_idx)
-        where = place(frame, obj_id)
+        where = describe_location(frame, obj_id)
         if box is not None and not clear_old_points:
             raise ValueError(f"{where}: a box comes before any click, so it needs clear_old_points=True")
         size = (state.video_height, state.video_width)
         coordinates, kinds = read_points(points, labels, box, size, not normalize_coords, where)
         prompt = to_prompt(coordinates, kinds, self.model.image_size, self.device)
         with state.lock:
-            track = self._track_of(state, obj_id)
+            track = self._get_or_create_track(state, obj_id)
             old = track.prompts.get(frame)
             if old is not None and old.points is not None and not clear_old_points:
                 assert prompt.points is not None and prompt.labels is not None
                 prompt = old.add(prompt.points, prompt.labels)
-            return self._prompt(state, obj_id, track, frame, prompt)
+            return self._apply_prompt(state, obj_id, track, frame, prompt)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> FrameMasks:
-        """Old name of :meth:`add_new_points_or_box`."""
+        """Old name of ``add_new_points_or_box``."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     @torch.inference_mode()
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> FrameMasks:
-        """Say what an object's mask is on a frame; an empty one says that it is not in view.
+        """Prompt an object on a frame with its mask. An empty mask says that the object is not in view.
 
-        ``mask`` (H,W), bool or numbers (floats count from 0.5), of the video's size or shape. Returns and raises as
-        :meth:`add_new_points_or_box` does; the mask comes back slightly smoothed, with logits within -10 and 10.
+        The returned mask is slightly smoothed, with logits within +-10.
+
+        Args:
+            inference_state: The session.
+            frame_idx: Index of the frame.
+            obj_id: The object's id, new or known.
+            mask: ``(H, W)``, bool or numeric (floats count from 0.5), with the video's size or aspect ratio.
+
+        Returns:
+            The frame index, all object ids, and their mask logits on the frame.
+
+        Raises:
+            ValueError: If the mask is malformed or has another shape.
+            IndexError: If the video has no such frame.
         """
         state = inference_state
         frame = self._check_frame(state, frame_idx)
         size = (state.video_height, state.video_width)
-        binary = read_mask(mask, size, self.model.image_size, place(frame, obj_id)).to(self.device)
+        where = describe_location(frame, obj_id)
+        binary = read_mask(mask, size, self.model.image_size, where).to(self.device)
         with state.lock:
-            return self._prompt(state, obj_id, self._track_of(state, obj_id), frame, Prompt.from_mask(binary))
+            return self._apply_prompt(
+                state, obj_id, self._get_or_create_track(state, obj_id), frame, Prompt.from_mask(binary)
+            )
 
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
-        """Memorize the prompts given so far. Propagation does it by itself."""
-        with inference_state.lock, self.tracker.computing():
+        """Encode memories for the prompts given so far. Propagation does this by itself."""
+        with inference_state.lock, self.tracker.precision_context():
             self.tracker.commit_prompts(inference_state, list(inference_state.tracks.values()))
 
     def propagate_in_video(
@@ -172,18 +219,30 @@ class I2VVideoPredictor:
         reverse: bool = False,
         obj_ids: Collection[Hashable] | None = None,
     ) -> Iterator[FrameMasks]:
-        """Track objects, yielding each frame's index, the object ids and their masks.
+        """Track objects through the video.
 
-        Starts at ``start_frame_idx`` (default: the first prompted frame) and visits it and ``max_frame_num_to_track``
-        more (default: to the end), towards lower indices with ``reverse`` (from frame 0 there is nowhere to go).
-        ``obj_ids``: track and yield these objects only; the others stay as they are.
-        Prompts given while it runs take effect from the next frame on. Raises RuntimeError if nothing was prompted,
-        IndexError for a start off the video, KeyError for an object that the session does not have, and RuntimeError on
-        the first step if another propagation of the state has not ended.
+        Prompts that are given while a propagation runs take effect from the next frame on.
+
+        Args:
+            inference_state: The session.
+            start_frame_idx: First frame; by default the first prompted frame.
+            max_frame_num_to_track: How many more frames to visit; by default all to the end.
+            reverse: Whether to go towards lower indices. From frame 0 nothing is left to visit.
+            obj_ids: Track and yield only these objects; the others do not change.
+
+        Yields:
+            The frame index, the object ids, and their mask logits.
+
+        Raises:
+            RuntimeError: If no object has a prompt or, on the first step, if another propagation of the state has not
+                ended.
+            IndexError: If the video has no frame ``start_frame_idx``.
+            KeyError: If the session does not have one of ``obj_ids``.
+            ValueError: If ``max_frame_num_to_track`` is negative.
         """
         state = inference_state
-        chosen = None if obj_ids is None else tuple(obj_ids)
-        tracks = state.chosen(None) if chosen is None else {obj_id: state.track_of(obj_id) for obj_id in chosen}
+        selected = None if obj_ids is None else tuple(obj_ids)
+        tracks = state.select_tracks(None) if selected is None else {i: state.get_track(i) for i in selected}
         prompted = [frame for track in tracks.values() for frame in (*track.prompted, *track.pending)]
         if not prompted:
             raise RuntimeError("nothing to track: no object has a prompt; add points, a box or a mask first")
@@ -192,30 +251,53 @@ class I2VVideoPredictor:
             raise ValueError(f"max_frame_num_to_track: expected 0 or more, got {max_frame_num_to_track}")
         if reverse and start == 0:
             return iter(())
-        return self._propagate(state, start, max_frame_num_to_track, reverse, chosen)
+        return self._propagate(state, start, max_frame_num_to_track, reverse, selected)
 
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
     ) -> FrameMasks | None:
-        """Remove an object's prompt on a frame; a mask that was tracked there before shows again.
+        """Remove an object's prompt on a frame. A mask that was tracked there before becomes visible again.
 
-        If it was the object's last prompt, the object keeps its id and loses its masks. Other objects are not touched.
-        Raises KeyError for an object that the session does not have.
+        Without any prompt left the object keeps its id but loses its masks. Other objects do not change.
+
+        Args:
+            inference_state: The session.
+            frame_idx: Index of the frame.
+            obj_id: The object's id.
+            need_output: Whether to return masks.
+
+        Returns:
+            The frame index, all object ids, and their mask logits on the frame, or ``None``.
+
+        Raises:
+            IndexError: If the video has no such frame.
+            KeyError: If the session has no such object.
         """
         state = inference_state
         frame = self._check_frame(state, frame_idx)
         with state.lock:
-            state.track_of(obj_id).clear_prompt(frame)
-            return self._output(state, frame) if need_output else None
+            state.get_track(obj_id).clear_prompt(frame)
+            return self._collect_masks(state, frame) if need_output else None
 
     @torch.inference_mode()
     def remove_object(
         self, inference_state: InferenceState, obj_id: Hashable, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Hashable], list[tuple[int, Tensor]]]:
-        """Remove an object. Returns the ids that are left, and their masks on the frames where it had prompts.
+        """Remove an object.
 
-        An unknown id is ignored, or with ``strict`` a RuntimeError.
+        Args:
+            inference_state: The session.
+            obj_id: The object's id.
+            strict: Whether an unknown id is an error instead of being ignored.
+            need_output: Whether to return masks.
+
+        Returns:
+            The other objects' ids, and pairs of a frame on which the removed object had a prompt and their mask logits
+            on it.
+
+        Raises:
+            RuntimeError: If ``strict`` and the session has no such object.
         """
         state = inference_state
         with state.lock:
@@ -225,10 +307,10 @@ class I2VVideoPredictor:
                 return state.obj_ids, []
             track = state.tracks.pop(obj_id)
             frames = sorted(track.prompts) if need_output and state.tracks else []
-            return state.obj_ids, [(frame, self._output(state, frame)[2]) for frame in frames]
+            return state.obj_ids, [(frame, self._collect_masks(state, frame)[2]) for frame in frames]
 
     def reset_state(self, inference_state: InferenceState) -> None:
-        """Remove all objects; the video stays open."""
+        """Remove all objects. The video stays open."""
         with inference_state.lock:
             inference_state.tracks.clear()
 
@@ -236,29 +318,42 @@ class I2VVideoPredictor:
     def masks_on_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_ids: Collection[Hashable] | None = None
     ) -> FrameMasks:
-        """The masks that objects have on a frame by now, as prompts return them; nothing is computed for it.
+        """Return the masks that objects have on a frame. The model does not run.
 
-        ``obj_ids``: of these objects; default: all. Objects without a mask on the frame have an empty one, see
-        :meth:`InferenceState.has_mask`.
+        Args:
+            inference_state: The session.
+            frame_idx: Index of the frame.
+            obj_ids: Objects to return; by default all.
+
+        Returns:
+            The frame index, the object ids, and their mask logits. The mask of an object without one on the frame is
+            empty; see ``InferenceState.has_mask``.
+
+        Raises:
+            IndexError: If the video has no such frame.
         """
         state = inference_state
         with state.lock:
-            return self._output(state, self._check_frame(state, frame_idx), obj_ids)
+            return self._collect_masks(state, self._check_frame(state, frame_idx), obj_ids)
 
     @torch.inference_mode()
     def prefetch_frame(self, inference_state: InferenceState, frame_idx: int) -> None:
-        """Encode a frame, so that the next prompt on it is answered faster."""
+        """Encode a frame ahead of time, so that the next prompt on it is faster.
+
+        Raises:
+            IndexError: If the video has no such frame.
+        """
         state = inference_state
-        with state.lock, self.tracker.computing():
+        with state.lock, self.tracker.precision_context():
             self.tracker.features(state, self._check_frame(state, frame_idx))
 
     def frame_scores(self, inference_state: InferenceState, frame_idx: int) -> dict[Hashable, ObjectScores]:
-        """Object score and predicted IoU of every object that has a mask on a frame."""
+        """Return object score and predicted IoU of every object that has a mask on a frame."""
         return inference_state.scores(frame_idx)
 
     @property
     def memory_selection(self) -> str:
-        """How tracked memories are selected: ``"sample"`` or ``"topk"``. Other predictors of the model keep theirs."""
+        """Mode of memory selection, ``"sample"`` or ``"topk"``. Other predictors that share the model keep theirs."""
         return self.policy.memory_selection
 
     @memory_selection.setter
@@ -267,7 +362,7 @@ class I2VVideoPredictor:
 
     @property
     def memory_selection_seed(self) -> int:
-        """Seed of every object's draws, anew at each propagation."""
+        """Seed of each object's memory selection, applied at the start of every propagation."""
         return self.settings.seed
 
     @memory_selection_seed.setter
@@ -283,33 +378,34 @@ class I2VVideoPredictor:
             raise IndexError(f"frame {frame} is not in the video {state.source.name}, which has {count} frames")
         return frame
 
-    def _track_of(self, state: InferenceState, obj_id: Hashable) -> ObjectTrack:
-        """An object's track, or a new one that is not in the session yet."""
+    def _get_or_create_track(self, state: InferenceState, obj_id: Hashable) -> ObjectTrack:
+        """Return an object's track, or a new one that is not in the session yet."""
         track = state.tracks.get(obj_id)
         if track is not None:
             return track
         generator = torch.Generator().manual_seed(self.settings.seed)
         return ObjectTrack(MemoryBank(span=self.policy.selector.span), generator)
 
-    def _prompt(
+    def _apply_prompt(
         self, state: InferenceState, obj_id: Hashable, track: ObjectTrack, frame: int, prompt: Prompt
     ) -> FrameMasks:
-        """Answer a prompt. The session changes only once the answer is there."""
-        is_tracked = frame in track.passed
+        """Predict the masks for a prompt and store both. The session only changes if the prediction succeeds."""
+        is_tracked = frame in track.propagated
         conditioning = not is_tracked or self.settings.add_all_frames_to_correct_as_cond
         if frame in track.prompted:
             conditioning = conditioning or track.prompted[frame].conditioning
-        with self.tracker.computing():
+        with self.tracker.precision_context():
             context = self.tracker.context(state, track, frame, is_tracked and prompt.mask is None)
-            earlier = track.result(frame, self.device)
-            asked = prompt
-            if prompt.points is not None and earlier is not None:
-                asked = prompt.with_prior(earlier.low_res.to(self.device).clamp(-PRIOR_LIMIT, PRIOR_LIMIT))
-            prediction = self.tracker.predict(context, asked)
+            previous = track.result(frame, self.device)
+            prompt_with_prior = prompt
+            if prompt.points is not None and previous is not None:
+                prior = previous.low_res.to(self.device).clamp(-PRIOR_LIMIT, PRIOR_LIMIT)
+                prompt_with_prior = prompt.with_prior(prior)
+            prediction = self.tracker.predict(context, prompt_with_prior)
         track.prompts[frame] = prompt
         track.pending[frame] = PendingPrompt(prediction, conditioning)
         state.tracks[obj_id] = track
-        return self._output(state, frame)
+        return self._collect_masks(state, frame)
 
     # Tracking
 
@@ -323,65 +419,52 @@ class I2VVideoPredictor:
     ) -> Iterator[FrameMasks]:
         with state.propagating():
             with state.lock:
-                for track in state.chosen(obj_ids).values():
+                for track in state.select_tracks(obj_ids).values():
                     track.begin_propagation(reverse, self.settings.seed)
-            for ahead in _frames_ahead(state, start, max_frames, reverse):
+            for ahead in frames_ahead(state, start, max_frames, reverse):
                 frame = ahead.start
                 state.read_ahead(ahead)
-                at = Advance(TrackingStep(frame, reverse), obj_ids, _encoded_next(state, ahead, obj_ids))
+                following = frames_to_encode_next(state, ahead, obj_ids)
+                request = StepRequest(TrackingStep(frame, reverse), obj_ids, following)
                 try:
-                    masks = self._advance(state, at)
+                    masks = self._advance(state, request)
                 except IndexError:
-                    # A live video tells only by failing to deliver that it has ended.
+                    # The end of a live video only shows when the next frame is missing.
                     if state.num_frames is not None and frame >= state.num_frames:
                         return
                     raise
                 yield masks
 
     def advance(self, state: InferenceState, step: TrackingStep) -> FrameMasks:
-        """Take one step: memorize new prompts, then track every object to a step's frame."""
-        return self._advance(state, Advance(step))
+        """Commit new prompts, then track every object to the frame of a step.
+
+        Returns:
+            The frame index, all object ids, and their mask logits.
+
+        Raises:
+            IndexError: If the video has no such frame.
+        """
+        return self._advance(state, StepRequest(step))
 
     @torch.inference_mode()
-    def _advance(self, state: InferenceState, at: Advance) -> FrameMasks:
+    def _advance(self, state: InferenceState, request: StepRequest) -> FrameMasks:
         with state.lock:
-            with self.tracker.computing():
-                self.tracker.advance(state, at)
-            return self._output(state, at.step.frame, at.obj_ids)
+            with self.tracker.precision_context():
+                self.tracker.advance(state, request)
+            return self._collect_masks(state, request.step.frame, request.obj_ids)
 
-    def _output(self, state: InferenceState, frame: int, obj_ids: Collection[Hashable] | None = None) -> FrameMasks:
-        """The objects' masks on a frame at video size; objects without any there are absent."""
+    def _collect_masks(
+        self, state: InferenceState, frame: int, obj_ids: Collection[Hashable] | None = None
+    ) -> FrameMasks:
+        """Masks of the objects on a frame at video size. Objects without one get the logits of an absent object."""
         grid = 4 * (self.model.image_size // 16)
         absent = torch.full((1, 1, grid, grid), NO_OBJECT_LOGIT, device=self.device)
-        tracks = state.chosen(obj_ids)
+        tracks = state.select_tracks(obj_ids)
         results = [track.result(frame, self.device) for track in tracks.values()]
-        planes = [absent if result is None else result.low_res.to(self.device) for result in results]
-        low_res = torch.cat(planes) if planes else absent[:0]
+        logits = [absent if result is None else result.low_res.to(self.device) for result in results]
+        low_res = torch.cat(logits) if logits else absent[:0]
         size = (state.video_height, state.video_width)
-        masks = resize_logits(low_res, size) if planes else low_res.new_zeros((0, 1, *size))
-        if self.settings.non_overlap_masks and planes:
+        masks = resize_logits(low_res, size) if logits else low_res.new_zeros((0, 1, *size))
+        if self.settings.non_overlap_masks and logits:
             masks = suppress_overlap(masks)
         return frame, list(tracks), masks
-
-
-def _frames_ahead(state: InferenceState, start: int, max_frames: int | None, reverse: bool) -> Iterator[range]:
-    """For every frame of a propagation, that frame and those after it, as far as they are known of a live video."""
-    frame, step = start, -1 if reverse else 1
-    while True:
-        count = state.num_frames
-        end = max(frame + step, -1) if count is None else (-1 if reverse else count)
-        if max_frames is not None:
-            last = start + step * (max_frames + 1)
-            end = max(end, last) if reverse else min(end, last)
-        ahead = range(frame, end, step)
-        if not ahead:
-            return
-        yield ahead
-        frame += step
-
-
-def _encoded_next(state: InferenceState, ahead: range, obj_ids: Collection[Hashable] | None) -> tuple[int, ...]:
-    """Of the frames after ``ahead``'s first, those that will have to be encoded: not all objects are prompted there."""
-    tracks = state.chosen(obj_ids).values()
-    encoded = [f for f in ahead[: state.frames_at_once] if any(f not in track.prompted for track in tracks)]
-    return tuple(encoded[1:]) if encoded[:1] == [ahead.start] else ()

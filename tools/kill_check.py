@@ -34,11 +34,10 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v.results.export import read_label_png
-
 from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.prompts.sampling import centroid_pixel
+from i2v.results.export import read_label_png
 from i2v.utils.command import as_command
 from i2v.utils.picture_file import write_picture
 

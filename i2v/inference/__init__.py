@@ -1,1 +1,1 @@
-"""The state of a session over a video, and all that acts on it: tracks, tracker, features, policy."""
+"""Inference: the state of a session over a video, and what acts on it."""

@@ -1,12 +1,13 @@
-"""Compiling a model's parts with torch.compile: an option, as the first frames then take minutes."""
+"""Optional compilation of a model with ``torch.compile``, under which the first frames take minutes."""
 
 from __future__ import annotations
 
 from i2v.modeling.i2v_model import I2VModel
 
-# Called on every frame with the same shapes. Memory attention is compiled by the layer, so that the number of objects
-# is no part of it; what a CPU does to attend to memories depends on their values, and is left out by graph breaks.
-_PARTS = (
+# Modules that every frame calls with the same shapes. Memory attention is compiled layer by layer, so that the number
+# of objects does not change its graph. The fast attention to memories on a CPU depends on values: graph breaks leave it
+# out.
+_COMPILED_MODULES = (
     "image_encoder.trunk_image",
     "image_encoder.trunk_video",
     "memory_prompt_generator",
@@ -17,12 +18,15 @@ _PARTS = (
 
 
 def compile_model(model: I2VModel, backend: str = "inductor") -> None:
-    """Compile the parts of a model that a frame costs when they are first called. ``backend``: one of torch.compile's.
+    """Compile the expensive modules of a model in place, each when it is first called.
 
-    To be used with a policy of ``static_shapes``, under which memories are laid out at full length from the first frame
-    on, with what is missing counting zero times: so nothing is compiled again once an object has been tracked for five
-    frames, a window's length. As ``nn.Module.compile`` does, a copy of the model, or one that was pickled and loaded,
-    is not compiled.
+    Use it with a policy of ``static_shapes``: memories are then padded to full length from the first frame on, and
+    nothing is recompiled once an object has been tracked for five frames, the length of a window. As with
+    ``nn.Module.compile``, copies and unpickled models are not compiled.
+
+    Args:
+        model: The model.
+        backend: A backend of ``torch.compile``.
     """
-    for part in (*map(model.get_submodule, _PARTS), *model.memory_attention.layers):
-        part.compile(backend=backend)
+    for module in (*map(model.get_submodule, _COMPILED_MODULES), *model.memory_attention.layers):
+        module.compile(backend=backend)

@@ -1,4 +1,4 @@
-"""FeatureCache: the features of a video's latest frames, each computed once for all objects."""
+"""FeatureCache: features of a video's latest frames, computed once for all objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUM_CACHED_FEATURES = 4
 
 
 class LRU(Generic[Value]):
-    """The latest few values by frame."""
+    """A cache by frame index that drops the value used longest ago."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -30,7 +30,7 @@ class LRU(Generic[Value]):
         return key in self._values
 
     def get(self, key: int, make: Callable[[], Value]) -> Value:
-        """The value of a frame, made if it is not there."""
+        """Return the value of a frame; ``make`` it if it is not cached."""
         if key in self._values:
             self._values.move_to_end(key)
         else:
@@ -38,7 +38,7 @@ class LRU(Generic[Value]):
         return self._values[key]
 
     def put(self, key: int, value: Value) -> None:
-        """Keep a frame's value in place of the one used longest ago."""
+        """Store the value of a frame; at capacity, the value used longest ago is dropped."""
         self._values[key] = value
         self._values.move_to_end(key)
         while len(self._values) > self._capacity:
@@ -46,7 +46,7 @@ class LRU(Generic[Value]):
 
 
 class Encoder(Protocol):
-    """What encodes frames; I2VModel is one."""
+    """The encoding part of ``I2VModel``; see there for shapes."""
 
     def stem_features(self, frames: Tensor) -> Tensor: ...
 
@@ -54,44 +54,59 @@ class Encoder(Protocol):
 
 
 class FeatureCache:
-    """Frames from a loader, and what an encoder makes of them, on a device."""
+    """Caches a loader's frames and an encoder's features of them on a device."""
 
     def __init__(self, loader: FrameLoader, window_length: int, device: torch.device, frames_at_once: int = 1) -> None:
-        """``frames_at_once``: how many frames are encoded as one batch, where the caller says which come next."""
+        """Create an empty cache.
+
+        Args:
+            loader: Where frames come from.
+            window_length: Frames in the encoder's window.
+            device: Device of frames and features.
+            frames_at_once: Most frames to encode as one batch, if the caller says which come next.
+        """
         self._loader = loader
         self._device = device
         self._window_length = window_length
         self._frames_at_once = frames_at_once
         self._frames: LRU[Tensor] = LRU(frames_at_once)
-        # What each frame adds to the windows around it, so that the next window computes only that of its own frame.
+        # Each frame's contribution to the windows it is part of, so that the next window only computes its own frame.
         self._stem_features: LRU[Tensor] = LRU(window_length + frames_at_once)
         self._features: LRU[FrameFeatures] = LRU(NUM_CACHED_FEATURES + frames_at_once - 1)
 
     def features(self, frame: int, encoder: Encoder, following: Sequence[int] = ()) -> FrameFeatures:
-        """A frame's features, computed unless they are among the latest.
+        """Return a frame's features, computing them if they are not cached.
 
-        ``following``: the frames to be asked for next, in order. If ``frame`` has to be encoded, the next few of them
-        are encoded in the same batch.
+        Args:
+            frame: Index of the frame.
+            encoder: What encodes it.
+            following: Frames that will be asked for next, in order. If ``frame`` has to be encoded, the first few of
+                them are encoded in the same batch.
+
+        Raises:
+            IndexError: If the video has no such frame.
+            InvalidFileError: If the frame cannot be decoded.
         """
         return self._features.get(frame, lambda: self._encode(frame, encoder, following))
 
-    def empty(self) -> FeatureCache:
-        """A cache of the same loader that has nothing yet."""
+    def empty_copy(self) -> FeatureCache:
+        """Return an empty cache with the same loader and settings."""
         return FeatureCache(self._loader, self._window_length, self._device, self._frames_at_once)
 
     def _encode(self, frame: int, encoder: Encoder, following: Sequence[int]) -> FrameFeatures:
         missing = (f for f in following[: self._frames_at_once - 1] if f not in self._features)
         frames = [frame, *takewhile(self._can_read, missing)]
         windows = [[self._stem(i, encoder) for i in window_indices(f, self._window_length)] for f in frames]
-        stem_features = [torch.cat(places) for places in zip(*windows, strict=True)]
-        batch = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), stem_features)
-        first, *others = batch.split()
+        # From frames of windows to windows of frames: one batch for each of the T places in a window.
+        stem_features = [torch.cat(batch) for batch in zip(*windows, strict=True)]
+        encoded = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), stem_features)
+        first, *others = encoded.split()
         for other, features in zip(frames[1:], others, strict=True):
             self._features.put(other, features)
         return first
 
     def _can_read(self, frame: int) -> bool:
-        """Whether a frame can be read. If not, the error is to be raised when its turn comes, not before."""
+        """Whether a frame can be read. If not, the error belongs to that frame's own turn, not to this one."""
         try:
             self._frame(frame)
         except (OSError, ValueError, TypeError, LookupError, RuntimeError):
@@ -102,5 +117,5 @@ class FeatureCache:
         return self._stem_features.get(index, lambda: encoder.stem_features(self._frame(index)))
 
     def _frame(self, index: int) -> Tensor:
-        """A frame (1,3,S,S), normalized, on the device."""
+        """A normalized frame ``(1, 3, S, S)`` on the device."""
         return self._frames.get(index, lambda: normalize(self._loader.get(index).to(self._device))[None])

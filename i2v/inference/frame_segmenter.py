@@ -21,15 +21,22 @@ from i2v.modeling.structures import (
 
 
 class FrameSegmenter:
-    """A network with a memory selector and mask settings. Inference and training take the same steps through it.
+    """A network with a memory selector and mask settings, shared by inference and training.
 
-    It holds no state of a video: memory banks come in and memories go out.
+    It keeps nothing between frames: memory banks are arguments, memories are results.
     """
 
     def __init__(self, model: I2VModel, selector: Selector, masks: MaskSettings, static_shapes: bool = False) -> None:
-        """``static_shapes``: lay memories out at full length from the first frame on, for compiled models.
+        """Combine a network with its settings.
 
-        Raises ValueError if the selector fills more temporal slots than the model has.
+        Args:
+            model: The network.
+            selector: Chooses the memories that a frame attends to.
+            masks: How masks are chosen and encoded as memory.
+            static_shapes: Whether to pad memories to full length from the first frame on, for compiled models.
+
+        Raises:
+            ValueError: If the selector fills more temporal slots than the model has.
         """
         if selector.num_slots > model.num_maskmem:
             raise ValueError(f"num_maskmem: the selector fills {selector.num_slots} slots, got {model.num_maskmem}")
@@ -45,7 +52,17 @@ class FrameSegmenter:
         banks: Sequence[MemoryBank],
         generators: Sequence[torch.Generator | None],
     ) -> list[MemoryReadout]:
-        """The memories selected from each bank for a frame. Every bank needs a conditioning frame."""
+        """Select memories from each bank and lay them out as tokens.
+
+        Args:
+            step: The frame to segment.
+            features: Its features.
+            banks: Memory banks, each with at least one conditioning frame.
+            generators: One random generator per bank; ``None`` uses PyTorch's default one.
+
+        Returns:
+            One readout per bank.
+        """
         embedding = features.frame_embedding if self.selector.compares_frames else None
         selections = self.selector.select(step, banks, embedding, generators)
         return self.model.read(selections, self.selector.num_slots if self.static_shapes else None)
@@ -53,19 +70,19 @@ class FrameSegmenter:
     def condition_on_memory(
         self, step: TrackingStep, features: FrameFeatures, bank: MemoryBank, generator: torch.Generator | None = None
     ) -> FrameContext:
-        """Condition a frame on a bank of B objects; a bank without conditioning frames is an object's first frame."""
+        """Condition a frame on the bank of ``B`` objects, or on no memory if it has no conditioning frame yet."""
         if not bank.conditioning:
             return self.model.condition(features, None)
         return self.model.condition(features, self.read_memory(step, features, [bank], [generator])[0])
 
     def segment(self, context: FrameContext, prompt: Prompt | None = None) -> FramePrediction:
-        """Masks of B objects on a frame, from a prompt or, without one, from memory alone."""
+        """Predict masks of ``B`` objects on a frame, from a prompt or, without one, from memory alone."""
         return self.model.segment(context, prompt, self.masks)
 
     def memorize(
         self, frame: int, features: FrameFeatures, prediction: FramePrediction, from_prompt: bool = False
     ) -> FrameMemory:
-        """The memory of B objects on a frame. ``from_prompt``: the masks answer a prompt and may be thresholded."""
+        """Encode the memory of ``B`` objects on a frame; see ``memorize_all``."""
         return self.memorize_all(frame, features, [prediction], from_prompt)[0]
 
     def memorize_all(
@@ -75,7 +92,17 @@ class FrameSegmenter:
         predictions: Sequence[FramePrediction],
         from_prompt: bool = False,
     ) -> list[FrameMemory]:
-        """The memories of several groups of objects on a frame; what they share is computed once."""
+        """Encode the memories of several groups of objects on a frame. What they share is computed once.
+
+        Args:
+            frame: Index of the frame.
+            features: Its features before memory attention.
+            predictions: One per group.
+            from_prompt: Whether the masks come from prompts and may be thresholded.
+
+        Returns:
+            One memory per group.
+        """
         embedding = features.frame_embedding if self.selector.compares_frames else None
         memories = self.model.memorize(features, predictions, self.masks, from_prompt)
         return [

@@ -1,4 +1,4 @@
-"""InferenceState: one video in work. It is the only owner of what changes over time."""
+"""InferenceState: the session over one video, and the only owner of what changes over time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from i2v.video.frame_source import FrameSource
 
 
 class InferenceState:
-    """The objects of one video: their prompts, masks and memories. Made by ``predictor.init_state``.
+    """A session over one video: the objects with their prompts, masks and memories.
 
-    The video's frames and features are held beside them and can be computed again at any time. :meth:`close` (or a
-    ``with`` block) ends reading ahead and closes the video.
+    ``I2VVideoPredictor.init_state`` creates it. Frames and their features are only cached and can be recomputed at any
+    time. ``close``, or the end of a ``with`` block, stops reading ahead and closes the video.
 
-    Several threads may use a state: the predictor's verbs wait for each other. It is propagated by one propagation at a
-    time; to follow objects in two directions at once, propagate a :meth:`copy`.
+    Several threads may share a state: the predictor's methods wait for each other. Only one propagation may run on a
+    state at a time; to track in both directions at once, propagate a ``copy``.
+
+    Attributes:
+        device: Device of the model and of the features.
+        storage_device: Device of the memories.
+        frames_at_once: Most frames that a propagation encodes as one batch.
+        tracks: Everything known about each object, by object id.
+        lock: Held while the state changes.
     """
 
     def __init__(
@@ -35,7 +42,16 @@ class InferenceState:
         storage_device: torch.device | None = None,
         frames_at_once: int = 1,
     ) -> None:
-        """``storage_device``: of the memories, by default ``device``; ``frames_at_once``: see `PredictorSettings`."""
+        """Open a session without objects.
+
+        Args:
+            source: The video.
+            image_size: Side ``S`` of the model image in pixels.
+            window_length: Frames in the model's window.
+            device: Device of the model and of the features.
+            storage_device: Device of the memories, ``device`` by default.
+            frames_at_once: See ``PredictorSettings``.
+        """
         self.device = device
         self.storage_device = storage_device or device
         self.frames_at_once = frames_at_once
@@ -43,41 +59,50 @@ class InferenceState:
         self.lock = threading.RLock()
         self._video = _OpenVideo(source, FrameLoader(source, image_size))
         self._cache = FeatureCache(self._video.loader, window_length, device, frames_at_once)
-        self._is_propagated = False
+        self._is_propagating = False
 
     @property
     def source(self) -> FrameSource:
-        """Where the frames come from."""
+        """The video that the frames come from."""
         return self._video.source
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of the video; ``None`` while a live one goes on."""
+        """Number of frames; ``None`` while a live video is still running."""
         return self.source.num_frames
 
     @property
     def video_height(self) -> int:
+        """Height of the original frames in pixels."""
         return self.source.height
 
     @property
     def video_width(self) -> int:
+        """Width of the original frames in pixels."""
         return self.source.width
 
     # Objects
 
     @property
     def obj_ids(self) -> list[Hashable]:
-        """The objects in the order in which they came, which is the order of the masks."""
+        """Object ids in the order in which they were added, which is the order of the masks."""
         return list(self.tracks)
 
-    def track_of(self, obj_id: Hashable) -> ObjectTrack:
-        """An object's track; KeyError for an object that the session does not have."""
+    def get_track(self, obj_id: Hashable) -> ObjectTrack:
+        """Return the track of an object.
+
+        Raises:
+            KeyError: If the session has no such object.
+        """
         if obj_id not in self.tracks:
             raise KeyError(f"object {obj_id!r} is not in the session, which has {self.obj_ids}")
         return self.tracks[obj_id]
 
-    def chosen(self, obj_ids: Collection[Hashable] | None) -> dict[Hashable, ObjectTrack]:
-        """The tracks of these objects that the session has, in its order; ``None``: all."""
+    def select_tracks(self, obj_ids: Collection[Hashable] | None) -> dict[Hashable, ObjectTrack]:
+        """Return the tracks of ``obj_ids``, or of all objects if ``None``, in the session's order.
+
+        Ids that the session does not have are skipped.
+        """
         return {i: track for i, track in self.tracks.items() if obj_ids is None or i in obj_ids}
 
     def has_mask(self, obj_id: Hashable, frame: int) -> bool:
@@ -85,11 +110,19 @@ class InferenceState:
         return obj_id in self.tracks and self.tracks[obj_id].has_mask(frame)
 
     def frames_with_mask(self, obj_id: Hashable) -> list[int]:
-        """The frames on which an object has a mask, in order; KeyError for an object that is not there."""
-        return self.track_of(obj_id).frames
+        """Return the indices of the frames on which an object has a mask, in order.
+
+        Raises:
+            KeyError: If the session has no such object.
+        """
+        return self.get_track(obj_id).frames
 
     def mask_ranges(self, obj_id: Hashable) -> list[range]:
-        """The same as ranges of consecutive frames."""
+        """Return the frames on which an object has a mask as ranges of consecutive indices.
+
+        Raises:
+            KeyError: If the session has no such object.
+        """
         ranges: list[range] = []
         for frame in self.frames_with_mask(obj_id):
             if ranges and ranges[-1].stop == frame:
@@ -99,26 +132,30 @@ class InferenceState:
         return ranges
 
     def scores(self, frame: int) -> dict[Hashable, ObjectScores]:
-        """The scores of every object that has a mask on a frame."""
-        found = {obj_id: track.scores(frame) for obj_id, track in self.tracks.items()}
-        return {obj_id: scores for obj_id, scores in found.items() if scores is not None}
+        """Return the scores of every object that has a mask on a frame, by object id."""
+        all_scores = {obj_id: track.scores(frame) for obj_id, track in self.tracks.items()}
+        return {obj_id: scores for obj_id, scores in all_scores.items() if scores is not None}
 
     def snapshot_object(self, obj_id: Hashable) -> ObjectSnapshot:
-        """An object as it is now, to be restored later; KeyError for an object that is not there."""
+        """Take a snapshot of an object, to be restored later.
+
+        Raises:
+            KeyError: If the session has no such object.
+        """
         with self.lock:
-            return ObjectSnapshot(self.track_of(obj_id).copy())
+            return ObjectSnapshot(self.get_track(obj_id).copy())
 
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
-        """Put an object back as it was, in place of what it is now. A snapshot may be restored any number of times."""
+        """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""
         with self.lock:
             self.tracks[obj_id] = snapshot.track.copy()
 
     # Copies
 
     def copy(self) -> InferenceState:
-        """A state with the same objects that goes its own way from here; the video is shared.
+        """Return an independent state with copies of the objects. The video is shared.
 
-        Each of them is to be closed. The video closes with the last one.
+        Close every copy; the video closes with the last one. ``copy.copy`` and ``copy.deepcopy`` do the same.
         """
         with self.lock:
             other = object.__new__(type(self))
@@ -126,8 +163,8 @@ class InferenceState:
             other.tracks = {obj_id: track.copy() for obj_id, track in self.tracks.items()}
             other.lock = threading.RLock()
             other._video = self._video.share()
-            other._cache = self._cache.empty()
-            other._is_propagated = False
+            other._cache = self._cache.empty_copy()
+            other._is_propagating = False
             return other
 
     def __copy__(self) -> InferenceState:
@@ -145,30 +182,34 @@ class InferenceState:
     # Frames
 
     def features(self, frame: int, encoder: Encoder, following: Sequence[int] = ()) -> FrameFeatures:
-        """A frame's features, computed unless they are among the latest; see :meth:`FeatureCache.features`."""
+        """Return a frame's features, computing them if they are not cached; see ``FeatureCache.features``."""
         return self._cache.features(frame, encoder, following)
 
     def read_ahead(self, frames: range) -> None:
-        """Let the frames that are asked for next, at least one, be decoded in the background."""
+        """Decode ``frames``, which will be asked for next, in the background. At least one frame is expected."""
         self._video.loader.expect(frames.start, frames.step)
 
     @contextmanager
     def propagating(self) -> Iterator[None]:
-        """For the time of one propagation. Raises RuntimeError if another one has not ended."""
+        """Mark the state as being propagated inside a ``with`` block.
+
+        Raises:
+            RuntimeError: If another propagation has not ended.
+        """
         with self.lock:
-            if self._is_propagated:
+            if self._is_propagating:
                 raise RuntimeError(
                     "this state is being propagated: exhaust or close() that generator before the next one, or "
                     "propagate a copy, state.copy()"
                 )
-            self._is_propagated = True
+            self._is_propagating = True
         try:
             yield
         finally:
-            self._is_propagated = False
+            self._is_propagating = False
 
     def close(self) -> None:
-        """Stop reading ahead and, unless a copy is still open, close the video."""
+        """Stop reading ahead, and close the video unless a copy of the state is still open."""
         self._video.close()
 
     def __enter__(self) -> InferenceState:
@@ -179,12 +220,12 @@ class InferenceState:
 
 
 class _OpenVideo:
-    """A source and its loader, shared by a state and its copies; closed with the last of them."""
+    """A source and its loader, shared by a state and its copies and closed with the last of them."""
 
-    def __init__(self, source: FrameSource, loader: FrameLoader, users: _Count | None = None) -> None:
+    def __init__(self, source: FrameSource, loader: FrameLoader, users: _SharedCounter | None = None) -> None:
         self.source = source
         self.loader = loader
-        self._users = users or _Count()
+        self._users = users or _SharedCounter()
         self._users.add(1)
         self._is_open = True
 
@@ -200,8 +241,8 @@ class _OpenVideo:
             self.source.close()
 
 
-class _Count:
-    """A number that several threads change."""
+class _SharedCounter:
+    """A thread-safe counter."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""LiveSession: frames come one by one, masks come back one by one."""
+"""LiveSession: tracking on a stream, one frame at a time."""
 
 from __future__ import annotations
 
@@ -13,59 +13,75 @@ from i2v.video.sources import LiveFrames
 
 
 class LiveSession:
-    """Tracks objects through a camera's frames, with the masks that the whole video would give.
+    """Tracks objects in a stream of frames, with the same masks as a propagation through the whole video.
 
-    ::
+    Prompts refer to the latest frame. Host and device memory stay bounded, except for a few kilobytes per frame and
+    object.
+
+    Example::
 
         session = LiveSession(predictor)
         for image in camera:
             frame, obj_ids, masks = session.step(image)
             if frame == 0:
                 frame, obj_ids, masks = session.add_new_points_or_box(1, points=[[210, 350]], labels=[1])
-
-    Prompts concern the frame that came last. Memory stays bounded however long it goes on, but for a few kilobytes for
-    every frame and object.
     """
 
     def __init__(self, predictor: I2VVideoPredictor) -> None:
+        """Create a session without frames."""
         self.predictor = predictor
         self._frames = LiveFrames()
         self._state: InferenceState | None = None
-        self._last = -1
+        self._latest = -1
 
     @property
     def state(self) -> InferenceState:
-        """The session behind it, for the predictor's other methods; RuntimeError before the first frame."""
+        """The inference state, for the predictor's other methods.
+
+        Raises:
+            RuntimeError: Before the first frame.
+        """
         if self._state is None:
             raise RuntimeError("no frame has come yet: call step(frame) first")
         return self._state
 
     def step(self, frame: Any) -> FrameMasks:
-        """Take the next frame, (H,W,3) uint8 RGB; returns its index, the object ids and their masks (N,1,H,W)."""
+        """Track all objects to the next frame.
+
+        Args:
+            frame: ``(H, W, 3)`` uint8 RGB, of the same size as the first one.
+
+        Returns:
+            Its index, the object ids, and their mask logits ``(num_objects, 1, H, W)``.
+
+        Raises:
+            TypeError: If ``frame`` is not an image.
+            ValueError: If it has another size than the first one.
+        """
         self._frames.append(frame)
-        self._last += 1
+        self._latest += 1
         if self._state is None:
             self._state = self.predictor.init_state(self._frames)
-        return self.predictor.advance(self._state, TrackingStep(self._last))
+        return self.predictor.advance(self._state, TrackingStep(self._latest))
 
     def add_new_points_or_box(self, obj_id: Hashable, **prompt: Any) -> FrameMasks:
-        """Prompt an object on the last frame, see :meth:`I2VVideoPredictor.add_new_points_or_box`."""
-        return self.predictor.add_new_points_or_box(self.state, self._last, obj_id, **prompt)
+        """Prompt an object on the latest frame; see ``I2VVideoPredictor.add_new_points_or_box``."""
+        return self.predictor.add_new_points_or_box(self.state, self._latest, obj_id, **prompt)
 
     def add_new_mask(self, obj_id: Hashable, mask: Any) -> FrameMasks:
-        """Give an object's mask on the last frame, see :meth:`I2VVideoPredictor.add_new_mask`."""
-        return self.predictor.add_new_mask(self.state, self._last, obj_id, mask)
+        """Set an object's mask on the latest frame; see ``I2VVideoPredictor.add_new_mask``."""
+        return self.predictor.add_new_mask(self.state, self._latest, obj_id, mask)
 
     def remove_object(self, obj_id: Hashable) -> list[Hashable]:
-        """Remove an object; returns the ids that are left."""
+        """Remove an object. Returns the ids of the others; an unknown id is ignored."""
         return self.predictor.remove_object(self.state, obj_id, need_output=False)[0]
 
     def scores(self) -> dict[Hashable, ObjectScores]:
-        """Object score and predicted IoU of the objects on the last frame."""
-        return self.predictor.frame_scores(self.state, self._last)
+        """Return object score and predicted IoU of every object that has a mask on the latest frame."""
+        return self.predictor.frame_scores(self.state, self._latest)
 
     def close(self) -> None:
-        """End the session."""
+        """Close the session and its state."""
         if self._state is not None:
             self._state.close()
 

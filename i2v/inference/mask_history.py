@@ -1,4 +1,4 @@
-"""What is kept of an object's tracked frames: the latest results exactly, older ones in a few kilobytes each."""
+"""MaskHistory: results of an object's tracked frames, the latest exact, older ones compressed to a few kilobytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from torch import Tensor
 
 from i2v.modeling.structures import NO_OBJECT_LOGIT
 
-_STEP, _LEVELS = 0.5, 16  # older logits are rounded to halves within +-8
+# Compressed logits are quantized in steps of 0.5 within +-8.
+_QUANT_STEP, _QUANT_LEVELS = 0.5, 16
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """One object: ``low_res`` (1,1,4h,4w) logits, ``pointer`` (1,C), ``object_score`` (1,1) logit, ``iou`` (1,)."""
+    """The result of one object on one frame.
+
+    Attributes:
+        low_res: ``(1, 1, 4h, 4w)`` mask logits.
+        pointer: Object pointer ``(1, C)``.
+        object_score: ``(1, 1)`` logit, positive where the object is in view.
+        iou: Predicted IoU ``(1,)``.
+    """
 
     low_res: Tensor
     pointer: Tensor
@@ -26,7 +34,17 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class PackedResult:
-    """A result as bytes; the mask's sign is kept exactly, its logits to a quarter within +-8."""
+    """A compressed result.
+
+    The mask, that is the sign of its logits, is exact. Logits within +-8 are accurate to 0.25, the pointer to float16.
+
+    Attributes:
+        shape: (height, width) of the low-res logits.
+        logits: Their int8 quantization levels, compressed by zlib.
+        pointer: Object pointer in float16.
+        object_score: Logit.
+        iou: Predicted IoU.
+    """
 
     shape: tuple[int, int]
     logits: bytes
@@ -36,7 +54,10 @@ class PackedResult:
 
     @classmethod
     def pack(cls, result: FrameResult) -> PackedResult:
-        levels = (result.low_res[0, 0] / _STEP).ceil().clamp(1 - _LEVELS, _LEVELS)
+        """Compress a result."""
+        # Level n stands for logits in ((n - 1) * step, n * step]. Positive logits get level 1 or higher, all others 0
+        # or lower, so the sign survives.
+        levels = (result.low_res[0, 0] / _QUANT_STEP).ceil().clamp(1 - _QUANT_LEVELS, _QUANT_LEVELS)
         height, width = levels.shape
         return cls(
             shape=(height, width),
@@ -47,8 +68,9 @@ class PackedResult:
         )
 
     def unpack(self, device: torch.device) -> FrameResult:
+        """Decompress to float32 tensors on a device."""
         levels = torch.frombuffer(bytearray(zlib.decompress(self.logits)), dtype=torch.int8).view(self.shape)
-        logits = (levels.to(device).float() - 0.5) * _STEP
+        logits = (levels.to(device).float() - 0.5) * _QUANT_STEP  # centre of the level's interval
         if self.object_score <= 0:
             logits = torch.full_like(logits, NO_OBJECT_LOGIT)
         pointer = torch.from_numpy(np.frombuffer(self.pointer, dtype=np.float16).astype(np.float32))
@@ -61,9 +83,10 @@ class PackedResult:
 
 
 class MaskHistory:
-    """Results by frame. The ``num_exact`` latest stay as they are, the others are packed."""
+    """Results by frame index: the latest as they are, older ones compressed."""
 
     def __init__(self, num_exact: int = 32) -> None:
+        """Create an empty history that keeps the latest ``num_exact`` results exact."""
         self._num_exact = num_exact
         self._exact: dict[int, FrameResult] = {}
         self._packed: dict[int, PackedResult] = {}
@@ -73,17 +96,17 @@ class MaskHistory:
 
     @property
     def frames(self) -> list[int]:
-        """The frames that have a result."""
+        """Indices of the frames that have a result, in no particular order."""
         return [*self._packed, *self._exact]
 
     def copy(self) -> MaskHistory:
-        """A history that goes its own way from here; the results are shared."""
+        """Return an independent history. The results, which do not change, are shared."""
         other = MaskHistory(self._num_exact)
         other._exact, other._packed = dict(self._exact), dict(self._packed)
         return other
 
     def put(self, frame: int, result: FrameResult) -> None:
-        """Keep a frame's latest result."""
+        """Store the result of a frame in place of an older one."""
         self.drop(frame)
         self._exact[frame] = result
         if len(self._exact) > self._num_exact:
@@ -91,23 +114,23 @@ class MaskHistory:
             self._packed[oldest] = PackedResult.pack(self._exact.pop(oldest))
 
     def get(self, frame: int, device: torch.device) -> FrameResult | None:
-        """A frame's result on a device, or ``None``."""
+        """Return the result of a frame, or ``None``. Compressed results are unpacked to ``device``."""
         if frame in self._exact:
             return self._exact[frame]
         packed = self._packed.get(frame)
         return None if packed is None else packed.unpack(device)
 
     def scores(self, frame: int) -> tuple[float, float] | None:
-        """Object score logit and predicted IoU of a frame, or ``None``."""
+        """Return object score (logit) and predicted IoU of a frame, or ``None``."""
         result = self._exact.get(frame) or self._packed.get(frame)
         return None if result is None else (float(result.object_score), float(result.iou))
 
     def drop(self, frame: int) -> None:
-        """Forget a frame."""
+        """Remove the result of a frame."""
         self._exact.pop(frame, None)
         self._packed.pop(frame, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all results."""
         self._exact.clear()
         self._packed.clear()

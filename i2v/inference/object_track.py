@@ -1,4 +1,4 @@
-"""ObjectTrack: all that a session holds of one object."""
+"""ObjectTrack: everything a session knows about one object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from i2v.modeling.structures import FrameContext, FramePrediction, Prompt, Track
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """How sure the model is of its mask: ``object_score`` logit (positive: in view), predicted ``iou`` (0 to 1)."""
+    """How confident the model is of a mask.
+
+    Attributes:
+        object_score: Logit, positive where the object is in view.
+        iou: Predicted IoU, 0 to 1.
+    """
 
     object_score: float
     iou: float
@@ -22,9 +27,11 @@ class ObjectScores:
 
 @dataclass(frozen=True, eq=False)
 class PendingPrompt:
-    """The prediction for a prompt that has not been memorized yet.
+    """The prediction for a prompt whose memory has not been encoded yet.
 
-    ``conditioning``: whether the frame will be a conditioning frame.
+    Attributes:
+        prediction: The prediction for one object.
+        conditioning: Whether the frame will be a conditioning frame.
     """
 
     prediction: FramePrediction
@@ -33,9 +40,13 @@ class PendingPrompt:
 
 @dataclass(frozen=True, eq=False)
 class PromptedFrame:
-    """A frame whose prompt was memorized: its result stands, and is never tracked over.
+    """A frame whose prompt was committed: its result is fixed, and propagation does not overwrite it.
 
-    ``conditioning``: whether it is a conditioning frame, or a correction that counts like a tracked frame.
+    Attributes:
+        memory: The memory of the prompted mask.
+        result: The prompted mask and its scores.
+        conditioning: Whether it is a conditioning frame. If not, it is a correction whose memory is treated like a
+            tracked frame's.
     """
 
     memory: FrameMemory
@@ -45,27 +56,39 @@ class PromptedFrame:
 
 @dataclass(eq=False)
 class ObjectTrack:
-    """One object: its prompts, its masks, and the memories that the next frames attend to."""
+    """One object: its prompts, its masks, and the memories that later frames attend to.
+
+    Attributes:
+        bank: Memories that the next frame can select from.
+        generator: Random generator of the memory selection.
+        prompts: The user's prompts by frame.
+        pending: Predictions for prompts that are not committed yet, by frame.
+        prompted: Committed prompts, by frame.
+        history: Results of tracked frames.
+        propagated: Frames that a propagation visited, with whether the last one went in reverse.
+        dropped: Frames whose memories were dropped on purpose and must not be recomputed.
+        context: The tracked frame that was corrected last, the bank it was conditioned on, and the result. Several
+            clicks on the same frame reuse it.
+    """
 
     bank: MemoryBank
-    generator: torch.Generator  # of its memory selection
+    generator: torch.Generator
     prompts: dict[int, Prompt] = field(default_factory=dict)
     pending: dict[int, PendingPrompt] = field(default_factory=dict)
     prompted: dict[int, PromptedFrame] = field(default_factory=dict)
     history: MaskHistory = field(default_factory=MaskHistory)
-    passed: dict[int, bool] = field(default_factory=dict)  # frame -> whether it was last propagated to in reverse
-    dropped: set[int] = field(default_factory=set)  # frames whose memories were dropped on purpose
-    # The last tracked frame that was corrected, with the bank that it was conditioned on: clicks on it come in a row.
+    propagated: dict[int, bool] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
     context: tuple[int, MemoryBank, FrameContext] | None = None
 
     def copy(self) -> ObjectTrack:
-        """A track that goes its own way from here. What does not change, such as memories, is shared."""
+        """Return an independent track. Values that do not change, such as memories, are shared."""
         other = copy.copy(self)
         other.generator = torch.Generator(self.generator.device)
         other.generator.set_state(self.generator.get_state())
         other.prompts, other.pending, other.prompted = dict(self.prompts), dict(self.pending), dict(self.prompted)
         other.history = self.history.copy()
-        other.passed, other.dropped = dict(self.passed), set(self.dropped)
+        other.propagated, other.dropped = dict(self.propagated), set(self.dropped)
         return other
 
     def has_mask(self, frame: int) -> bool:
@@ -74,19 +97,19 @@ class ObjectTrack:
 
     @property
     def frames(self) -> list[int]:
-        """The frames on which the object has a mask, in order."""
+        """Indices of the frames on which the object has a mask, in order."""
         return sorted({*self.pending, *self.prompted, *self.history.frames})
 
     def result(self, frame: int, device: torch.device) -> FrameResult | None:
-        """The latest result on a frame, of a prompt or of tracking."""
+        """Return the latest result on a frame, from a prompt or from tracking, or ``None``."""
         if frame in self.pending:
-            return result_of(self.pending[frame].prediction)
+            return to_frame_result(self.pending[frame].prediction)
         if frame in self.prompted:
             return self.prompted[frame].result
         return self.history.get(frame, device)
 
     def scores(self, frame: int) -> ObjectScores | None:
-        """The scores that belong to :meth:`result`."""
+        """Return the scores of the latest result on a frame, or ``None``."""
         if frame in self.pending or frame in self.prompted:
             result = self.result(frame, torch.device("cpu"))
             assert result is not None
@@ -95,29 +118,29 @@ class ObjectTrack:
         return None if scores is None else ObjectScores(*scores)
 
     def is_conditioned(self, step: TrackingStep) -> bool:
-        """Whether a conditioning frame lies at a step's frame or before it in the direction of the propagation."""
+        """Whether there is a conditioning frame at or before this step, in the direction of the propagation."""
         return any(step.age(memory.frame) >= 0 for memory in self.bank.conditioning)
 
     def begin_propagation(self, reverse: bool, seed: int) -> None:
-        """Begin the draws of the memory selection anew, and set aside the memories of the opposite direction."""
+        """Reseed the memory selection, and drop memories of frames tracked in the opposite direction from the bank."""
         self.generator.manual_seed(seed)
         self.context = None
-        same_direction = {frame for frame, was_reverse in self.passed.items() if was_reverse == reverse}
+        same_direction = {frame for frame, was_reverse in self.propagated.items() if was_reverse == reverse}
         self.bank = self.bank.keep_tracked(same_direction | self.prompted.keys())
 
     def add_prompted(self, frame: int, prompted: PromptedFrame) -> None:
-        """Make a prompted frame part of what later frames attend to."""
+        """Commit a prompt: add its memory to the bank, for later frames to attend to."""
         self.prompted[frame] = prompted
         add = self.bank.add_conditioning if prompted.conditioning else self.bank.add_tracked
         self.bank = add(prompted.memory)
 
     def drop_memories(self, frames: set[int]) -> None:
-        """Drop the memories of tracked frames until they are tracked again; their masks stay."""
+        """Drop the memories of tracked frames until they are tracked again. Their masks stay."""
         self.bank = self.bank.keep_tracked({memory.frame for memory in self.bank.tracked} - frames)
         self.dropped |= frames
 
     def clear_prompt(self, frame: int) -> None:
-        """Remove the prompt of a frame. If it was the last conditioning frame, a correction takes its place."""
+        """Remove the prompt of a frame. If no conditioning frame is left, corrections become conditioning frames."""
         self.prompts.pop(frame, None)
         self.pending.pop(frame, None)
         self.context = None
@@ -125,14 +148,14 @@ class ObjectTrack:
             return
         self.bank = self.bank.remove(frame)
         if frame not in self.history:
-            self.passed.pop(frame, None)
+            self.propagated.pop(frame, None)
         if not self.bank.conditioning:
-            self._start_over()
+            self._reset_tracking()
 
-    def _start_over(self) -> None:
-        """Without a conditioning frame nothing tracked can stand; corrections that are left become such frames."""
+    def _reset_tracking(self) -> None:
+        """Remove all tracked results, which have lost their conditioning frames, and promote the corrections."""
         self.history.clear()
-        self.passed.clear()
+        self.propagated.clear()
         self.dropped.clear()
         self.bank = MemoryBank(span=self.bank.span)
         for frame, prompted in sorted(self.prompted.items()):
@@ -143,11 +166,11 @@ class ObjectTrack:
 
 @dataclass(frozen=True, eq=False)
 class ObjectSnapshot:
-    """An object of a session as it was; see :meth:`InferenceState.snapshot_object`."""
+    """An object of a session at some moment; see ``InferenceState.snapshot_object``."""
 
     track: ObjectTrack = field(repr=False)
 
 
-def result_of(prediction: FramePrediction) -> FrameResult:
-    """What is kept of a prediction for one object."""
+def to_frame_result(prediction: FramePrediction) -> FrameResult:
+    """Reduce a prediction for one object to what a session keeps."""
     return FrameResult(prediction.low_res, prediction.pointer, prediction.object_score, prediction.best_iou)

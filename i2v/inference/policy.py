@@ -1,4 +1,4 @@
-"""InferencePolicy: all that decides how a session behaves, beside the weights."""
+"""InferencePolicy: everything besides the weights that decides how a session behaves."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from i2v.modeling.structures import MaskSettings
 
 @dataclass(frozen=True)
 class PredictorSettings:
-    """How a session behaves; the names are the published ones where these exist.
+    """How a session behaves. Names are the published ones where these exist.
 
-    ``fill_hole_area``: background spots of at most so many low-resolution pixels are filled, 0 for none.
-    ``non_overlap_masks``: of the masks given out, every pixel belongs to one object at most.
-    ``non_overlap_masks_for_mem_enc``: the same of the masks that are memorized, which ties the objects together.
-    ``add_all_frames_to_correct_as_cond``: a corrected frame becomes a conditioning frame.
-    ``clear_non_cond_mem_around_input``: a prompt drops the memories of the tracked frames around it.
-    ``seed``: of every object's memory selection, anew at each propagation.
-    ``num_restored_for_click``: memories are kept of the latest tracked frames only; a correction further back
-    recomputes at most so many, for which as many frames are encoded again. A propagation recomputes all it can reach.
-    ``frames_at_once``: a propagation encodes so many coming frames as one batch, which is faster for small images.
-    Features are the same but for round-off, so masks may depend, by as little, on where the propagation starts and
-    which frames had prompts. Compiled models and live videos encode one by one.
+    Attributes:
+        fill_hole_area: Largest background hole to fill, in low-res pixels; 0 fills none.
+        non_overlap_masks: Whether each pixel of the output masks belongs to at most one object.
+        non_overlap_masks_for_mem_enc: The same for the masks that are encoded as memory. Objects then depend on each
+            other.
+        add_all_frames_to_correct_as_cond: Whether a corrected frame becomes a conditioning frame.
+        clear_non_cond_mem_around_input: Whether a prompt drops the memories of tracked frames around it.
+        seed: Seed of each object's memory selection, applied at the start of every propagation.
+        num_restored_for_click: Only memories of the latest tracked frames are kept. A correction further back
+            recomputes at most this many, and encodes as many frames again. A propagation recomputes all it can select.
+        frames_at_once: Most coming frames that a propagation encodes as one batch, which is faster for small images.
+            Features differ by round-off from those of single frames, so masks may depend slightly on where the
+            propagation starts and which frames have prompts. Compiled models and live videos encode single frames.
+
+    Raises:
+        ValueError: If ``frames_at_once`` is less than 1.
     """
 
     fill_hole_area: int = 8
@@ -41,9 +46,13 @@ class PredictorSettings:
 
 @dataclass(frozen=True)
 class InferencePolicy:
-    """Which memories are selected, how masks are chosen and memorized, and how a session behaves.
+    """The policy of a predictor.
 
-    ``static_shapes``: memories are laid out at full length from the first frame on, for compiled models.
+    Attributes:
+        selector: Which memories a frame attends to.
+        masks: How masks are chosen and encoded as memory.
+        settings: How a session behaves.
+        static_shapes: Whether memories are padded to full length from the first frame on, for compiled models.
     """
 
     selector: Selector = field(default_factory=SimilaritySelector)
@@ -53,15 +62,19 @@ class InferencePolicy:
 
     @property
     def memory_selection(self) -> str:
-        """How tracked memories are selected: ``"sample"``, ``"topk"`` or, by a selector without modes, ``"recent"``."""
+        """Mode of memory selection: ``"sample"``, ``"topk"``, or ``"recent"`` for a selector without modes."""
         return self.selector.mode if isinstance(self.selector, SimilaritySelector) else "recent"
 
     def with_memory_selection(self, mode: str) -> InferencePolicy:
-        """The same policy with another mode of selection; ValueError if the selector has no such mode."""
+        """Return the same policy with another mode of memory selection.
+
+        Raises:
+            ValueError: If the selector has no such mode.
+        """
         if not isinstance(self.selector, SimilaritySelector):
             raise ValueError(f"{type(self.selector).__name__} has no choice of mode")
         return replace(self, selector=self.selector.with_mode(mode))
 
     def with_seed(self, seed: int) -> InferencePolicy:
-        """The same policy with another seed of the memory selection."""
+        """Return the same policy with another seed of the memory selection."""
         return replace(self, settings=replace(self.settings, seed=seed))

@@ -1,4 +1,4 @@
-"""In which precision a model computes, while it does."""
+"""Precision: the dtype in which a model computes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import torch
 
 @dataclass(frozen=True)
 class Precision:
-    """``dtype`` of products and convolutions.
+    """Precision of a computation.
 
-    ``tf32``: an NVIDIA GPU may round the inputs of products left in float32 to 10 bits, which is several times as fast.
+    Attributes:
+        dtype: Autocast dtype of matrix products and convolutions.
+        tf32: Whether an NVIDIA GPU may use TF32 for products in float32: it rounds their inputs to 10 bits of
+            mantissa, which is several times faster.
     """
 
     dtype: torch.dtype = torch.float32
@@ -22,28 +25,29 @@ class Precision:
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
-        """Compute in this precision inside the block."""
+        """Compute on ``device`` in this precision inside a ``with`` block."""
         autocast = torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
-        with autocast, _tf32_switch.on() if self.tf32 else nullcontext():
+        with autocast, _tf32_switch.enabled() if self.tf32 else nullcontext():
             yield
 
 
 class _Tf32Switch:
-    """PyTorch's switch for TF32, which belongs to the whole process: on while at least one block wants it to be.
+    """PyTorch's process-wide TF32 setting for matrix products, enabled while at least one block needs it.
 
-    It is that of products. Convolutions have one of their own, which is on from the start.
+    Convolutions have a setting of their own, which PyTorch enables by default.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
-        self._before = "highest"
+        self._saved_precision = "highest"
 
     @contextmanager
-    def on(self) -> Iterator[None]:
+    def enabled(self) -> Iterator[None]:
+        """Enable TF32 inside a ``with`` block. Blocks may nest and may run in several threads."""
         with self._lock:
             if self._depth == 0:
-                self._before = torch.get_float32_matmul_precision()
+                self._saved_precision = torch.get_float32_matmul_precision()
                 torch.set_float32_matmul_precision("high")
             self._depth += 1
         try:
@@ -52,7 +56,7 @@ class _Tf32Switch:
             with self._lock:
                 self._depth -= 1
                 if self._depth == 0:
-                    torch.set_float32_matmul_precision(self._before)
+                    torch.set_float32_matmul_precision(self._saved_precision)
 
 
 _tf32_switch = _Tf32Switch()

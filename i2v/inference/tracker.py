@@ -1,4 +1,4 @@
-"""Tracker: takes a session's objects from frame to frame, and memorizes their masks."""
+"""Tracker: propagates the objects of a session from frame to frame and encodes their masks as memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.inference.inference_state import InferenceState
-from i2v.inference.object_track import ObjectTrack, PromptedFrame, result_of
+from i2v.inference.object_track import ObjectTrack, PromptedFrame, to_frame_result
 from i2v.inference.policy import InferencePolicy
 from i2v.inference.precision import Precision
 from i2v.modeling.i2v_model import I2VModel
@@ -21,179 +21,201 @@ from i2v.utils.masks import fill_holes, suppress_overlap
 
 
 @dataclass(frozen=True)
-class Advance:
-    """One step of a propagation for some objects.
+class StepRequest:
+    """One step of a propagation, for some objects.
 
-    ``following``: the frames after it that will have to be encoded as well.
+    Attributes:
+        step: The frame and the direction.
+        obj_ids: The objects to track; ``None`` for all of the session.
+        following: Later frames that will have to be encoded as well, in order.
     """
 
     step: TrackingStep
-    obj_ids: tuple[object, ...] | None = None  # None: all of the session
+    obj_ids: tuple[object, ...] | None = None
     following: tuple[int, ...] = ()
 
 
 class Tracker:
-    """A model under a policy. It holds no session itself."""
+    """A model under a policy. Sessions are arguments; the tracker keeps nothing of them."""
 
     def __init__(self, model: I2VModel, policy: InferencePolicy, precision: Precision) -> None:
+        """Combine a model with a policy and the precision of its computation.
+
+        Raises:
+            ValueError: If the policy's selector fills more temporal slots than the model has.
+        """
         self.model = model
         self.policy = policy
         self.precision = precision
         self.segmenter = FrameSegmenter(model, policy.selector, policy.masks, policy.static_shapes)
 
-    def computing(self) -> AbstractContextManager[None]:
-        """All computation runs inside of this."""
+    def precision_context(self) -> AbstractContextManager[None]:
+        """Context manager under which all methods that compute are to be called."""
         return self.precision.on(self.model.device)
 
     def features(self, state: InferenceState, frame: int, following: Sequence[int] = ()) -> FrameFeatures:
-        """A frame's features, whatever the number of objects computed once."""
+        """Return the features of a frame, which all objects share; see ``FeatureCache.features``."""
         return state.features(frame, self.model, following)
 
     def context(self, state: InferenceState, track: ObjectTrack, frame: int, with_memory: bool) -> FrameContext:
-        """A frame ready for a prompt of one object, conditioned on the object's memories if it has any."""
+        """Prepare a frame for prompts on one object, conditioned on the object's memories if ``with_memory``."""
         features = self.features(state, frame)
         if not with_memory or not track.bank.conditioning:
             return self.model.condition(features, None)
         if track.context is not None and track.context[0] == frame and track.context[1] is track.bank:
             return track.context[2]
-        step = TrackingStep(frame, reverse=track.passed[frame])
-        self._restore(state, track, step, self.policy.settings.num_restored_for_click)
+        step = TrackingStep(frame, reverse=track.propagated[frame])
+        self._restore_memories(state, track, step, self.policy.settings.num_restored_for_click)
         context = self.segmenter.condition_on_memory(step, features, track.bank, track.generator)
         track.context = (frame, track.bank, context)
         return context
 
     def predict(self, context: FrameContext, prompt: Prompt | None) -> FramePrediction:
-        """The masks for a prompt, or from memory alone; small holes are filled in ``low_res``."""
+        """Predict masks from a prompt, or from memory alone. Small holes are filled in ``low_res`` only."""
         prediction = self.segmenter.segment(context, prompt)
         return replace(prediction, low_res=fill_holes(prediction.low_res, self.policy.settings.fill_hole_area))
 
-    def commit_prompts(self, state: InferenceState, tracks: Sequence[ObjectTrack], at: Advance | None = None) -> None:
-        """Memorize the prompts that have not been yet. ``at``: the step that is about to be taken."""
+    def commit_prompts(
+        self, state: InferenceState, tracks: Sequence[ObjectTrack], request: StepRequest | None = None
+    ) -> None:
+        """Encode memories for prompts that do not have one yet. ``request`` is the step about to be taken, if any."""
         for frame in sorted({frame for track in tracks for frame in track.pending}):
-            following = at.following if at is not None and at.step.frame == frame else ()
+            following = request.following if request is not None and request.step.frame == frame else ()
             features = self.features(state, frame, following)
-            waiting = [track for track in tracks if frame in track.pending]
-            pending = [track.pending[frame] for track in waiting]
-            predictions = self._without_overlap([self.model.upsample(p.prediction) for p in pending])
-            for track, answer, prediction in zip(waiting, pending, predictions, strict=True):
-                memory = self.segmenter.memorize(frame, features, prediction, from_prompt=True)
-                result = result_of(answer.prediction)
-                track.add_prompted(frame, PromptedFrame(memory.to(state.storage_device), result, answer.conditioning))
+            prompted_tracks = [track for track in tracks if frame in track.pending]
+            pending_prompts = [track.pending[frame] for track in prompted_tracks]
+            predictions = self._without_overlap([self.model.upsample(p.prediction) for p in pending_prompts])
+            for track, pending, prediction in zip(prompted_tracks, pending_prompts, predictions, strict=True):
+                memory = self.segmenter.memorize(frame, features, prediction, from_prompt=True).to(state.storage_device)
+                result = to_frame_result(pending.prediction)
+                track.add_prompted(frame, PromptedFrame(memory, result, pending.conditioning))
                 del track.pending[frame]
-                if answer.conditioning:
-                    self._clear_around(track, frame)
+                if pending.conditioning:
+                    self._clear_memories_around(track, frame)
 
-    def advance(self, state: InferenceState, at: Advance) -> None:
-        """Take objects to a step's frame. A prompted frame stands as it is."""
-        tracks = list(state.chosen(at.obj_ids).values())
-        self.commit_prompts(state, tracks, at)
-        tracked = []
+    def advance(self, state: InferenceState, request: StepRequest) -> None:
+        """Track objects to the frame of a step. A prompted frame keeps its mask."""
+        tracks = list(state.select_tracks(request.obj_ids).values())
+        self.commit_prompts(state, tracks, request)
+        to_track = []
         for track in tracks:
-            if at.step.frame in track.prompted:
-                self._pass_prompted(track, at.step)
+            if request.step.frame in track.prompted:
+                self._visit_prompted(track, request.step)
             elif track.bank.conditioning:
-                tracked.append(track)
-        if tracked:
-            self._track(state, at, tracked)
+                to_track.append(track)
+        if to_track:
+            self._track(state, request, to_track)
 
-    def _pass_prompted(self, track: ObjectTrack, step: TrackingStep) -> None:
+    def _visit_prompted(self, track: ObjectTrack, step: TrackingStep) -> None:
         prompted = track.prompted[step.frame]
-        track.passed[step.frame] = step.reverse
+        track.propagated[step.frame] = step.reverse
         if prompted.conditioning:
-            self._clear_around(track, step.frame)
+            self._clear_memories_around(track, step.frame)
         else:
+            # A correction counts as a tracked frame, so its memory enters the bank in the order of the propagation.
             track.bank = track.bank.add_tracked(prompted.memory)
 
-    def _clear_around(self, track: ObjectTrack, frame: int) -> None:
+    def _clear_memories_around(self, track: ObjectTrack, frame: int) -> None:
         if self.policy.settings.clear_non_cond_mem_around_input:
-            reach = self.model.num_maskmem
-            near = {m.frame for m in track.bank.tracked if abs(m.frame - frame) <= reach}
-            track.drop_memories(near - track.prompted.keys())
+            max_distance = self.model.num_maskmem
+            nearby = {m.frame for m in track.bank.tracked if abs(m.frame - frame) <= max_distance}
+            track.drop_memories(nearby - track.prompted.keys())
 
-    def _track(self, state: InferenceState, at: Advance, tracks: Sequence[ObjectTrack]) -> None:
-        step = at.step
-        features = self.features(state, step.frame, at.following)
+    def _track(self, state: InferenceState, request: StepRequest, tracks: Sequence[ObjectTrack]) -> None:
+        step = request.step
+        features = self.features(state, step.frame, request.following)
         for track in tracks:
-            self._restore(state, track, step, self.policy.selector.span)
+            self._restore_memories(state, track, step, self.policy.selector.span)
         predictions = self._segment(step, features, tracks)
         memories = self._memorize(step.frame, features, predictions)
         for track, prediction, memory in zip(tracks, predictions, memories, strict=True):
-            track.history.put(step.frame, result_of(prediction))
-            track.passed[step.frame] = step.reverse
+            track.history.put(step.frame, to_frame_result(prediction))
+            track.propagated[step.frame] = step.reverse
             track.dropped.discard(step.frame)
-            # Frames before an object's first prompt are not remembered: so masks after it do not depend on where the
-            # propagation began.
+            # Frames before an object's first prompt leave no memory, so that masks after the prompt do not depend on
+            # where the propagation started.
             if track.is_conditioned(step):
                 track.bank = track.bank.add_tracked(memory.to(state.storage_device))
 
     def _segment(
         self, step: TrackingStep, features: FrameFeatures, tracks: Sequence[ObjectTrack]
     ) -> list[FramePrediction]:
-        """One prediction for every track. Objects whose readouts have the same layout run as one batch."""
+        """Predict one mask per track. Objects whose readouts have the same layout run as one batch."""
         banks, generators = [t.bank for t in tracks], [t.generator for t in tracks]
         readouts = self.segmenter.read_memory(step, features, banks, generators)
-        groups = [[i] for i in range(len(tracks))] if self._one_by_one else _by_layout(readouts)
+        groups = [[i] for i in range(len(tracks))] if self._single_object_batches else _group_by_layout(readouts)
         batches = [MemoryReadout.batch([readouts[i] for i in group]) for group in groups]
-        found: dict[int, FramePrediction] = {}
+        predictions: dict[int, FramePrediction] = {}
         for group, context in zip(groups, self.model.condition_all(features, batches), strict=True):
-            found.update(zip(group, self.predict(context, None).split(), strict=True))
-        return [found[i] for i in range(len(tracks))]
+            predictions.update(zip(group, self.predict(context, None).split(), strict=True))
+        return [predictions[i] for i in range(len(tracks))]
 
     def _memorize(
         self, frame: int, features: FrameFeatures, predictions: Sequence[FramePrediction]
     ) -> list[FrameMemory]:
-        """One memory for every prediction, made of its mask as it was before holes were filled."""
+        """Encode one memory per prediction, from its high-res mask, in which holes are not filled."""
         parts = self._without_overlap(predictions)
-        batches = parts if self._one_by_one else [FramePrediction.batch(parts)]
+        batches = parts if self._single_object_batches else [FramePrediction.batch(parts)]
         return [m for memories in self.segmenter.memorize_all(frame, features, batches) for m in memories.split()]
 
     @property
-    def _one_by_one(self) -> bool:
+    def _single_object_batches(self) -> bool:
         """Whether objects are tracked one after the other.
 
-        A batch is what makes a GPU fast. On a CPU it gains nothing, and kernels round differently for different
-        numbers of objects: one by one, no object can change another's mask by a bit.
+        Batches make a GPU fast. On a CPU they gain nothing, and kernels round differently for different batch sizes:
+        one object at a time, no object can change a single bit of another's mask.
         """
         return self.model.device.type == "cpu"
 
     def _without_overlap(self, predictions: Sequence[FramePrediction]) -> list[FramePrediction]:
-        """The predictions with overlap removed from what will be memorized, where the settings ask for it."""
+        """Remove overlap between the masks to be encoded as memory, if the settings say so."""
         if not self.policy.settings.non_overlap_masks_for_mem_enc:
             return list(predictions)
         high_res = suppress_overlap(torch.cat([p.high_res for p in predictions]))
         return [replace(p, high_res=h) for p, h in zip(predictions, high_res.split(1), strict=True)]
 
-    def _restore(self, state: InferenceState, track: ObjectTrack, step: TrackingStep, limit: int | None) -> None:
-        """Recompute memories that a step could select but the bank no longer has, from the masks kept of their frames.
+    def _restore_memories(
+        self, state: InferenceState, track: ObjectTrack, step: TrackingStep, limit: int | None
+    ) -> None:
+        """Recompute memories that a step could select but that the bank no longer holds.
 
-        Masks of older frames are kept compressed, so these memories are close to what they were, not identical.
+        They are recomputed from the masks in the track's history, of which older ones are compressed. Results are
+        close to the original memories, not identical.
+
+        Args:
+            state: The session.
+            track: The object.
+            step: The frame to segment.
+            limit: How many frames back to restore; ``None`` restores nothing, as the bank then keeps all memories.
         """
         if limit is None:
             return
-        held = {m.frame for m in (*track.bank.conditioning, *track.bank.tracked)}
-        backward = 1 if step.reverse else -1
-        for frame in (step.frame + backward * age for age in range(limit, 0, -1)):
-            missing = frame not in held and frame not in track.dropped
-            same_direction = track.passed.get(frame) == step.reverse
+        in_bank = {m.frame for m in (*track.bank.conditioning, *track.bank.tracked)}
+        towards_past = 1 if step.reverse else -1
+        # Oldest first, which is the order of the bank.
+        for frame in (step.frame + towards_past * age for age in range(limit, 0, -1)):
+            missing = frame not in in_bank and frame not in track.dropped
+            same_direction = track.propagated.get(frame) == step.reverse
             if missing and same_direction and track.is_conditioned(TrackingStep(frame, step.reverse)):
-                memory = self._recompute(state, track, frame)
+                memory = self._recompute_memory(state, track, frame)
                 if memory is not None:
                     track.bank = track.bank.add_tracked(memory)
 
-    def _recompute(self, state: InferenceState, track: ObjectTrack, frame: int) -> FrameMemory | None:
+    def _recompute_memory(self, state: InferenceState, track: ObjectTrack, frame: int) -> FrameMemory | None:
         if frame in track.prompted:
             return track.prompted[frame].memory
         result = track.history.get(frame, self.model.device)
         if result is None:
             return None
+        # The memory encoder only needs the chosen mask; `upsample` computes the high-res one from the low-res logits.
         masks = result.low_res
         prediction = FramePrediction(masks, result.iou[:, None], masks, masks, result.pointer, result.object_score)
         memory = self.segmenter.memorize(frame, self.features(state, frame), self.model.upsample(prediction))
         return memory.to(state.storage_device)
 
 
-def _by_layout(readouts: Sequence[MemoryReadout]) -> list[list[int]]:
-    """Indices of readouts grouped by layout, in order."""
+def _group_by_layout(readouts: Sequence[MemoryReadout]) -> list[list[int]]:
+    """Group the indices of readouts by layout, in order."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, readout in enumerate(readouts):
         groups.setdefault(readout.layout, []).append(i)

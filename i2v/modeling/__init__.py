@@ -1,1 +1,1 @@
-"""The network: every module that has weights, and the typed values that pass between them."""
+"""The network: all modules with weights, and the typed values that pass between them."""

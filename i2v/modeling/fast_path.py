@@ -1,10 +1,12 @@
-"""The fast path of inference: where a computation may replace the calls of the modules that it is made of.
+"""Fast path of inference: computations that may stand in for calls of the modules they are made of.
 
-Every part of the network has a reference implementation, which calls its submodules one by one. Some have a faster one
-as well, equal up to round-off: batch norms folded into convolutions, maps computed in strips that fit a CPU's cache,
-attention to memory without projected keys. These read weights and do not call the submodules, so they are right only
-where nobody has replaced, hooked or parametrized one of them or is training it. :func:`set_backend` chooses for a whole
-network, once; each part still steps back to its reference implementation where it must.
+Every part of the network has a reference implementation, which calls its submodules one by one. Some parts also have a
+fast implementation, equal up to round-off: batch norms folded into convolutions, feature maps computed in strips that
+fit a CPU's cache, attention to memory without projected keys.
+
+A fast implementation reads weights and does not call the submodules. It is right only as long as none of them is
+replaced, hooked, parametrized or in training. ``set_backend`` chooses the implementation once for a whole network;
+each part still falls back to its reference implementation where it must.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from torch.nn.modules import module as torch_module
 
 Backend = Literal["reference", "fast"]
 
-# What these compute is decided by their weights. A subclass, such as a parametrized layer or one with adapters, may
-# compute anything.
+# The output of these layers follows from their weights alone. A subclass, such as a parametrized layer or one with
+# adapters, may compute anything.
 _KNOWN_LAYERS = frozenset(
     {
         nn.Conv2d,
@@ -36,22 +38,31 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class FastPathModule(nn.Module):
-    """A module with a fast implementation beside its reference implementation, which is what it starts with."""
+    """A module with a fast implementation beside its reference implementation.
+
+    Attributes:
+        backend: Which implementation to use in eval mode, ``"reference"`` until ``set_backend`` is called.
+    """
 
     backend: Backend = "reference"
 
     def runs_fast(self, *parts: nn.Module) -> bool:
-        """Whether the fast implementation may stand in for calls of ``parts``, by default of all submodules."""
+        """Whether the fast implementation may replace calls of ``parts``, by default of all submodules."""
         if self.backend != "fast" or self.training:
             return False
-        below = (module for part in parts or (*self.children(),) for module in part.modules())
-        return not _has_global_hooks() and all(not module.training and is_plain(module) for module in below)
+        submodules = (module for part in parts or (*self.children(),) for module in part.modules())
+        return not _has_global_hooks() and all(not module.training and is_unmodified(module) for module in submodules)
 
 
 def set_backend(model: nn.Module, backend: Backend) -> None:
-    """Let all parts of a network run by their reference implementation, or by the fast one where they can.
+    """Choose the implementation of all parts of a network.
 
-    Raises ValueError for another name.
+    Args:
+        model: The network.
+        backend: ``"reference"``, or ``"fast"`` to use fast implementations where they are valid.
+
+    Raises:
+        ValueError: If ``backend`` is neither.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend: expected {' or '.join(get_args(Backend))}, got {backend!r}")
@@ -60,15 +71,15 @@ def set_backend(model: nn.Module, backend: Backend) -> None:
             module.backend = backend
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling a module does what its class says: a class known here, without hooks or a replaced ``forward``.
+def is_unmodified(module: nn.Module) -> bool:
+    """Whether a module computes what its class says: a known class, no hooks, ``forward`` not replaced.
 
-    Submodules are not looked at.
+    Submodules are not checked.
     """
     known = type(module) in _KNOWN_LAYERS or type(module).__module__.startswith("i2v.")
     return known and "forward" not in vars(module) and not any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def _has_global_hooks() -> bool:
-    """Whether hooks on every module of the process are set (``torch.nn.modules.module.register_module_*_hook``)."""
+    """Whether the process has hooks on all modules (``torch.nn.modules.module.register_module_*_hook``)."""
     return any(getattr(torch_module, f"_global{hooks}") for hooks in _HOOKS)

@@ -1,4 +1,4 @@
-"""Small layers used all over the model, each defined once."""
+"""Small layers shared by the whole model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from i2v.modeling.fast_path import FastPathModule
 
-# What a strip of a map may take, small enough for a CPU's cache and for its allocator to use the same memory again.
+# Size of the widest map of a strip: fits a CPU's cache, and is small enough for the allocator to reuse the same block.
 STRIP_BYTES = 8 << 20
 
 
 class LayerNorm2d(nn.Module):
-    """Normalizes the channels of every pixel of an image-like tensor (B,C,H,W)."""
+    """Layer norm over the channels of each pixel of a map ``(B, C, H, W)``."""
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -25,23 +25,26 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize a map ``(B, C, H, W)``; same shape."""
         return layer_norm_channels(x, self.weight, self.bias, self.eps)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` over axis 1 of a tensor (B,C,...), such as a stack of frames (B,C,T,H,W)."""
+    """``nn.LayerNorm`` over axis 1 of a tensor ``(B, C, ...)``, such as a stack of frames ``(B, C, T, H, W)``."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize a tensor ``(B, C, ...)``; same shape."""
         return layer_norm_channels(x, self.weight, self.bias, self.eps)
 
 
 def layer_norm_channels(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Layer norm over axis 1. The channels are moved last because PyTorch has fast kernels only for that."""
+    """Layer norm over axis 1 of ``(B, C, ...)``, with ``weight`` and ``bias`` ``(C,)``; same shape."""
+    # PyTorch's fused kernel only normalizes the last axis. With channels-last memory the move is free.
     return F.layer_norm(x.movedim(1, -1), weight.shape, weight, bias, eps).movedim(-1, 1)
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them, and a sigmoid at the end where asked for."""
+    """Linear layers with ReLU between them and an optional sigmoid at the end."""
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int, sigmoid: bool = False) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class MLP(nn.Module):
         self.sigmoid = sigmoid
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_dim)`` to ``(..., out_dim)``."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         x = self.layers[-1](x)
@@ -57,51 +61,62 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples while training."""
+    """Stochastic depth: in training, drops a residual branch for whole samples."""
 
     def __init__(self, rate: float = 0.0) -> None:
+        """Set the probability ``rate`` of dropping a sample's branch, 0 to 1."""
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Drop samples of a branch ``(B, ...)``; same shape. Kept samples are scaled to preserve the mean."""
         if self.rate == 0.0 or not self.training:
             return x
-        keep = 1.0 - self.rate
-        kept = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep)
-        return x * kept / keep
+        keep_rate = 1.0 - self.rate
+        keep = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep_rate)
+        return x * keep / keep_rate
 
 
-Step = Callable[[Tensor, bool], Tensor]  # a map (B,C,H,W), and whether what is made on the way may be overwritten
+# Takes a map (B, C, H, W) and whether intermediate results may be overwritten in place.
+StripFunction = Callable[[Tensor, bool], Tensor]
 
 
 class StripModule(FastPathModule):
-    """A module on maps, whose fast implementation goes through them in strips of rows.
+    """A module on feature maps whose fast implementation processes strips of rows, so that each fits a CPU's cache."""
 
-    What it makes on the way then fits a CPU's cache.
-    """
+    def in_strips(self, function: StripFunction, x: Tensor, width: int, stride: int = 1, halo: int = 1) -> Tensor:
+        """Apply ``function`` to a map, in strips of rows on a CPU where the fast path is valid.
 
-    def in_strips(self, step: Step, x: Tensor, width: int, stride: int = 1, halo: int = 1) -> Tensor:
-        """``step`` of a map (B,C,H,W), on a CPU in strips where the fast path is open.
+        With gradients every intermediate result has to be kept, so strips would save nothing: the map stays whole.
 
-        ``width``: channels of the widest map on the way, had it as many pixels as ``x``. ``stride``: rows of the input
-        for one of the output. ``halo``: rows of the output that a strip's border can spoil; so many more are computed
-        on each side and cut off. Where gradients are wanted all has to be kept anyway: then it is one strip.
+        Args:
+            function: What to compute. Its second argument says whether it may overwrite intermediate results.
+            x: ``(B, C, H, W)``.
+            width: Channels of the widest intermediate map, counted at the resolution of ``x``.
+            stride: Input rows per output row.
+            halo: Output rows next to a strip's border that the border's padding affects. As many extra rows are
+                computed on each side and cut off.
+
+        Returns:
+            ``(B, C', H/stride, W/stride)``.
         """
         if torch.is_grad_enabled() or not self.runs_fast():
-            return step(x, False)
+            return function(x, False)
         batch, _, height, columns = x.shape
         rows = max(STRIP_BYTES // (batch * width * columns * stride * x.element_size()), 1)
         total = height // stride
         if rows >= total or height % stride or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return step(x, True)
+            return function(x, True)
         strips = []
         for top in range(0, total, rows):
             bottom = min(top + rows, total)
+            # `top` and `bottom` are output rows to keep, `first` and `last` those to compute. Multiplying by the stride
+            # gives input rows.
             first, last = max(top - halo, 0), min(bottom + halo, total)
-            strips.append(step(x[:, :, first * stride : last * stride], True)[:, :, top - first : bottom - first])
+            strips.append(function(x[:, :, first * stride : last * stride], True)[:, :, top - first : bottom - first])
         return torch.cat(strips, dim=2)
 
 
-def gelu(x: Tensor, overwrite: bool) -> Tensor:
-    """GELU; ``overwrite``: in place of a tensor that nobody else reads."""
-    return torch.ops.aten.gelu_(x) if overwrite else F.gelu(x)
+def gelu(x: Tensor, inplace: bool) -> Tensor:
+    """GELU (exact form). ``inplace`` overwrites ``x``, which nothing else may then read."""
+    return torch.ops.aten.gelu_(x) if inplace else F.gelu(x)

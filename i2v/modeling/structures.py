@@ -1,8 +1,14 @@
-"""The typed values that pass between modules. All are frozen: a changed one is a new one. Those with tensors compare by
-identity, as ``==`` of tensors is a tensor.
+"""Typed values that pass between modules.
 
-Letters of the shapes: B objects in a batch, T frames, S side of the model image, h = w = S/16, C feature channels,
-M memory channels, N tokens, P points, K mask candidates.
+All of them are frozen: a change makes a new value. Those that hold tensors compare by identity, because ``==`` of
+tensors is itself a tensor.
+
+Shape letters used throughout the library:
+
+- ``B`` objects in a batch, ``T`` frames, ``S`` side of the model image in pixels
+- ``h``, ``w`` height and width of the feature map, ``S / 16`` each
+- ``C`` feature channels, ``M`` memory channels
+- ``N`` tokens, ``P`` points, ``K`` mask candidates
 """
 
 from __future__ import annotations
@@ -19,18 +25,24 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from i2v.modeling.memory.readout import MemoryReadout
 
-BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1
+BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1  # point labels
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """How masks are chosen and memorized; the names are the published ones, the defaults those of inference.
+    """How masks are chosen and encoded as memory. Names are the published ones, defaults those of inference.
 
-    ``multimask_*``: for which numbers of points the best of several masks is taken, and not the single one.
-    ``dynamic_multimask_*``: the best of several replaces a single mask whose stability score is below the threshold.
-    ``sigmoid_*_for_mem_enc``: scale and bias of mask probabilities for the memory encoder.
-    ``binarize_mask_from_pts_for_mem_enc``: masks of prompted frames are thresholded for it.
+    Attributes:
+        multimask_output_in_sam: Whether ambiguous prompts use multimask output at all.
+        multimask_min_pt_num: Fewest points for which multimask output is used.
+        multimask_max_pt_num: Most points for which multimask output is used. A box counts as two points.
+        dynamic_multimask_via_stability: Whether an unstable single mask is replaced by the best multimask output.
+        dynamic_multimask_stability_delta: Logit offset of the stability score.
+        dynamic_multimask_stability_thresh: Stability score, 0 to 1, below which a single mask is unstable.
+        sigmoid_scale_for_mem_enc: Scale of mask probabilities before the memory encoder.
+        sigmoid_bias_for_mem_enc: Bias added after scaling.
+        binarize_mask_from_pts_for_mem_enc: Whether masks of prompted frames are thresholded before the memory encoder.
     """
 
     multimask_output_in_sam: bool = True
@@ -44,17 +56,23 @@ class MaskSettings:
     binarize_mask_from_pts_for_mem_enc: bool = True
 
     def outputs_multimask(self, num_points: int) -> bool:
-        """Whether a prompt of so many points is ambiguous, so that the best of several masks is taken."""
+        """Whether a prompt with ``num_points`` points is ambiguous, so that multimask output is used."""
         in_range = self.multimask_min_pt_num <= num_points <= self.multimask_max_pt_num
         return self.multimask_output_in_sam and in_range
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What a user says of B objects on one frame: points or a mask, never both.
+    """A prompt for ``B`` objects on one frame: points or a mask, never both.
 
-    ``points`` (B,P,2) in model pixels, x first; ``labels`` (B,P): 1 object, 0 background, 2 and 3 box corners, -1
-    padding; ``mask`` (B,1,S,S) of zeros and ones; ``prior`` (B,1,4h,4w) logits of an earlier prediction, with points.
+    Attributes:
+        points: ``(B, P, 2)`` float32, x first, in pixels of the model image (0 to ``S``).
+        labels: ``(B, P)`` int32: 1 object, 0 background, 2 and 3 box corners, -1 padding.
+        mask: ``(B, 1, S, S)`` of zeros and ones.
+        prior: ``(B, 1, 4h, 4w)`` low-res logits of an earlier prediction that the points correct.
+
+    Raises:
+        ValueError: If points come without labels, or if there are both points and a mask, or neither.
     """
 
     points: Tensor | None = None
@@ -70,22 +88,26 @@ class Prompt:
 
     @classmethod
     def click(cls, points: Tensor, labels: Tensor) -> Prompt:
-        """Points (B,P,2) with their labels (B,P)."""
+        """Make a prompt of points ``(B, P, 2)`` and their labels ``(B, P)``."""
         return cls(points=points, labels=labels)
 
     @classmethod
     def box(cls, corners: Tensor) -> Prompt:
-        """Boxes (B,4) as x0, y0, x1, y1."""
+        """Make a prompt of one box per object, ``(B, 4)`` as x0, y0, x1, y1 in pixels of the model image."""
         labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32, device=corners.device)
         return cls(points=corners.reshape(-1, 2, 2), labels=labels.expand(corners.shape[0], 2))
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Prompt:
-        """Masks (B,1,S,S)."""
+        """Make a prompt of masks ``(B, 1, S, S)`` of zeros and ones."""
         return cls(mask=mask)
 
     def add(self, points: Tensor, labels: Tensor) -> Prompt:
-        """The same prompt with more points behind."""
+        """Append points ``(B, P, 2)`` with labels ``(B, P)``.
+
+        Raises:
+            ValueError: If this is a mask prompt.
+        """
         if self.points is None or self.labels is None:
             raise ValueError("points cannot be added to a mask prompt")
         return replace(
@@ -93,54 +115,75 @@ class Prompt:
         )
 
     def with_prior(self, logits: Tensor | None) -> Prompt:
-        """The same points, to be read as a correction of ``logits`` (B,1,4h,4w)."""
+        """Return the same points as a correction of low-res ``logits`` ``(B, 1, 4h, 4w)``."""
         return replace(self, prior=logits)
 
     @property
     def num_points(self) -> int:
+        """Points per object; 0 for a mask prompt."""
         return 0 if self.points is None else self.points.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
 class FrameFeatures:
-    """``vision`` (B,C,h,w) and the code of its ``position`` (1,C,h,w). B is 1 where all objects share them."""
+    """Image features of a frame, before any memory.
+
+    Attributes:
+        vision: ``(B, C, h, w)`` features. ``B`` is 1 where all objects share them.
+        position: ``(1, C, h, w)`` positional encoding of the grid.
+    """
 
     vision: Tensor
     position: Tensor
 
     @cached_property
     def frame_embedding(self) -> Tensor:
-        """All features of the (first) frame as one unit vector (C*h*w,), float32: cosines tell how alike frames are."""
+        """The first frame's features as one unit vector ``(C*h*w,)`` in float32.
+
+        The dot product of two frame embeddings is the cosine similarity of the frames.
+        """
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)
 
     def split(self) -> list[FrameFeatures]:
-        """One for every frame of a batch."""
+        """Return one ``FrameFeatures`` per frame of a batch."""
         return [FrameFeatures(vision, self.position) for vision in self.vision.split(1)]
 
 
 @dataclass(frozen=True)
 class TrackingStep:
-    """One step of a propagation: the frame, its direction, and the number of frames of the clip where it is known."""
+    """One step of a propagation.
+
+    Attributes:
+        frame: Index of the frame.
+        reverse: Whether the propagation goes towards lower indices.
+        num_frames: Length of the clip, if known.
+    """
 
     frame: int
     reverse: bool = False
     num_frames: int | None = None
 
     def age(self, frame: int) -> int:
-        """Frames since ``frame`` in the direction of the propagation; negative for one that is still to come."""
+        """Steps since ``frame`` in the direction of the propagation; negative if it is still to come."""
         return frame - self.frame if self.reverse else self.frame - frame
 
 
 @dataclass(frozen=True, eq=False)
 class FrameContext:
-    """A frame ready for prompts: ``conditioned`` (B,C,h,w), and the readout it was conditioned on, if any."""
+    """A frame ready for prompts.
+
+    Attributes:
+        features: Image features of the frame.
+        conditioned: ``(B, C, h, w)`` features conditioned on memory, or marked as without memory.
+        readout: The memories that the features were conditioned on, if any.
+    """
 
     features: FrameFeatures
     conditioned: Tensor
     readout: MemoryReadout | None
 
     def split(self) -> list[FrameContext]:
-        """One context for each of the B objects."""
+        """Return one context per object. A context without memory is shared by all objects and stays whole."""
         if self.readout is None:
             return [self]
         parts = zip(self.conditioned.split(1), self.readout.split(), strict=True)
@@ -149,10 +192,15 @@ class FrameContext:
 
 @dataclass(frozen=True, eq=False)
 class FramePrediction:
-    """What the model says of B objects on a frame.
+    """The model's output for ``B`` objects on a frame.
 
-    ``candidates`` (B,K,4h,4w) logits with predicted ``ious`` (B,K); the chosen ``low_res`` (B,1,4h,4w) and ``high_res``
-    (B,1,S,S) logits; object ``pointer`` (B,C); ``object_score`` (B,1) logit, positive where the object is in view.
+    Attributes:
+        candidates: ``(B, K, 4h, 4w)`` low-res logits of all mask candidates.
+        ious: ``(B, K)`` predicted IoU of each candidate.
+        low_res: ``(B, 1, 4h, 4w)`` logits of the chosen mask.
+        high_res: ``(B, 1, S, S)`` logits of the chosen mask.
+        pointer: ``(B, C)`` object pointer.
+        object_score: ``(B, 1)`` logit, positive where the object is in view.
     """
 
     candidates: Tensor
@@ -164,19 +212,19 @@ class FramePrediction:
 
     @property
     def best_iou(self) -> Tensor:
-        """Predicted IoU (B,) of the chosen mask."""
+        """Highest predicted IoU ``(B,)`` of the candidates, which is that of the chosen mask."""
         return self.ious.amax(dim=1)
 
     @staticmethod
     def batch(predictions: Sequence[FramePrediction]) -> FramePrediction:
-        """Predictions of several groups of objects as one batch; candidates must be equally many."""
+        """Concatenate predictions along the object axis. All must have the same number of candidates."""
         if len(predictions) == 1:
             return predictions[0]
         columns = zip(*(p._tensors() for p in predictions), strict=True)
         return FramePrediction(*(torch.cat(column) for column in columns))
 
     def split(self) -> list[FramePrediction]:
-        """One prediction for each of the B objects."""
+        """Return one prediction per object."""
         return [FramePrediction(*row) for row in zip(*(t.split(1) for t in self._tensors()), strict=True)]
 
     def _tensors(self) -> tuple[Tensor, ...]:

@@ -1,1 +1,1 @@
-"""What users say of an object: clicks, boxes and masks, read from their input or sampled from ground truth."""
+"""Prompts: reading clicks, boxes and masks from users' input, and sampling them from ground truth."""

@@ -1,4 +1,4 @@
-"""What users pass as prompts, checked and brought to the model's coordinates."""
+"""Parsing of prompts: checks users' input and converts it to the model's coordinates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Pro
 def read_points(
     points: Any, labels: Any, box: Any, video_size: tuple[int, int], normalized: bool, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points and a box as one list: coordinates (P,2) in 0..1 of the frame, labels (P,); box corners come first.
+    """Read points and a box as one list of labelled points, box corners first.
 
-    ``video_size``: (height, width); ``normalized``: coordinates are in 0..1 already. A box that reaches over the frame
-    is clipped to it. ``where`` begins the message of the ValueError for anything that is no such prompt or lies off the
-    frame.
+    Args:
+        points: ``(P, 2)`` or ``(1, P, 2)``, x first, as anything NumPy or PyTorch can convert, or ``None``.
+        labels: ``(P,)`` or ``(1, P)``: 1 object, 0 background, 2 and 3 box corners, -1 padding; or ``None``.
+        box: x0, y0, x1, y1, or ``None``. A box that exceeds the frame is clipped to it.
+        video_size: (height, width) in pixels.
+        normalized: Whether coordinates are in 0..1 of the frame instead of pixels.
+        where: Prefix of error messages, such as ``describe_location`` returns.
+
+    Returns:
+        Coordinates ``(P, 2)`` float32 in 0..1 of the frame, and labels ``(P,)`` int32.
+
+    Raises:
+        ValueError: If the prompt is malformed or off the frame.
     """
     if (points is None) != (labels is None):
         raise ValueError(f"{where}: points and labels must be given together")
@@ -29,27 +39,45 @@ def read_points(
     height, width = video_size
     scale = np.array([1, 1] if normalized else [width, height], dtype=np.float32)
     coordinates: np.ndarray = np.zeros((0, 2), dtype=np.float32)
-    kinds: np.ndarray = np.zeros(0, dtype=np.int32)
+    point_labels: np.ndarray = np.zeros(0, dtype=np.int32)
     if points is not None:
-        coordinates, kinds = _read_clicks(points, labels, where)
+        coordinates, point_labels = _read_clicks(points, labels, where)
     if box is not None:
         corners = clip_box(_read_box(box, where), scale, where)
         coordinates = np.concatenate((corners, coordinates))
-        kinds = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), kinds))
-    check_points(coordinates[kinds != PADDING], scale, where)
-    return coordinates / scale, kinds
+        point_labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), point_labels))
+    check_points(coordinates[point_labels != PADDING], scale, where)
+    return coordinates / scale, point_labels
 
 
 def to_prompt(coordinates: np.ndarray, labels: np.ndarray, image_size: int, device: torch.device) -> Prompt:
-    """Coordinates (P,2) in 0..1 and labels (P,) -> a prompt for one object."""
+    """Make a prompt for one object.
+
+    Args:
+        coordinates: ``(P, 2)`` float32 in 0..1 of the frame, x first.
+        labels: ``(P,)`` int32.
+        image_size: Side ``S`` of the model image in pixels. It is square, so the aspect ratio is not kept.
+        device: Device of the prompt's tensors.
+    """
     points = torch.from_numpy(coordinates).to(device)[None] * image_size
     return Prompt.click(points, torch.from_numpy(labels).to(device)[None])
 
 
 def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: str) -> Tensor:
-    """A mask (H,W), bool or numbers, of the video's size, shape or the model's -> (1,1,S,S) of zeros and ones.
+    """Read a mask and resize it to the model image.
 
-    Floats count as the object from 0.5, other numbers where they are not zero.
+    Args:
+        mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio, or the model image's size. Floats
+            count as the object from 0.5, integers where they are not 0.
+        video_size: (height, width) in pixels.
+        image_size: Side ``S`` of the model image in pixels.
+        where: Prefix of error messages.
+
+    Returns:
+        ``(1, 1, S, S)`` float32 of zeros and ones.
+
+    Raises:
+        ValueError: If the mask is not two-dimensional or has another shape.
     """
     tensor = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
     if tensor.dim() != 2 or 0 in tensor.shape:
@@ -69,28 +97,30 @@ def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: st
     return resized
 
 
-def place(frame: int, obj_id: Hashable) -> str:
-    """How messages name an object on a frame."""
+def describe_location(frame: int, obj_id: Hashable) -> str:
+    """Name an object on a frame for error messages."""
     return f"frame {frame}, object {obj_id!r}"
 
 
 def _read_clicks(points: Any, labels: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     coordinates = _numbers(points, "points", where)
-    kinds = _numbers(labels, "labels", where)
+    point_labels = _numbers(labels, "labels", where)
     if coordinates.ndim == 3 and coordinates.shape[0] == 1:
         coordinates = coordinates[0]
-    if kinds.ndim == 2 and kinds.shape[0] == 1:
-        kinds = kinds[0]
+    if point_labels.ndim == 2 and point_labels.shape[0] == 1:
+        point_labels = point_labels[0]
     if coordinates.size == 0:
         coordinates = coordinates.reshape(0, 2)
     if coordinates.ndim != 2 or coordinates.shape[1] != 2:
         raise ValueError(f"{where}: expected points of shape (P, 2), got {coordinates.shape}")
-    if kinds.shape != (len(coordinates),):
-        raise ValueError(f"{where}: expected {len(coordinates)} labels, one for each point, got shape {kinds.shape}")
-    known = np.isin(kinds, [0, 1, 2, 3, PADDING])
+    if point_labels.shape != (len(coordinates),):
+        raise ValueError(
+            f"{where}: expected {len(coordinates)} labels, one for each point, got shape {point_labels.shape}"
+        )
+    known = np.isin(point_labels, [0, 1, 2, 3, PADDING])
     if not known.all():
-        raise ValueError(f"{where}: expected labels 1 (object) or 0 (background), got {kinds[~known][0]:g}")
-    return coordinates, kinds.astype(np.int32)
+        raise ValueError(f"{where}: expected labels 1 (object) or 0 (background), got {point_labels[~known][0]:g}")
+    return coordinates, point_labels.astype(np.int32)
 
 
 def _read_box(box: Any, where: str) -> np.ndarray:
@@ -113,9 +143,17 @@ def _numbers(values: Any, name: str, where: str) -> np.ndarray:
 
 
 def check_points(points: np.ndarray, size: Any, where: str) -> None:
-    """Raise ValueError for points (P,2) off the frame of ``size`` (width, height). Its right and lower edge are on it.
+    """Check that points lie on the frame, its right and lower edges included.
 
-    Pixel (0, 0) covers the points from (0, 0) to (1, 1), so the last pixel ends at (width, height).
+    Pixel (0, 0) covers the area from (0, 0) to (1, 1), so the last pixel ends at (width, height).
+
+    Args:
+        points: ``(P, 2)``, x first.
+        size: (width, height) in the unit of the points.
+        where: Prefix of error messages.
+
+    Raises:
+        ValueError: If a point is off the frame.
     """
     off = ~((points >= 0) & (points <= size)).all(axis=1)
     if off.any():
@@ -124,9 +162,18 @@ def check_points(points: np.ndarray, size: Any, where: str) -> None:
 
 
 def clip_box(corners: np.ndarray, size: Any, where: str) -> np.ndarray:
-    """The part of a box, (2,2) with the upper left corner first, that is on the frame of ``size`` (width, height).
+    """Clip a box to the frame, as boxes of detectors often exceed it a little.
 
-    Detectors give boxes that reach a little over the frame. Raises ValueError for one that has nothing on it.
+    Args:
+        corners: ``(2, 2)``, upper left corner first, each x first.
+        size: (width, height) in the unit of the corners.
+        where: Prefix of error messages.
+
+    Returns:
+        The clipped corners ``(2, 2)``.
+
+    Raises:
+        ValueError: If no part of the box is on the frame.
     """
     clipped = np.clip(corners, 0, np.asarray(size, dtype=corners.dtype))
     if not (clipped[0] < clipped[1]).all():
@@ -138,7 +185,7 @@ def clip_box(corners: np.ndarray, size: Any, where: str) -> np.ndarray:
 
 
 def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:
-    """Whether two (height, width) have the same aspect ratio, up to the rounding of either side to a pixel."""
+    """Whether two (height, width) have the same aspect ratio, up to rounding one side to whole pixels."""
     height, width = size
     return (
         abs(width - height * video_size[1] / video_size[0]) <= 1

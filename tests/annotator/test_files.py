@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 from annotator_support import (
     FIRST,
     HEIGHT,
@@ -29,6 +28,7 @@ from annotator_support import (
 from export_support import decode as decode_video
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pydantic import TypeAdapter
 
 from i2v.annotator.document import Paint
 from i2v.annotator.exporter import Export

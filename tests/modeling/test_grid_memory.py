@@ -36,14 +36,14 @@ def make_readout(batch: int = 1, counts: torch.Tensor | None = None) -> MemoryRe
 
 def read(reader: MemoryCrossAttention, queries: torch.Tensor, readout: MemoryReadout, foreground_only: bool = False):
     """What the reference implementation reads, and what the fast one reads."""
-    readout._on_grids.clear()
+    readout._grid_memories.clear()
     with torch.no_grad():
         set_backend(reader, "reference")
         reference = reader(queries, readout, foreground_only)
-        assert not readout._on_grids
+        assert not readout._grid_memories
         set_backend(reader, "fast")
         fast = reader(queries, readout, foreground_only)
-        assert readout._on_grids
+        assert readout._grid_memories
         return reference, fast
 
 
@@ -110,10 +110,10 @@ def test_scores_of_any_size(scale):
     queries = torch.randn(1, COLUMNS * ROWS, 16)
     memory = readout.on_grid((COLUMNS, ROWS), False)[0]
     with torch.no_grad():
-        heads = reader.rotate_queries(reader._heads(reader.q_proj(queries))) / 4
+        heads = reader.rotate_queries(reader._split_heads(reader.q_proj(queries))) / 4
         keys = reader.rotate_keys(reader.k_proj(readout.tokens + readout.position)[:, :-NUM_LOOSE])
         assert (heads[0, 0] @ keys[0].t()).abs().max() > 200
-        assert memory.average(heads[0, 0], reader._axis_maps(heads.dtype)[0]).isfinite().all()
+        assert memory.average(heads[0, 0], reader._key_projections(heads.dtype)[0]).isfinite().all()
     for foreground_only in (False, True):
         plain, ours = read(reader, queries, readout, foreground_only)
         assert ours.isfinite().all() and torch.allclose(plain, ours, atol=1e-4 * scale)

@@ -78,9 +78,9 @@ def test_rotary_is_complex_multiplication():
 
 def test_rotary_tables_stay_exact_in_half_precision():
     rotary = AxialRotary(8, (64, 64))
-    exact = rotary.turns.clone()
+    exact = rotary.rotations.clone()
     rotary.to(torch.bfloat16)
-    assert rotary.turns.dtype == torch.float32 and torch.equal(rotary.turns, exact)
+    assert rotary.rotations.dtype == torch.float32 and torch.equal(rotary.rotations, exact)
     assert rotary(torch.randn(1, 1, 4096, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert not rotary.state_dict()
 
@@ -105,10 +105,10 @@ def test_rope_attention_leaves_pointers_unplaced_and_masks_keys():
     mask = torch.tensor([[True] * 4 + [False] * 4 + [True] * 3])
     scores = (queries @ keys.transpose(-1, -2) / 8**0.5).masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
     expected = attention.out_proj((scores @ attention.v_proj(k)[:, None])[:, 0])
-    assert torch.allclose(attention(q, k, k, num_unplaced_keys=3, mask=mask), expected, atol=1e-5)
+    assert torch.allclose(attention(q, k, k, num_k_exclude_rope=3, mask=mask), expected, atol=1e-5)
     changed = k.clone()
     changed[:, 4:8] = 9.0
-    assert torch.allclose(attention(q, changed, changed, num_unplaced_keys=3, mask=mask), expected, atol=1e-5)
+    assert torch.allclose(attention(q, changed, changed, num_k_exclude_rope=3, mask=mask), expected, atol=1e-5)
 
 
 def test_window_attention_bias_follows_distances():

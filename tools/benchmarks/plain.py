@@ -203,14 +203,14 @@ def written_out(readout: MemoryReadout, num_positions: int) -> MemoryReadout:
 
 
 def rope_attention(
-    attention: Any, q: Tensor, k: Tensor, v: Tensor, num_unplaced_keys: int = 0, mask: Tensor | None = None
+    attention: Any, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0, mask: Tensor | None = None
 ) -> Tensor:
     """Project, rotate what has a position, attend, project."""
     q, k, v = (
         project(x).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for project, x in ((attention.q_proj, q), (attention.k_proj, k), (attention.v_proj, v))
     )
-    placed, unplaced = k.split((k.shape[-2] - num_unplaced_keys, num_unplaced_keys), dim=-2)
+    placed, unplaced = k.split((k.shape[-2] - num_k_exclude_rope, num_k_exclude_rope), dim=-2)
     keys = torch.cat((attention.rotate_keys(placed), unplaced), dim=-2)
     attend = None if mask is None else mask[:, None, None, :].expand(-1, attention.num_heads, q.shape[-2], -1)
     out = F.scaled_dot_product_attention(attention.rotate_queries(q), keys, v, attn_mask=attend)
@@ -221,7 +221,7 @@ def rotate(rotary: Any, tokens: Tensor) -> Tensor:
     """Each channel pair of tokens (...,k*n,C) rotated by its position."""
     pairs = tokens.float().unflatten(-2, (-1, rotary.num_positions)).unflatten(-1, (-1, 2))
     real, imaginary = pairs.unbind(-1)
-    cos, sin = rotary.turns.unbind(-1)
+    cos, sin = rotary.rotations.unbind(-1)
     rotated = (real * cos - imaginary * sin, real * sin + imaginary * cos)
     return torch.stack(rotated, dim=-1).flatten(-2).flatten(-3, -2).to(tokens.dtype)
 

@@ -1,1 +1,1 @@
-"""What turns frames into features: the image trunk and the temporal feature integrator."""
+"""Backbones: image trunks and the temporal feature integrator, which turn frames into features."""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as an image trunk (Tan and Le, ICML 2019, without squeeze-and-excitation and with ReLU6)."""
+"""EfficientNet-Lite as an image trunk (Tan and Le, ICML 2019, with ReLU6 and without squeeze-and-excitation)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Variant = Literal["lite0", "lite1", "lite2"]
 
 STEM_WIDTH = 32
 BATCH_NORM_EPS = 1e-3
-PIXEL_MEAN, PIXEL_SCALE = 127 / 255, 128 / 255  # what the ImageNet weights were trained with, of pixels in 0..1
+PIXEL_MEAN, PIXEL_SCALE = 127 / 255, 128 / 255  # normalization of the ImageNet weights, for pixels in 0..1
+# Width and depth multipliers.
 _MULTIPLIERS: dict[str, tuple[float, float]] = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
 
 
@@ -40,32 +41,32 @@ _STAGES = (
     _StageSpec(5, 2, 6, 192, 4),
     _StageSpec(3, 1, 6, 320, 1),
 )
-_TAPPED_STAGES = (1, 2, 3, 4)  # whose outputs are the maps at strides 4, 8, 16 and 16
+_OUTPUT_STAGES = (1, 2, 3, 4)  # stages whose outputs are the maps at strides 4, 8, 16 and 16
 
 
 class SameConvBN(ConvBN):
-    """A convolution with TensorFlow's SAME padding, and its batch norm.
+    """A convolution with TensorFlow's SAME padding, then batch norm.
 
-    With stride 2 the padding depends on the size of the input, and the odd pixel of it goes to the right and bottom.
+    With stride 2 the padding depends on the size of the input, and an odd pixel goes to the right or bottom.
     """
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(in_dim, out_dim, kernel, stride, groups)
         self.bn.eps = BATCH_NORM_EPS
         if stride > 1:
-            self.c.padding = (0, 0)  # the input is padded by hand
+            self.c.padding = (0, 0)  # `forward` pads the input, as nn.Conv2d only pads both sides equally
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,in,H,W) -> (B,out,ceil(H/stride),ceil(W/stride))."""
+        """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, ceil(H/stride), ceil(W/stride))``."""
         kernel, stride = self.c.kernel_size[0], self.c.stride[0]
         if stride > 1:
-            down, right = (same_padding(size, kernel, stride) for size in x.shape[-2:])
-            x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+            pad_y, pad_x = (same_padding(size, kernel, stride) for size in x.shape[-2:])
+            x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
         return super().forward(x)
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project; added to the input where that has the same shape."""
+    """Inverted bottleneck: expansion, depthwise convolution, projection, and a residual if the shape is kept."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -76,24 +77,36 @@ class InvertedResidual(nn.Module):
         self.is_residual = stride == 1 and in_dim == out_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+        """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, ceil(H/stride), ceil(W/stride))``."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.is_residual else y
 
 
 class EfficientNetLite(nn.Module):
-    """Image trunk: frames -> five feature maps at strides 4, 8, 16, 16 and 16, like :class:`TinyViT`.
+    """Image trunk with five output maps at strides 4, 8, 16, 16 and 16, like ``TinyViT``.
 
-    The last map is the neck: stage 5 (stride 16) and, with all seven stages, stage 7 (stride 32), which knows more of
-    what things are, projected to ``out_dim`` channels and added.
+    The last map is the neck: stage 5 (stride 16) and, with all seven stages, the more semantic stage 7 (stride 32), are
+    projected to ``out_dim`` channels and added.
+
+    Attributes:
+        map_widths: Channels of the five output maps.
     """
 
-    pixel_scale: Tensor
+    pixel_scale: Tensor  # (3, 1, 1), with pixel_shift: from ImageNet's normalization to that of these weights
     pixel_shift: Tensor
 
     def __init__(self, variant: Variant = "lite0", num_stages: int = 7, out_dim: int = 256) -> None:
-        """``num_stages``: 7 for all, 5 to stop at stride 16. Raises ValueError for others, and unknown variants."""
+        """Create the trunk.
+
+        Args:
+            variant: ``"lite0"``, ``"lite1"`` or ``"lite2"``.
+            num_stages: 7 for the whole network, 5 to stop at stride 16.
+            out_dim: Channels of the neck.
+
+        Raises:
+            ValueError: If ``variant`` or ``num_stages`` is none of these.
+        """
         super().__init__()
         if variant not in _MULTIPLIERS:
             raise ValueError(f"variant: expected one of {', '.join(_MULTIPLIERS)}, got {variant!r}")
@@ -113,26 +126,33 @@ class EfficientNetLite(nn.Module):
                 self.blocks.append(InvertedResidual(in_dim, width, stage.kernel, stride, stage.expansion))
             widths.append(width)
             self._stage_ends.append(len(self.blocks) - 1)
-        self.map_widths = (*(widths[i + 1] for i in _TAPPED_STAGES), out_dim)
+        self.map_widths = (*(widths[i + 1] for i in _OUTPUT_STAGES), out_dim)
         self.neck_lateral = nn.Conv2d(widths[5], out_dim, 1)
         self.neck_deep = nn.Conv2d(widths[7], out_dim, 1) if num_stages == 7 else None
         self.neck_norm = LayerNorm2d(out_dim)
-        # Frames come normalized by ImageNet's statistics; these weights want (x - 127) / 128.
+        # Frames are normalized by ImageNet's mean and deviation, but these weights expect (x - 127) / 128.
         mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
         self.register_buffer("pixel_scale", std / PIXEL_SCALE, persistent=False)
         self.register_buffer("pixel_shift", (mean - PIXEL_MEAN) / PIXEL_SCALE, persistent=False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """Normalized frames (B,3,S,S) -> maps (B,.,S/4,S/4), (B,.,S/8,S/8) and three of (B,.,S/16,S/16)."""
+        """Compute feature maps.
+
+        Args:
+            frames: ``(B, 3, S, S)`` normalized RGB.
+
+        Returns:
+            Five maps ``(B, C_i, S/s, S/s)`` at strides ``s`` of 4, 8, 16, 16 and 16.
+        """
         stages = self.stages(frames)
         neck = self.neck_lateral(stages[4])
         if self.neck_deep is not None:
             deep = self.neck_deep(stages[6])
             neck = neck + F.interpolate(deep, size=neck.shape[-2:], mode="bilinear", align_corners=False)
-        return [*(stages[i] for i in _TAPPED_STAGES), self.neck_norm(neck)]
+        return [*(stages[i] for i in _OUTPUT_STAGES), self.neck_norm(neck)]
 
     def stages(self, frames: Tensor) -> list[Tensor]:
-        """The outputs of all stages for normalized frames (B,3,S,S)."""
+        """Outputs of all stages for normalized frames ``(B, 3, S, S)``."""
         x = frames * self.pixel_scale + self.pixel_shift
         x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)))
         outputs = []
@@ -144,11 +164,11 @@ class EfficientNetLite(nn.Module):
 
 
 def round_width(width: float, divisor: int = 8) -> int:
-    """The multiple of ``divisor`` nearest to a width, but no less than nine tenths of it."""
+    """Round a width to the nearest multiple of ``divisor`` that is at least 0.9 times the width."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
 
 
 def same_padding(size: int, kernel: int, stride: int) -> int:
-    """Pixels that TensorFlow's SAME adds along an axis of ``size`` pixels, both sides together."""
+    """Total padding in pixels, both sides together, that TensorFlow's SAME adds to an axis of ``size`` pixels."""
     return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)

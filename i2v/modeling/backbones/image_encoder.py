@@ -1,4 +1,4 @@
-"""From a window of frames to the features of its last frame."""
+"""Image encoder: a window of frames to the features of its last frame."""
 
 from __future__ import annotations
 
@@ -12,12 +12,23 @@ from i2v.modeling.structures import FrameFeatures
 
 
 class ImageEncoder(nn.Module):
-    """Image trunk on the frame, video trunk on its window."""
+    """Image trunk on the frame, temporal feature integrator (video trunk) on its window.
+
+    Attributes:
+        position: Positional encoding ``(1, C, h, w)`` of the features, a non-persistent buffer.
+    """
 
     position: Tensor
 
     def __init__(self, trunk_image: nn.Module, trunk_video: TFI, grid: int, d_model: int = 256) -> None:
-        """``grid``: side of the feature map, the frame's side over 16."""
+        """Create the encoder.
+
+        Args:
+            trunk_image: Frames to a list of feature maps.
+            trunk_video: Integrates these maps with the frames of the window.
+            grid: Side ``h = w`` of the feature map, the frame's side over 16.
+            d_model: Feature channels ``C``.
+        """
         super().__init__()
         self.trunk_image = trunk_image
         self.trunk_video = trunk_video
@@ -25,14 +36,22 @@ class ImageEncoder(nn.Module):
 
     @property
     def window_length(self) -> int:
-        """Frames in a window."""
+        """Frames ``T`` in a window."""
         return self.trunk_video.t_window
 
     def stem_features(self, frames: Tensor) -> Tensor:
-        """What frames (B,3,S,S) contribute to the windows that they are part of (B,K,C,h,w): kept for the next ones."""
+        """Compute the contribution of frames ``(B, 3, S, S)`` to their windows, ``(B, K, C, h, w)``, to be cached."""
         return self.trunk_video.temporal_stem.per_frame(frames)
 
     def forward(self, frames: Tensor, stem_features: Sequence[Tensor]) -> FrameFeatures:
-        """Features of frames (B,3,S,S), given :meth:`stem_features` of the T frames of their windows, oldest first."""
+        """Encode frames.
+
+        Args:
+            frames: ``(B, 3, S, S)`` normalized RGB.
+            stem_features: Results of ``stem_features`` for the ``T`` frames of the windows, oldest first.
+
+        Returns:
+            Features ``(B, C, h, w)`` and their positional encoding.
+        """
         vision = self.trunk_video(self.trunk_image(frames), stem_features)
         return FrameFeatures(vision=vision, position=self.position.to(vision.dtype))

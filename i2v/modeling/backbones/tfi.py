@@ -1,4 +1,4 @@
-"""TFI, the temporal feature integrator: image features enhanced by the frames just before (paper section 3.2)."""
+"""TFI, the temporal feature integrator: enriches a frame's features with the frames before it (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,41 +12,71 @@ from i2v.modeling.layers import ChannelLayerNorm, LayerNorm2d
 
 
 class TemporalStem(nn.Conv3d):
-    """A convolution over the patches of T frames, (B,3,T,S,S) -> (B,C,T,h,w), computed frame by frame.
+    """Patch-embedding convolution over a window of frames, ``(B, 3, T, S, S)`` to ``(B, C, T, h, w)``.
 
-    A convolution is linear: each time slice of its output is a sum over frames of what one frame adds to it. That is
-    the same in every window that a frame is part of, so it is computed once. For any windows, ``stem(windows)`` equals
-    ``stem.join`` of :meth:`per_frame` of their frames.
+    Convolution is linear, so each time slice of the output is a sum of contributions of single frames. A frame's
+    contributions are the same in every window, so they are computed once and cached: ``stem(windows)`` equals ``join``
+    of the ``per_frame`` results of the windows' frames.
     """
 
     def __init__(self, dim: int, kernel_length: int, patch: int) -> None:
+        """Create the convolution.
+
+        Args:
+            dim: Output channels ``C``.
+            kernel_length: Frames ``K`` under the kernel, odd.
+            patch: Side of a patch in pixels, which is also the spatial stride.
+        """
         super().__init__(
             3, dim, (kernel_length, patch, patch), stride=(1, patch, patch), padding=(kernel_length // 2, 0, 0)
         )
 
     def per_frame(self, frames: Tensor) -> Tensor:
-        """Frames (B,3,S,S) -> (B,K,C,h,w): what they add to the slices from K // 2 after to K // 2 before them."""
+        """Compute the contributions of frames to the time slices around them.
+
+        Args:
+            frames: ``(B, 3, S, S)``.
+
+        Returns:
+            ``(B, K, C, h, w)``: contribution ``k`` goes to the slice ``K // 2 - k`` after the frame.
+        """
+        # Each temporal position of the kernel becomes a 2-D kernel: (C, 3, K, p, p) to (K*C, 3, p, p).
         kernels = self.weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
         frames = frames.contiguous(memory_format=torch.channels_last)
         return F.conv2d(frames, kernels, stride=self.stride[1:]).unflatten(1, (self.kernel_size[0], self.out_channels))
 
     def join(self, per_frame: Sequence[Tensor]) -> Tensor:
-        """:meth:`per_frame` of T frames, oldest first -> time slices (T,B,C,h,w); zero padding around the window."""
-        reach = self.kernel_size[0] // 2
+        """Sum the contributions of a window's frames.
+
+        Args:
+            per_frame: Results of ``per_frame`` for ``T`` frames, oldest first.
+
+        Returns:
+            Time slices ``(T, B, C, h, w)``, as with zero padding before and after the window.
+        """
+        radius = self.kernel_size[0] // 2
         assert self.bias is not None
         slices = []
         for t in range(len(per_frame)):
-            near = range(max(t - reach, 0), min(t + reach + 1, len(per_frame)))
-            first, *others = (per_frame[i][:, i - t + reach] for i in near)
+            neighbours = range(max(t - radius, 0), min(t + radius + 1, len(per_frame)))
+            first, *others = (per_frame[i][:, i - t + radius] for i in neighbours)
             slices.append(sum(others, start=first.to(self.bias.dtype)) + self.bias[:, None, None])
-        # Unlike `stack`, `cat` keeps the channels last in memory.
+        # Unlike `stack`, `cat` keeps channels-last memory.
         return torch.cat(slices).unflatten(0, (len(per_frame), -1))
 
 
 class TemporalConv(nn.Module):
-    """One spatial and one temporal convolution; their names carry the index that the checkpoint gives them."""
+    """A spatial and a temporal convolution. Their names end with the block's index, as in published checkpoints."""
 
     def __init__(self, dim: int, hidden_dim: int, temporal_kernel: int, index: int) -> None:
+        """Create the convolutions.
+
+        Args:
+            dim: Input and output channels ``C``.
+            hidden_dim: Channels between the two.
+            temporal_kernel: Time slices under the temporal kernel, odd.
+            index: Index of the block in its ``TemporalNet``.
+        """
         super().__init__()
         self._names = (f"c_fc1_{index}", f"c_fc2_{index}")
         spatial = nn.Conv3d(dim, hidden_dim, (1, 3, 3), padding=(0, 1, 1))
@@ -54,30 +84,46 @@ class TemporalConv(nn.Module):
         self.add_module(self._names[0], spatial)
         self.add_module(self._names[1], temporal)
 
-    def forward(self, slices: Tensor, num: int) -> Tensor:
-        """The last ``num`` time slices of ``temporal(quick_gelu(spatial(x)))``, from slices (T,B,C,h,w).
+    def forward(self, slices: Tensor, num_outputs: int) -> Tensor:
+        """Compute ``temporal(quick_gelu(spatial(x)))``.
 
-        As 3-D convolutions the two would be several times slower.
+        Args:
+            slices: Time slices ``(T, B, C, h, w)``.
+            num_outputs: How many of the last slices to compute.
+
+        Returns:
+            ``(num_outputs, B, C, h, w)``.
         """
+        # The weights are those of 3-D convolutions, but 2-D convolutions and matrix products are several times faster.
         spatial, temporal = (self.get_submodule(name) for name in self._names)
         assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d) and temporal.bias is not None
         mixed = F.conv2d(slices.flatten(0, 1), spatial.weight[:, :, 0], spatial.bias, padding=1)
         mixed = quick_gelu(mixed).unflatten(0, slices.shape[:2])
         weight = temporal.weight[..., 0, 0].to(mixed.dtype)
-        return mix_slices(mixed.movedim(2, -1), weight, temporal.bias, num).movedim(-1, 2)
+        return convolve_slices(mixed.movedim(2, -1), weight, temporal.bias, num_outputs).movedim(-1, 2)
 
 
-def mix_slices(slices: Tensor, weight: Tensor, bias: Tensor, num: int) -> Tensor:
-    """Convolve time slices (T,...,C) with a kernel (C',C,K) along time and return the last ``num`` slices (num,...,C').
+def convolve_slices(slices: Tensor, weight: Tensor, bias: Tensor, num_outputs: int) -> Tensor:
+    """Convolve time slices along time with zero padding, one matrix product per kernel position.
 
-    What lies before the first slice and after the last one counts as zero. One matrix product for every kernel position.
+    Args:
+        slices: ``(T, ..., C)``.
+        weight: ``(C', C, K)``, ``K`` odd.
+        bias: ``(C',)``.
+        num_outputs: How many of the last slices to compute.
+
+    Returns:
+        ``(num_outputs, ..., C')``.
     """
-    reach, first = weight.shape[-1] // 2, len(slices) - num
-    out = F.linear(slices[first:], weight[..., reach], bias)
-    for offset in (o for o in range(-reach, reach + 1) if o != 0):
+    radius, first = weight.shape[-1] // 2, len(slices) - num_outputs
+    # The centre position reaches every output slice, so it creates the result, and the others are added in place.
+    out = F.linear(slices[first:], weight[..., radius], bias)
+    for offset in (o for o in range(-radius, radius + 1) if o != 0):
+        # Input slices start..stop add to the output slices `offset` earlier; slices outside the window count as zero.
         start, stop = max(first + offset, 0), min(len(slices) + offset, len(slices))
         target = out[start - offset - first : stop - offset - first]
-        target.flatten(0, -2).addmm_(slices[start:stop].flatten(0, -2), weight[..., reach + offset].t())
+        # `flatten` of leading slices is a view, so the product is added to `out` itself.
+        target.flatten(0, -2).addmm_(slices[start:stop].flatten(0, -2), weight[..., radius + offset].t())
     return out
 
 
@@ -85,60 +131,76 @@ class TemporalNet(nn.Module):
     """Residual blocks that mix space, then time."""
 
     def __init__(self, dim: int, num_blocks: int, mlp_ratio: float, temporal_kernel: int) -> None:
+        """Create the blocks.
+
+        Args:
+            dim: Channels ``C``.
+            num_blocks: Number of blocks.
+            mlp_ratio: Hidden channels of a block over ``dim``.
+            temporal_kernel: Time slices under a temporal kernel, odd.
+        """
         super().__init__()
         self.lns = nn.ModuleList(ChannelLayerNorm(dim) for _ in range(num_blocks))
         self.temporal_net = nn.ModuleList(
             TemporalConv(dim, int(dim * mlp_ratio), temporal_kernel, i) for i in range(num_blocks)
         )
-        self._reach = temporal_kernel // 2
+        self._block_radius = temporal_kernel // 2
 
     @property
-    def reach(self) -> int:
-        """How many slices before and after one have a say in what becomes of it."""
-        return self._reach * len(self.lns)
+    def temporal_radius(self) -> int:
+        """Temporal receptive field: how many slices before and after an output slice it depends on."""
+        return self._block_radius * len(self.lns)
 
-    def forward(self, slices: Tensor, num: int) -> Tensor:
-        """Time slices (T,B,C,h,w) -> the last ``num`` of those that the blocks make of them.
+    def forward(self, slices: Tensor, num_outputs: int) -> Tensor:
+        """Run the blocks, ``x = quick_gelu(x + block(norm(x)))``.
 
-        ``quick_gelu(x + block(norm(x)))``, block after block, for just the slices that reach the result.
+        Args:
+            slices: Time slices ``(T, B, C, h, w)``.
+            num_outputs: How many of the last slices to compute.
+
+        Returns:
+            ``(num_outputs, B, C, h, w)``.
         """
-        reach = self.reach
+        # Each block computes only the slices in the receptive field of the result, which shrinks from block to block.
+        radius = self.temporal_radius
         for norm, block in zip(self.lns, self.temporal_net, strict=True):
-            slices = slices[-(num + reach) :]
-            reach -= self._reach
-            wanted = min(num + reach, len(slices))
+            slices = slices[-(num_outputs + radius) :]
+            radius -= self._block_radius
+            num_needed = min(num_outputs + radius, len(slices))
             normed = norm(slices.flatten(0, 1)).unflatten(0, slices.shape[:2])
-            slices = quick_gelu(slices[-wanted:] + block(normed, wanted))
+            slices = quick_gelu(slices[-num_needed:] + block(normed, num_needed))
         return slices
 
 
 class Fuse(nn.Module):
-    """Joins the image path and the temporal path into one of them."""
+    """Fuses the concatenated integration and temporal paths into one of them."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.fuse = nn.Sequential(nn.Conv2d(in_dim, out_dim, 1), LayerNorm2d(out_dim), nn.GELU())
 
     def forward(self, joined: Tensor) -> Tensor:
+        """Map ``(B, in_dim, h, w)`` to ``(B, out_dim, h, w)``."""
         return self.fuse(joined)
 
 
 class IntegrationNet(nn.Module):
-    """Refines the image path after a fusion."""
+    """Refines the integration path after a fusion."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.layer = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), LayerNorm2d(dim), nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine a map ``(B, C, h, w)``; same shape."""
         return self.layer(x)
 
 
 class TFI(nn.Module):
-    """Runs a light 3-D network over a window of frames, which exchanges with the image features stage by stage.
+    """A light spatio-temporal network over a window of frames that exchanges features with the image trunk.
 
-    Two paths meet in each stage: the *temporal* one over all frames of the window, the *integration* one over the
-    frame itself. The temporal path receives the integrated frame as its last time slice.
+    Each stage has two paths. The *temporal* path runs over all frames of the window, the *integration* path over the
+    current frame. The temporal path receives the integrated frame as its last time slice.
     """
 
     def __init__(
@@ -154,6 +216,20 @@ class TFI(nn.Module):
         temporal_conv_mlp_ratio: float = 1.0,
         temporal_kernel_size: int = 3,
     ) -> None:
+        """Create the network.
+
+        Args:
+            d_model_list: Channels of the trunk maps that the stages read.
+            selected_layers: Indices of these maps.
+            t_window: Frames ``T`` in a window, the current frame included.
+            t_patch_size: Frames under the stem's kernel.
+            s_patch_size: Side of the stem's patches in pixels, which is its stride.
+            temporal_dim: Channels of the temporal path.
+            integration_dim: Channels of the integration path, which are the output's.
+            temporal_loop_layers: Blocks per stage of the temporal path.
+            temporal_conv_mlp_ratio: Hidden channels of a block over ``temporal_dim``.
+            temporal_kernel_size: Time slices under a block's temporal kernel.
+        """
         super().__init__()
         self.t_window = t_window
         self.selected_layers = tuple(selected_layers)
@@ -161,7 +237,7 @@ class TFI(nn.Module):
         stages = range(len(d_model_list))
         self.temporal_stem = TemporalStem(temporal_dim, t_patch_size, s_patch_size)
         self.input_linears = nn.ModuleList(nn.Conv2d(dim, integration_dim, 1) for dim in d_model_list)
-        # The last of these is in the checkpoint and has no effect: no stage follows that would read it.
+        # The last of these has no effect, as no stage follows to read its output; published checkpoints contain it.
         self.integration2temporal_nets = nn.ModuleList(Fuse(joined, temporal_dim) for _ in stages)
         self.temporal2integration_nets = nn.ModuleList(Fuse(joined, integration_dim) for _ in stages)
         self.temporal_nets = nn.ModuleList(
@@ -172,35 +248,44 @@ class TFI(nn.Module):
         self.apply(_init_conv)
 
     def forward(self, maps: Sequence[Tensor], stem_features: Sequence[Tensor]) -> Tensor:
-        """Trunk maps of the frames (B,.,.,.), stem features of the T frames of their windows -> features (B,C,h,w)."""
+        """Integrate the maps of frames with their windows.
+
+        Args:
+            maps: Image trunk maps of the current frames ``(B, C_i, H_i, W_i)``.
+            stem_features: Results of ``TemporalStem.per_frame`` for the ``T`` frames of the windows, oldest first.
+
+        Returns:
+            Features ``(B, C, h, w)``.
+        """
         temporal = self.temporal_stem.join(stem_features)
         grid = temporal.shape[-2:]
         carry: Tensor | None = None
-        for i, (level, num) in enumerate(zip(self.selected_layers, self._slices_needed(), strict=True)):
-            temporal = self.temporal_nets[i](temporal, num)
+        for i, (level, num_slices) in enumerate(zip(self.selected_layers, self._num_slices_needed(), strict=True)):
+            temporal = self.temporal_nets[i](temporal, num_slices)
             image = self.input_linears[i](_resize_to(maps[level], grid))
             image = image if carry is None else image + carry
             joined = torch.cat((image, temporal[-1]), dim=1)
             integrated = self.temporal2integration_nets[i](joined)
             carry = self.integration_nets[i](integrated)
             if i + 1 < len(self.selected_layers):
+                # Hand the integrated frame to the temporal path, in place of its last slice.
                 last = self.integration2temporal_nets[i](joined)
                 slices = torch.cat((temporal[:-1].flatten(0, 1), last))
                 temporal = slices.unflatten(0, temporal.shape[:2])
         assert carry is not None
         return carry + integrated
 
-    def _slices_needed(self) -> list[int]:
-        """How many of the last time slices of each stage reach the result: of the last stage, only the last one."""
-        needed = [1]
+    def _num_slices_needed(self) -> list[int]:
+        """How many of each stage's last time slices lie in the receptive field of the result."""
+        needed = [1]  # of the last stage, only the current frame
         for net in reversed(self.temporal_nets[1:]):
             assert isinstance(net, TemporalNet)
-            needed.append(min(needed[-1] + net.reach, self.t_window))
+            needed.append(min(needed[-1] + net.temporal_radius, self.t_window))
         return needed[::-1]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """The cheap GELU of CLIP."""
+    """Sigmoid approximation of GELU, as in CLIP."""
     return x * (1.702 * x).sigmoid_()
 
 

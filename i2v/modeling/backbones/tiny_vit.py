@@ -1,4 +1,4 @@
-"""TinyViT, the image trunk of TinySAM (Wu et al., ECCV 2022), with a feature map taken after every stage."""
+"""TinyViT (Wu et al., ECCV 2022), the image trunk of TinySAM, here with the feature map of every stage as output."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.fast_path import FastPathModule, is_plain
+from i2v.modeling.fast_path import FastPathModule, is_unmodified
 from i2v.modeling.layers import DropPath, LayerNorm2d, StripModule, gelu
 
-HEAD_DIM = 32
+HEAD_DIM = 32  # channels per attention head in all stages
 
 
 class ConvBN(FastPathModule):
-    """A convolution without bias and its batch norm, ``bn(c(x))``; 'same' padding for odd kernels."""
+    """A convolution without bias, then batch norm: ``bn(c(x))``. Odd kernels are padded to keep the size."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -25,45 +25,46 @@ class ConvBN(FastPathModule):
         self.bn = nn.BatchNorm2d(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+        """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, H/stride, W/stride)``."""
         if not self.folds():
             return self.bn(self.c(x))
         kernel, bias = self.folded()
         return F.conv2d(x, kernel, bias, self.c.stride, self.c.padding, groups=self.c.groups)
 
     def folds(self) -> bool:
-        """Whether both run as one convolution: with gradients, too, as long as the statistics stand still."""
-        return self.backend == "fast" and not self.bn.training and is_plain(self.c) and is_plain(self.bn)
+        """Whether the batch norm may be folded into the convolution, also with gradients: statistics are frozen."""
+        return self.backend == "fast" and not self.bn.training and is_unmodified(self.c) and is_unmodified(self.bn)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one convolution that both are once the statistics stand still.
+        """Fold the batch norm into the convolution; returns kernel ``(out_dim, in_dim/groups, k, k)`` and bias.
 
-        Made on every call, which takes little of the convolution's time: so it is never older than the weights. Where
-        there is double precision it is used, so that each number is rounded once.
+        Recomputed on every call, so that it is never out of date; that takes little of the convolution's time.
         """
         norm, dtype = self.bn, self.c.weight.dtype
         assert norm.running_mean is not None and norm.running_var is not None
-        precise = torch.float32 if norm.running_var.device.type == "mps" else torch.float64
-        scale = norm.weight * torch.rsqrt(norm.running_var.to(precise) + norm.eps)
+        # In double precision each weight is rounded only once. MPS has no double precision.
+        fold_dtype = torch.float32 if norm.running_var.device.type == "mps" else torch.float64
+        scale = norm.weight * torch.rsqrt(norm.running_var.to(fold_dtype) + norm.eps)
         kernel, bias = self.c.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
         return kernel.to(dtype), bias.to(dtype)
 
 
 class PatchEmbed(StripModule):
-    """Two convolutions of stride 2."""
+    """Patch embedding: two convolutions of stride 2, with GELU between them."""
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         self.seq = nn.Sequential(ConvBN(in_chans, dim // 2, 3, stride=2), nn.GELU(), ConvBN(dim // 2, dim, 3, stride=2))
-        self._width = dim // 8  # of what is between the two, which has a quarter of the pixels of the frame
+        # The map between the two has dim / 2 channels and a quarter of the frame's pixels.
+        self._width = dim // 8
 
     def forward(self, x: Tensor) -> Tensor:
-        """Frames (B,3,S,S) -> patches (B,C,S/4,S/4)."""
+        """Embed frames ``(B, 3, S, S)`` as patches ``(B, dim, S/4, S/4)``."""
         return self.in_strips(lambda strip, _: self.seq(strip), x, width=self._width, stride=4)
 
 
 class MBConv(StripModule):
-    """Inverted bottleneck: expand, depthwise, project, add."""
+    """Inverted bottleneck: 1x1 expansion, 3x3 depthwise convolution, 1x1 projection, residual, GELU."""
 
     def __init__(self, dim: int, expand_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -75,16 +76,16 @@ class MBConv(StripModule):
         nn.init.zeros_(self.conv3.bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,C,H,W) -> the same."""
+        """Run the block on a map ``(B, C, H, W)``; same shape."""
         return self.in_strips(self._block, x, width=self.conv1.c.out_channels)
 
-    def _block(self, x: Tensor, overwrite: bool) -> Tensor:
-        y = gelu(self.conv2(gelu(self.conv1(x), overwrite)), overwrite)
-        return gelu(x + self.drop_path(self.conv3(y)), overwrite)
+    def _block(self, x: Tensor, inplace: bool) -> Tensor:
+        y = gelu(self.conv2(gelu(self.conv1(x), inplace)), inplace)
+        return gelu(x + self.drop_path(self.conv3(y)), inplace)
 
 
 class Downsample(StripModule):
-    """Convolutional transition between stages."""
+    """Transition between stages: 1x1, 3x3 depthwise (strided) and 1x1 convolution."""
 
     def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
         super().__init__()
@@ -93,17 +94,17 @@ class Downsample(StripModule):
         self.conv3 = ConvBN(out_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,in,H,W) -> (B,out,H/stride,W/stride)."""
+        """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, H/stride, W/stride)``."""
         return self.in_strips(self._block, x, width=self.conv1.c.out_channels, stride=self.conv2.c.stride[0])
 
-    def _block(self, x: Tensor, overwrite: bool) -> Tensor:
-        return self.conv3(gelu(self.conv2(gelu(self.conv1(x), overwrite)), overwrite))
+    def _block(self, x: Tensor, inplace: bool) -> Tensor:
+        return self.conv3(gelu(self.conv2(gelu(self.conv1(x), inplace)), inplace))
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside square windows, with a learned bias for every pair of row and column distances."""
+    """Self-attention inside square windows, with a learned bias per head, row distance and column distance."""
 
-    attention_bias_idxs: Tensor
+    attention_bias_idxs: Tensor  # (n, n): index of the bias for each pair of the window's n positions
 
     def __init__(self, dim: int, num_heads: int, window: int) -> None:
         super().__init__()
@@ -114,16 +115,17 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window * window))
+        # One bias per pair of absolute row and column distances, which are numbered row-major.
         index = torch.arange(window * window)
         rows, columns = index // window, index % window
         distance = (rows[:, None] - rows).abs() * window + (columns[:, None] - columns).abs()
         self.register_buffer("attention_bias_idxs", distance, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Windows of tokens (W,n,C) -> the same."""
-        # The q, k and v of one head are neighbours in the projection's output.
+        """Attend within windows of tokens ``(num_windows, n, C)``; same shape."""
+        # The projection is head-major: q, k and v of one head are adjacent, so heads are split first.
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (self.num_heads, 3 * HEAD_DIM)).transpose(1, 2).chunk(3, dim=-1)
-        # Gathered on every call, so that it is never older than the weights.
+        # Gathered on every call, so that the bias is never out of date.
         bias = self.attention_biases[:, self.attention_bias_idxs].to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(x.shape[0], -1, -1, -1))
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -140,13 +142,13 @@ class FeedForward(FastPathModule):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (...,C) -> the same."""
-        overwrite = not torch.is_grad_enabled() and self.runs_fast()
-        return self.drop(self.fc2(self.drop(gelu(self.fc1(self.norm(x)), overwrite))))
+        """Run the MLP on tokens ``(..., C)``; same shape."""
+        inplace = not torch.is_grad_enabled() and self.runs_fast()
+        return self.drop(self.fc2(self.drop(gelu(self.fc1(self.norm(x)), inplace))))
 
 
 class TransformerBlock(StripModule):
-    """Window attention, a depthwise convolution across windows, MLP."""
+    """Window attention, a depthwise convolution that connects the windows, MLP."""
 
     def __init__(
         self, dim: int, num_heads: int, window: int, mlp_ratio: float, dropout: float, drop_path: float
@@ -159,23 +161,26 @@ class TransformerBlock(StripModule):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B,C,H,W) -> the same."""
+        """Run the block on a map ``(B, C, H, W)``; same shape."""
+        # Channels-last maps, so these permutations copy nothing.
         tokens = x.permute(0, 2, 3, 1)
         tokens = tokens + self.drop_path(self._attend(tokens))
-        x = self.local_conv(tokens.permute(0, 3, 1, 2))
+        x = self.local_conv(tokens.permute(0, 3, 1, 2))  # no residual around this one
         return self.in_strips(self._feed_forward, x, width=self.mlp.fc1.out_features, halo=0)
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        """Attention in windows over (B,H,W,C); zeros that complete the last windows take part as tokens."""
+        """Attend in windows over tokens ``(B, H, W, C)``; same shape."""
         batch, height, width, dim = tokens.shape
         size = self.window
-        down, right = -height % size, -width % size
-        padded = F.pad(tokens, (0, 0, 0, right, 0, down)) if right or down else tokens
-        rows, columns = (height + down) // size, (width + right) // size
+        # Zeros complete the windows at the bottom and right. They are not masked: the weights were trained with them.
+        pad_bottom, pad_right = -height % size, -width % size
+        padded = F.pad(tokens, (0, 0, 0, pad_right, 0, pad_bottom)) if pad_right or pad_bottom else tokens
+        rows, columns = (height + pad_bottom) // size, (width + pad_right) // size
+        # (B, rows, size, columns, size, C) to (B, rows, columns, size, size, C), one window per row and column.
         windows = padded.view(batch, rows, size, columns, size, dim).transpose(2, 3)
         out = self.attn(windows.reshape(-1, size * size, dim))
         out = out.view(batch, rows, columns, size, size, dim).transpose(2, 3)
-        return out.reshape(batch, height + down, width + right, dim)[:, :height, :width]
+        return out.reshape(batch, height + pad_bottom, width + pad_right, dim)[:, :height, :width]
 
     def _feed_forward(self, x: Tensor, _: bool) -> Tensor:
         tokens = x.permute(0, 2, 3, 1)
@@ -183,15 +188,23 @@ class TransformerBlock(StripModule):
 
 
 class Stage(nn.Module):
-    """Blocks of equal width, then the transition to the next stage. Maps (B,C,H,W) -> (B,C',H',W')."""
+    """Blocks of equal width, then the transition to the next stage."""
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None, use_checkpoint: bool) -> None:
+        """Create the stage.
+
+        Args:
+            blocks: Blocks that keep the shape of a map.
+            downsample: The transition, or ``None`` for the last stage.
+            use_checkpoint: Whether to recompute blocks in the backward pass, which saves memory in training.
+        """
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
         self.use_checkpoint = use_checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C', H', W')``, the shape after the transition."""
         for block in self.blocks:
             if self.use_checkpoint and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
@@ -201,10 +214,7 @@ class Stage(nn.Module):
 
 
 class TinyViT(nn.Module):
-    """Image trunk: frames -> five feature maps.
-
-    The first stage is convolutional, so the first entries of ``num_heads`` and ``window_sizes`` are not used.
-    """
+    """Image trunk with five output maps: patches, three stages, neck. The first stage is convolutional."""
 
     def __init__(
         self,
@@ -221,6 +231,25 @@ class TinyViT(nn.Module):
         out_dim: int = 256,
         use_checkpoint: bool = False,
     ) -> None:
+        """Create the trunk.
+
+        Args:
+            in_chans: Channels of a frame.
+            num_classes: Classes of the ImageNet classifier, whose weights are kept but not used.
+            embed_dims: Channels of each stage.
+            depths: Blocks of each stage.
+            num_heads: Heads of each stage; the first entry is not used.
+            window_sizes: Side of each stage's attention windows; the first entry is not used.
+            strides: Stride of each transition.
+            mlp_ratio: Hidden width of a block over its width.
+            drop_rate: Dropout in the MLPs.
+            drop_path_rate: Stochastic depth of the last block; rates rise linearly from 0.
+            out_dim: Channels of the neck.
+            use_checkpoint: Whether to recompute blocks in the backward pass, which saves memory in training.
+
+        Raises:
+            ValueError: If a width is not the number of heads times 32.
+        """
         super().__init__()
         self.patch_embed = PatchEmbed(in_chans, embed_dims[0])
         drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
@@ -236,7 +265,7 @@ class TinyViT(nn.Module):
                 ]
             )
             self.layers.append(Stage(blocks, transitions[i] if i < len(transitions) else None, use_checkpoint))
-        # The classifier of the ImageNet model: part of the checkpoint, used by nothing.
+        # Classifier of the ImageNet model: unused, but part of published checkpoints.
         self.norm_head = nn.LayerNorm(embed_dims[-1])
         self.head = nn.Linear(embed_dims[-1], num_classes)
         self.apply(_init_linear)
@@ -248,10 +277,16 @@ class TinyViT(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        """Frames (B,3,S,S) -> maps at strides 4, 8, 16, 16, 16: patches, each stage but the last, the neck.
+        """Compute feature maps.
 
-        Maps are in memory as windows need them, channels last, which convolutions like best on CPUs and GPUs alike.
+        Args:
+            frames: ``(B, 3, S, S)`` normalized RGB.
+
+        Returns:
+            Five maps ``(B, C_i, S/s, S/s)`` at strides ``s`` of 4, 8, 16, 16 and 16: the patches, all stages but the
+            last, and the neck on the last stage.
         """
+        # Channels-last memory is what window attention needs, and what convolutions are fastest with.
         maps = [self.patch_embed(frames.contiguous(memory_format=torch.channels_last))]
         for layer in self.layers:
             maps.append(layer(maps[-1]))

@@ -1,1 +1,1 @@
-"""What is remembered of past frames, how it is selected, and how a frame attends to it."""
+"""Memory of past frames: encoding it, selecting from it, and conditioning a frame on it."""

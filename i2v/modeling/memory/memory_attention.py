@@ -1,4 +1,4 @@
-"""Conditions a frame on its memories (the attention of the paper's memory associator)."""
+"""Memory attention: conditions a frame's features on memories (the attention of the memory associator)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.fast_path import is_plain
+from i2v.modeling.fast_path import is_unmodified
 from i2v.modeling.memory.memory_cross_attention import MemoryCrossAttention
 from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.sam.attention import RoPEAttention
 from i2v.modeling.structures import FrameFeatures
 
-POSITION_WEIGHT = 0.1  # how strongly positions are mixed into the frame's tokens
+POSITION_WEIGHT = 0.1  # weight of the positional encoding that is added to the frame's tokens
 
 
 class MemoryAttentionLayer(nn.Module):
-    """Self-attention of the frame's tokens, cross-attention to memory, MLP; a layer norm before each."""
+    """Self-attention of the frame's tokens, cross-attention to memory, MLP; pre-norm throughout."""
 
     def __init__(
         self,
@@ -30,6 +30,15 @@ class MemoryAttentionLayer(nn.Module):
         dim_feedforward: int = 512,
         dropout: float = 0.1,
     ) -> None:
+        """Create the layer.
+
+        Args:
+            self_attention: Attention of width ``d_model`` on the frame's grid.
+            cross_attention: Attention of width ``d_model`` to memories.
+            d_model: Width ``C`` of the frame's tokens.
+            dim_feedforward: Hidden width of the MLP.
+            dropout: Rate on every residual branch and inside the MLP, in training.
+        """
         super().__init__()
         self.self_attn = self_attention
         self.cross_attn_image = cross_attention
@@ -41,10 +50,15 @@ class MemoryAttentionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, readout: MemoryReadout | None, self_attended: bool = False) -> Tensor:
-        """Tokens (B,N,C) and a readout of B objects -> tokens (B,N,C).
+        """Run the layer, or one of its halves.
 
-        The layer can be called in two halves: ``readout=None`` stops after self-attention, and ``self_attended=True``
-        goes on from there.
+        Args:
+            x: The frame's tokens ``(B, N, C)``.
+            readout: Memories of ``B`` objects. ``None``: stop after self-attention.
+            self_attended: Whether ``x`` comes from a call that stopped there; continue with cross-attention.
+
+        Returns:
+            ``(B, N, C)``.
         """
         if not self_attended:
             y = self.norm1(x)
@@ -57,26 +71,42 @@ class MemoryAttentionLayer(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """A stack of layers that start as copies of one."""
+    """A stack of memory attention layers, initialized as copies of one layer."""
 
     def __init__(
         self, layer: MemoryAttentionLayer, num_layers: int = 4, d_model: int = 256, use_checkpoint: bool = False
     ) -> None:
+        """Create the stack.
+
+        Args:
+            layer: The layer to copy.
+            num_layers: Number of copies.
+            d_model: Width ``C`` of the frame's tokens.
+            use_checkpoint: Whether to recompute layers in the backward pass, which saves memory in training.
+        """
         super().__init__()
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model)
         self.use_checkpoint = use_checkpoint
 
     def forward(self, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[Tensor]:
-        """Frame features (B or 1,C,h,w) and readouts of B objects each -> conditioned features (B,C,h,w) for each."""
+        """Condition a frame on several readouts.
+
+        Args:
+            features: Frame features, batch ``B`` or 1.
+            readouts: Memories of ``B`` objects each.
+
+        Returns:
+            Conditioned features ``(B, C, h, w)`` for each readout.
+        """
         tokens = (features.vision + POSITION_WEIGHT * features.position).flatten(2).transpose(1, 2)
-        # The first layer's self-attention comes before any memory, so it is the same for all readouts. A layer that
-        # was wrapped, replaced or hooked is called as a whole.
+        # Self-attention of the first layer sees no memory, so all readouts can share it. A layer that was wrapped,
+        # replaced or hooked is always called as a whole.
         first = self.layers[0]
-        is_shared = type(first) is MemoryAttentionLayer and is_plain(first)
-        if is_shared:
+        share_self_attention = type(first) is MemoryAttentionLayer and is_unmodified(first)
+        if share_self_attention:
             tokens = self._run(first, tokens, None)
-        conditioned = (self._condition(tokens, readout, is_shared) for readout in readouts)
+        conditioned = (self._condition(tokens, readout, share_self_attention) for readout in readouts)
         return [x.transpose(1, 2).unflatten(-1, features.vision.shape[-2:]) for x in conditioned]
 
     def _condition(self, x: Tensor, readout: MemoryReadout, self_attended: bool) -> Tensor:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class MemoryFeatures:
-    """What the memory encoder makes of B objects on a frame.
+    """Output of the memory encoder for ``B`` objects on a frame.
 
-    ``features`` (B,M,h,w) bfloat16; ``foreground`` (B,1,h,w) bool: where the mask was.
+    Attributes:
+        features: ``(B, M, h, w)`` bfloat16.
+        foreground: ``(B, 1, h, w)`` bool, true where the mask is.
     """
 
     features: Tensor
@@ -22,11 +24,15 @@ class MemoryFeatures:
 
 @dataclass(frozen=True, eq=False)
 class FrameMemory:
-    """What is remembered of B objects on one frame.
+    """The memory of ``B`` objects on one frame.
 
-    ``features`` (B,M,h,w); ``foreground`` (B,1,h,w) bool: where the mask was; ``pointer`` (B,C); ``frame_embedding``
-    (C*h*w,): the frame's features as one unit vector, shared by every object on it, ``None`` where no selector compares
-    frames.
+    Attributes:
+        frame: Index of the frame.
+        features: ``(B, M, h, w)`` bfloat16.
+        foreground: ``(B, 1, h, w)`` bool, true where the mask is.
+        pointer: Object pointers ``(B, C)``.
+        frame_embedding: ``(C*h*w,)`` unit vector of the frame's features, shared by all objects on the frame. ``None``
+            if the selector does not compare frames.
     """
 
     frame: int
@@ -36,20 +42,23 @@ class FrameMemory:
     frame_embedding: Tensor | None = None
 
     def to(self, device: torch.device) -> FrameMemory:
-        """The same with its bulk on another device; pointer and embedding stay, as every selection needs them."""
+        """Move the memory features to a device. Pointer and embedding stay, because every selection needs them."""
         return replace(self, features=self.features.to(device), foreground=self.foreground.to(device))
 
     def split(self) -> list[FrameMemory]:
-        """One memory for each of the B objects."""
+        """Return one memory per object."""
         parts = zip(self.features.split(1), self.foreground.split(1), self.pointer.split(1), strict=True)
         return [FrameMemory(self.frame, *part, frame_embedding=self.frame_embedding) for part in parts]
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryBank:
-    """Memories of conditioning frames, kept for good, and of tracked ones, of which the latest ``span`` are kept.
+    """Memories of conditioning frames, all of which are kept, and of the latest tracked frames.
 
-    Both are ordered by when they came in, oldest first. ``span`` ``None`` keeps all.
+    Attributes:
+        conditioning: Memories of conditioning frames in the order they were added.
+        tracked: Memories of tracked frames in the order they were added.
+        span: How many tracked memories to keep; ``None`` keeps all.
     """
 
     conditioning: tuple[FrameMemory, ...] = ()
@@ -57,27 +66,27 @@ class MemoryBank:
     span: int | None = None
 
     def add_tracked(self, memory: FrameMemory) -> MemoryBank:
-        """Add a tracked frame; an older memory of the same frame goes."""
-        tracked = (*without(self.tracked, memory.frame), memory)
+        """Add the memory of a tracked frame. It replaces an older one of the same frame and may push out the oldest."""
+        tracked = (*_without_frame(self.tracked, memory.frame), memory)
         return replace(self, tracked=tracked if self.span is None else tracked[max(len(tracked) - self.span, 0) :])
 
     def add_conditioning(self, memory: FrameMemory) -> MemoryBank:
-        """Add a conditioning frame, or replace it in its place; a tracked memory of the same frame goes."""
+        """Add the memory of a conditioning frame, or replace it in place. A tracked memory of the frame is removed."""
         if any(m.frame == memory.frame for m in self.conditioning):
             conditioning = tuple(memory if m.frame == memory.frame else m for m in self.conditioning)
         else:
             conditioning = (*self.conditioning, memory)
-        return replace(self, conditioning=conditioning, tracked=without(self.tracked, memory.frame))
+        return replace(self, conditioning=conditioning, tracked=_without_frame(self.tracked, memory.frame))
 
     def keep_tracked(self, frames: Collection[int]) -> MemoryBank:
-        """Keep the tracked memories of these frames only."""
+        """Keep only the tracked memories of ``frames``."""
         return replace(self, tracked=tuple(m for m in self.tracked if m.frame in frames))
 
     def remove(self, frame: int) -> MemoryBank:
-        """Drop all memories of a frame."""
-        return replace(self, conditioning=without(self.conditioning, frame), tracked=without(self.tracked, frame))
+        """Remove all memories of a frame."""
+        conditioning, tracked = _without_frame(self.conditioning, frame), _without_frame(self.tracked, frame)
+        return replace(self, conditioning=conditioning, tracked=tracked)
 
 
-def without(memories: tuple[FrameMemory, ...], frame: int) -> tuple[FrameMemory, ...]:
-    """The memories of all frames but one."""
+def _without_frame(memories: tuple[FrameMemory, ...], frame: int) -> tuple[FrameMemory, ...]:
     return tuple(m for m in memories if m.frame != frame)

@@ -1,4 +1,4 @@
-"""Frame features and a mask -> what is remembered of an object on that frame."""
+"""Memory encoder: fuses frame features and a mask into the memory of an object on that frame."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from i2v.modeling.position_encoding import sine_encoding_2d
 
 
 class MaskDownSampler(nn.Module):
-    """Brings a mask (B,1,S,S) to the size and width of the features (B,C,h,w), four times as wide at each step."""
+    """Downsamples a mask to the feature map, with strided convolutions that widen it by ``stride**2`` each."""
 
     def __init__(
         self, embed_dim: int = 256, kernel_size: int = 3, stride: int = 2, padding: int = 1, total_stride: int = 16
     ) -> None:
+        """Create the convolutions.
+
+        Args:
+            embed_dim: Output channels ``C``.
+            kernel_size: Kernel of each strided convolution.
+            stride: Stride of each.
+            padding: Padding of each.
+            total_stride: Stride of them all together, a power of ``stride``.
+
+        Raises:
+            ValueError: If ``total_stride`` is not a power of ``stride``.
+        """
         super().__init__()
         num_steps = round(math.log(total_stride, stride))
         if stride**num_steps != total_stride:
@@ -36,11 +48,12 @@ class MaskDownSampler(nn.Module):
         self.encoder = nn.Sequential(*layers, nn.Conv2d(width, embed_dim, 1))
 
     def forward(self, mask: Tensor) -> Tensor:
+        """Downsample scaled masks ``(B, 1, S, S)`` to ``(B, C, h, w)``."""
         return self.encoder(mask)
 
 
 class CXBlock(nn.Module):
-    """ConvNeXt block with a learned scale on its residual branch."""
+    """ConvNeXt block with a learned scale on its residual branch (Liu et al., CVPR 2022)."""
 
     def __init__(
         self,
@@ -50,6 +63,15 @@ class CXBlock(nn.Module):
         drop_path: float = 0.0,
         layer_scale_init_value: float = 1e-6,
     ) -> None:
+        """Create the block.
+
+        Args:
+            dim: Channels.
+            kernel_size: Kernel of the depthwise convolution.
+            padding: Its padding.
+            drop_path: Rate of stochastic depth.
+            layer_scale_init_value: Initial scale of the residual branch.
+        """
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), layer_scale_init_value))
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=padding, groups=dim)
@@ -59,32 +81,48 @@ class CXBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the block on a map ``(B, C, h, w)``; same shape."""
+        # Pointwise convolutions are linear layers on channels-last maps.
         branch = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
         branch = self.gamma * self.pwconv2(F.gelu(self.pwconv1(branch)))
         return x + self.drop_path(branch.permute(0, 3, 1, 2))
 
 
 class Fuser(nn.Module):
-    """A stack of blocks that start as copies of one."""
+    """A stack of blocks, initialized as copies of one block."""
 
     def __init__(self, layer: nn.Module, num_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks on a map ``(B, C, h, w)``; same shape."""
         for layer in self.layers:
             x = layer(x)
         return x
 
 
 class MemoryEncoder(nn.Module):
-    """Fuses features and mask into a memory of ``out_dim`` channels; owns the code of a memory's positions."""
+    """Fuses frame features and masks into memories.
+
+    Attributes:
+        position: Positional encoding ``(1, M, h, w)`` of the memories, a non-persistent buffer.
+    """
 
     position: Tensor
 
     def __init__(
         self, mask_downsampler: MaskDownSampler, fuser: Fuser, grid: int, out_dim: int = 64, in_dim: int = 256
     ) -> None:
+        """Create the encoder.
+
+        Args:
+            mask_downsampler: Masks to maps of ``in_dim`` channels.
+            fuser: Blocks of ``in_dim`` channels.
+            grid: Side ``h = w`` of the feature map.
+            out_dim: Memory channels ``M``.
+            in_dim: Feature channels ``C``.
+        """
         super().__init__()
         self.mask_downsampler = mask_downsampler
         self.pix_feat_proj = nn.Conv2d(in_dim, in_dim, 1)
@@ -93,9 +131,15 @@ class MemoryEncoder(nn.Module):
         self.register_buffer("position", sine_encoding_2d(grid, grid, out_dim), persistent=False)
 
     def forward(self, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
-        """Features (B or 1,C,h,w) and scaled masks (B,1,S,S) of B objects each -> memory features (B,M,h,w) for each.
+        """Encode memories of several groups of objects on a frame.
 
-        The features' projection knows nothing of masks: it is computed once.
+        Args:
+            vision: Features of the frame ``(B or 1, C, h, w)``, before memory attention.
+            masks: Scaled masks ``(B, 1, S, S)`` of each group.
+
+        Returns:
+            Memory features ``(B, M, h, w)`` of each group.
         """
+        # The projected features do not depend on the masks, so all groups share them.
         projected = self.pix_feat_proj(vision)
         return [self.out_proj(self.fuser(projected + self.mask_downsampler(mask))) for mask in masks]

@@ -1,4 +1,4 @@
-"""Learned queries that turn memories of the object into prompts for the mask decoder (paper section 3.4)."""
+"""Memory prompt generator: learned queries turn memories into prompts for the mask decoder (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from i2v.modeling.sam.attention import RoPEAttention
 
 
 class MemoryPromptGenerator(nn.Module):
-    """Queries attend to the foreground of the memories, then to each other."""
+    """Learned queries attend to the foreground of the memories, then to each other."""
 
     def __init__(
         self,
@@ -21,12 +21,23 @@ class MemoryPromptGenerator(nn.Module):
         num_queries: int = 3,
         dropout: float = 0.1,
     ) -> None:
+        """Create the generator.
+
+        Args:
+            self_attention: Attention among the queries.
+            cross_attention: Attention to memories.
+            embed_dim: Width ``C`` of the queries.
+            num_queries: Number ``Q`` of queries.
+            dropout: Rate on every residual branch and inside the MLP, in training.
+
+        Raises:
+            ValueError: If the query grid of an attention does not have ``num_queries`` positions.
+        """
         super().__init__()
-        for name, part in (("self_attention", self_attention), ("cross_attention", cross_attention)):
-            if part.rotate_queries.num_positions != num_queries:
-                raise ValueError(
-                    f"{name}: expected a query grid of {num_queries} positions, got {part.rotate_queries.grid}"
-                )
+        for name, attention in (("self_attention", self_attention), ("cross_attention", cross_attention)):
+            grid = attention.rotate_queries
+            if grid.num_positions != num_queries:
+                raise ValueError(f"{name}: expected a query grid of {num_queries} positions, got {grid.grid}")
         self.self_attn = self_attention
         self.cross_attn = cross_attention
         self.no_memory_prompt_embeddings_fg = nn.Embedding(1, embed_dim)
@@ -39,7 +50,7 @@ class MemoryPromptGenerator(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, readout: MemoryReadout) -> Tensor:
-        """What was read from memory, B objects -> prompt tokens (B,Q,C)."""
+        """Generate prompt tokens ``(B, Q, C)`` from the memories of ``B`` objects."""
         queries = self.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
         x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), readout, foreground_only=True))
         y = self.norm_fg_sa(x)
@@ -48,5 +59,5 @@ class MemoryPromptGenerator(nn.Module):
         return x + self.dropout(y)
 
     def without_memory(self, batch: int) -> Tensor:
-        """Prompt tokens (B,Q,C) of a frame that reads no memory."""
+        """Prompt tokens ``(B, Q, C)`` for a frame without memory."""
         return self.no_memory_prompt_embeddings_fg.weight.expand(batch, self.query_embedding_fg.num_embeddings, -1)

@@ -1,4 +1,4 @@
-"""The memory associator (paper section 3.3): which memories a frame attends to."""
+"""Memory selection: which memories a frame attends to (the memory associator, paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from i2v.modeling.structures import TrackingStep
 
 
 class Selector(Protocol):
-    """Chooses memories for a frame. ``span``: how many tracked memories it can ever reach, ``None`` for all."""
+    """Chooses memories for a frame.
+
+    Attributes:
+        span: How many tracked frames back it can select; ``None`` for no limit.
+        compares_frames: Whether it needs frame embeddings.
+        num_slots: Temporal slots it fills, the conditioning slot included.
+    """
 
     span: int | None
     compares_frames: bool
@@ -28,15 +34,25 @@ class Selector(Protocol):
         frame_embedding: Tensor | None,
         generators: Sequence[torch.Generator | None],
     ) -> list[Selection]:
-        """One selection for every bank, each with its own generator."""
+        """Select memories from each bank.
+
+        Args:
+            step: The frame to segment.
+            banks: One memory bank per object, each with at least one conditioning frame.
+            frame_embedding: ``(C*h*w,)`` unit vector of the frame's features, if the selector compares frames.
+            generators: One random generator per bank; ``None`` uses PyTorch's default one.
+
+        Returns:
+            One selection per bank.
+        """
         ...
 
 
 class SimilaritySelector:
-    """Takes conditioning frames, and draws tracked ones from an older and a recent window by similarity to the frame.
+    """Selects conditioning frames, and tracked frames by similarity from a global (long) and a local (short) window.
 
-    Windows are ages in the direction of the propagation: the local one 1 .. ``num_maskmem_local_all``, the global one
-    the ``num_maskmem_global_all`` ages behind it. Slots left empty repeat the first conditioning memory.
+    The windows are ranges of age in the direction of the propagation: ages 1 to ``num_maskmem_local_all`` are local,
+    the ``num_maskmem_global_all`` ages beyond are global. Empty slots repeat the first conditioning memory.
     """
 
     compares_frames = True
@@ -51,16 +67,31 @@ class SimilaritySelector:
         only_obj_ptrs_in_the_past_for_eval: bool = True,
         mode: Literal["sample", "topk"] = "sample",
     ) -> None:
-        """``mode``: draw by softmax over cosine similarity without replacement, or take the most similar frames."""
+        """Configure the windows.
+
+        Args:
+            num_maskmem_global_all: Length of the global window in frames; 0 disables it.
+            num_maskmem_global: Memories selected from it.
+            num_maskmem_local_all: Length of the local window in frames; 0 disables it.
+            num_maskmem_local: Memories selected from it.
+            max_cond_frames_in_attn: Most conditioning frames to attend to, at least 2; -1 for all.
+            only_obj_ptrs_in_the_past_for_eval: Whether object pointers of conditioning frames still to come are left
+                out.
+            mode: ``"sample"`` draws without replacement from a softmax over cosine similarities, ``"topk"`` takes the
+                most similar frames.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
         check_mode(mode)
         _check_conditioning_limit(max_cond_frames_in_attn)
-        for name, drawn, window in (
+        for name, count, window in (
             ("global", num_maskmem_global, num_maskmem_global_all),
             ("local", num_maskmem_local, num_maskmem_local_all),
         ):
-            if window < 0 or (drawn < 1 and window > 0):
+            if window < 0 or (count < 1 and window > 0):
                 hint = f"num_maskmem_{name}_all=0 disables the window"
-                raise ValueError(f"num_maskmem_{name}: expected at least 1 ({hint}), got {drawn}")
+                raise ValueError(f"num_maskmem_{name}: expected at least 1 ({hint}), got {count}")
         self.global_window, self.num_global = num_maskmem_global_all, num_maskmem_global
         self.local_window, self.num_local = num_maskmem_local_all, num_maskmem_local
         self.max_conditioning = max_cond_frames_in_attn
@@ -70,7 +101,11 @@ class SimilaritySelector:
         self.num_slots = 1 + self.num_global + self.num_local
 
     def with_mode(self, mode: str) -> SimilaritySelector:
-        """The same selector with another ``mode``; ValueError if there is no such mode."""
+        """Return the same selector with another ``mode``.
+
+        Raises:
+            ValueError: If ``mode`` is neither ``"sample"`` nor ``"topk"``.
+        """
         check_mode(mode)
         other = copy.copy(self)
         other.mode = mode
@@ -83,25 +118,34 @@ class SimilaritySelector:
         frame_embedding: Tensor | None,
         generators: Sequence[torch.Generator | None],
     ) -> list[Selection]:
-        """One selection for every bank; frames are compared once, whatever the number of banks."""
-        windows = [self._windows(step, bank) for bank in banks]
+        """Select memories from each bank; see ``Selector.select``. Frames are compared once for all banks.
+
+        Raises:
+            ValueError: If a frame embedding is missing.
+        """
+        windows = [self._candidates(step, bank) for bank in banks]
         similarities = _similarities(frame_embedding, [m for pair in windows for window in pair for m in window])
         selections = []
-        for bank, (old, recent), generator in zip(banks, windows, generators, strict=True):
-            drawn = [
-                *enumerate(self._draw(old, self.num_global, similarities, generator), start=1),
-                *enumerate(self._draw(recent, self.num_local, similarities, generator), start=1 + self.num_global),
+        # Global before local, object by object: the order of the random draws is part of the published behaviour.
+        for bank, (global_candidates, local_candidates), generator in zip(banks, windows, generators, strict=True):
+            selected = [
+                *enumerate(self._draw(global_candidates, self.num_global, similarities, generator), start=1),
+                *enumerate(
+                    self._draw(local_candidates, self.num_local, similarities, generator), start=1 + self.num_global
+                ),
             ]
             conditioning = nearest_conditioning(step, bank.conditioning, self.max_conditioning)
-            selections.append(self._arrange(step, bank, conditioning, [(memory, slot) for slot, memory in drawn]))
+            tracked = [(memory, slot) for slot, memory in selected]
+            selections.append(self._make_selection(step, bank, conditioning, tracked))
         return selections
 
-    def _windows(self, step: TrackingStep, bank: MemoryBank) -> tuple[list[FrameMemory], list[FrameMemory]]:
+    def _candidates(self, step: TrackingStep, bank: MemoryBank) -> tuple[list[FrameMemory], list[FrameMemory]]:
+        """Tracked memories in the global and in the local window, oldest first."""
         by_age = sorted(((step.age(m.frame), m) for m in bank.tracked), key=lambda pair: -pair[0])
         horizon = self.local_window + self.global_window
-        old = [m for age, m in by_age if self.local_window < age <= horizon]
-        recent = [m for age, m in by_age if 0 < age <= self.local_window]
-        return old, recent
+        global_candidates = [m for age, m in by_age if self.local_window < age <= horizon]
+        local_candidates = [m for age, m in by_age if 0 < age <= self.local_window]
+        return global_candidates, local_candidates
 
     def _draw(
         self,
@@ -110,49 +154,54 @@ class SimilaritySelector:
         similarities: Mapping[int, float],
         generator: torch.Generator | None,
     ) -> list[FrameMemory]:
+        """Select at most ``count`` candidates by similarity, and return them in their given order."""
         if not candidates:
             return []
         scores = torch.tensor([similarities[m.frame] for m in candidates], dtype=torch.float32)
         count = min(count, len(candidates))
         if self.mode == "topk":
-            chosen = scores.topk(count).indices
+            indices = scores.topk(count).indices
         else:
-            # Drawn even when all will be taken: the published model's generator moves on here, too.
-            chosen = torch.multinomial(scores.softmax(dim=0), count, replacement=False, generator=generator)
-        return [candidates[i] for i in sorted(chosen.tolist())]
+            # Draw even if all candidates will be selected: the published model advances its generator here, too.
+            indices = torch.multinomial(scores.softmax(dim=0), count, replacement=False, generator=generator)
+        return [candidates[i] for i in sorted(indices.tolist())]
 
-    def _arrange(
+    def _make_selection(
         self,
         step: TrackingStep,
         bank: MemoryBank,
         conditioning: Sequence[FrameMemory],
-        drawn: Sequence[tuple[FrameMemory, int]],
+        tracked: Sequence[tuple[FrameMemory, int]],
     ) -> Selection:
-        """Fill up with repeats of the first conditioning memory, and give each pointer its place.
+        """Fill empty slots with repeats of the first conditioning memory, and give each pointer its distance.
 
-        The places of pointers are ranks, not distances: the conditioning ones are the farthest away.
+        The distances of pointers are ranks by slot, not frame distances; conditioning frames are the farthest.
         """
-        length = max(min(self._num_passed(step, bank) - 1, self.num_slots - 1), 0)
-        repeats = max(length - len(drawn), 0)
-        memories = [*((m, CONDITIONING_SLOT) for m in conditioning), *drawn]
+        num_tracked = max(min(self._num_steps(step, bank) - 1, self.num_slots - 1), 0)
+        repeats = max(num_tracked - len(tracked), 0)
+        memories = [*((m, CONDITIONING_SLOT) for m in conditioning), *tracked]
 
-        past = [m for m in conditioning if not self.only_past_pointers or step.age(m.frame) >= 0]
-        if not past and not drawn:
-            past = list(conditioning)
-        farthest = length + 1
-        pointers = [(m.pointer, (farthest - slot) / farthest) for m, slot in (*((m, 0) for m in past), *drawn)]
-        missing = repeats + len(memories) - len(pointers)
-        return Selection(tuple(memories), tuple(pointers), repeats, pointer_repeats=missing)
+        with_pointer = [m for m in conditioning if not self.only_past_pointers or step.age(m.frame) >= 0]
+        if not with_pointer and not tracked:
+            # Tracking towards the first prompt: pointers from the future are better than none.
+            with_pointer = list(conditioning)
+        farthest = num_tracked + 1
+        pointers = [
+            (m.pointer, (farthest - slot) / farthest) for m, slot in (*((m, 0) for m in with_pointer), *tracked)
+        ]
+        # The published model pads pointers to the number of memories.
+        pointer_repeats = repeats + len(memories) - len(pointers)
+        return Selection(tuple(memories), tuple(pointers), repeats, pointer_repeats=pointer_repeats)
 
-    def _num_passed(self, step: TrackingStep, bank: MemoryBank) -> int:
-        """Frames since the propagation began: the video's start or, in reverse, the farthest conditioning frame."""
+    def _num_steps(self, step: TrackingStep, bank: MemoryBank) -> int:
+        """Steps since the start of the video or, in reverse, since the farthest conditioning frame."""
         if not step.reverse:
             return step.frame
         return max(step.age(m.frame) for m in bank.conditioning)
 
 
 class RecentSelector:
-    """Takes conditioning frames, the latest tracked ones, and the pointers of more of them (SAM 2's rule)."""
+    """Selects conditioning frames, the latest tracked frames, and object pointers of more of them (SAM 2's rule)."""
 
     compares_frames = False
     span = None
@@ -160,6 +209,16 @@ class RecentSelector:
     def __init__(
         self, num_maskmem: int = 7, max_obj_ptrs_in_encoder: int = 16, max_cond_frames_in_attn: int = -1
     ) -> None:
+        """Configure the selector.
+
+        Args:
+            num_maskmem: Temporal slots, the conditioning slot included.
+            max_obj_ptrs_in_encoder: How many frames back object pointers are selected, this frame included.
+            max_cond_frames_in_attn: Most conditioning frames to attend to, at least 2; -1 for all.
+
+        Raises:
+            ValueError: If ``max_cond_frames_in_attn`` is out of range.
+        """
         _check_conditioning_limit(max_cond_frames_in_attn)
         self.num_slots = num_maskmem
         self.max_pointers = max_obj_ptrs_in_encoder
@@ -172,13 +231,16 @@ class RecentSelector:
         frame_embedding: Tensor | None = None,
         generators: Sequence[torch.Generator | None] = (),
     ) -> list[Selection]:
-        """One selection for every bank; nothing is drawn."""
+        """Select memories from each bank; see ``Selector.select``. Nothing is random and no frames are compared."""
         return [self._select(step, bank) for bank in banks]
 
     def _select(self, step: TrackingStep, bank: MemoryBank) -> Selection:
         conditioning = nearest_conditioning(step, bank.conditioning, self.max_conditioning)
-        taken = {m.frame for m in conditioning}
-        others = {step.age(m.frame): m for m in (*bank.conditioning, *bank.tracked) if m.frame not in taken}
+        conditioning_frames = {m.frame for m in conditioning}
+        # Conditioning frames over the limit may still serve as recent frames.
+        others = {
+            step.age(m.frame): m for m in (*bank.conditioning, *bank.tracked) if m.frame not in conditioning_frames
+        }
         ages = range(self.num_slots - 1, 0, -1)
         recent = [(others[age], self.num_slots - age) for age in ages if age in others]
 
@@ -193,7 +255,11 @@ class RecentSelector:
 
 
 def nearest_conditioning(step: TrackingStep, conditioning: Sequence[FrameMemory], limit: int) -> list[FrameMemory]:
-    """At most ``limit`` conditioning memories (-1: all): the nearest behind, the nearest ahead, then by distance."""
+    """Select at most ``limit`` conditioning memories, or all if it is -1.
+
+    The nearest one at a lower index comes first, then the nearest one at the same or a higher index, then the others by
+    distance.
+    """
     if limit == -1 or len(conditioning) <= limit:
         return list(conditioning)
 
@@ -202,13 +268,17 @@ def nearest_conditioning(step: TrackingStep, conditioning: Sequence[FrameMemory]
 
     before = [m for m in conditioning if m.frame < step.frame]
     after = [m for m in conditioning if m.frame >= step.frame]
-    chosen = [min(side, key=distance) for side in (before, after) if side]
-    rest = sorted((m for m in conditioning if all(m is not c for c in chosen)), key=distance)
-    return [*chosen, *rest][:limit]
+    nearest = [min(side, key=distance) for side in (before, after) if side]
+    others = sorted((m for m in conditioning if all(m is not n for n in nearest)), key=distance)
+    return [*nearest, *others][:limit]
 
 
 def check_mode(mode: str) -> None:
-    """Raise ValueError for a mode that does not exist."""
+    """Check a mode of memory selection.
+
+    Raises:
+        ValueError: If ``mode`` is neither ``"sample"`` nor ``"topk"``.
+    """
     if mode not in ("sample", "topk"):
         raise ValueError(f'memory selection mode: expected "sample" or "topk", got {mode!r}')
 
@@ -219,11 +289,12 @@ def _check_conditioning_limit(limit: int) -> None:
 
 
 def _similarities(frame_embedding: Tensor | None, memories: Sequence[FrameMemory]) -> dict[int, float]:
-    """Cosine similarity of the frame to every remembered one, by frame; read from the device in one piece."""
-    units = {m.frame: m.frame_embedding for m in memories}
-    if not units:
+    """Cosine similarity of the current frame to each remembered frame, by frame index."""
+    embeddings = {m.frame: m.frame_embedding for m in memories}
+    if not embeddings:
         return {}
-    if frame_embedding is None or any(unit is None for unit in units.values()):
+    if frame_embedding is None or any(embedding is None for embedding in embeddings.values()):
         raise ValueError("selection by similarity needs the embedding of every frame")
-    cosines = torch.stack([torch.dot(unit, frame_embedding) for unit in units.values() if unit is not None])
-    return dict(zip(units, cosines.float().tolist(), strict=True))
+    cosines = torch.stack([torch.dot(e, frame_embedding) for e in embeddings.values() if e is not None])
+    # One transfer for all frames: every read from a GPU waits for it to finish.
+    return dict(zip(embeddings, cosines.float().tolist(), strict=True))

@@ -1,1 +1,1 @@
-"""The promptable half of the model: prompt encoder, two-way transformer, mask decoder."""
+"""The promptable half of the model, as in SAM: prompt encoder, two-way transformer, mask decoder."""

@@ -1,4 +1,4 @@
-"""Image features and prompts -> mask candidates with predicted quality, object score and pointer tokens."""
+"""Mask decoder: image features and prompt tokens to mask candidates, predicted IoUs and object score."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from i2v.modeling.sam.transformer import TwoWayTransformer
 
 @dataclass(frozen=True, eq=False)
 class DecodedMasks:
-    """All that the decoder says of a frame. Mask 0 is that of the single-mask token, the others are the multimask output."""
+    """Raw output of the mask decoder. Mask 0 belongs to the single-mask token, the others are the multimask output.
 
-    logits: Tensor  # (B,K,4h,4w)
-    ious: Tensor  # (B,K), 0..1
-    tokens: Tensor  # (B,K,C)
-    object_score: Tensor  # (B,1) logit
+    Attributes:
+        logits: ``(B, K, 4h, 4w)`` mask logits.
+        ious: ``(B, K)`` predicted IoUs, 0 to 1 with the sigmoid head.
+        tokens: ``(B, K, C)`` mask tokens, from which object pointers are made.
+        object_score: ``(B, 1)`` logit, positive where the object is in view.
+    """
+
+    logits: Tensor
+    ious: Tensor
+    tokens: Tensor
+    object_score: Tensor
 
 
 class MaskDecoder(nn.Module):
-    """SAM's mask decoder with an object-score token and memory prompts among its tokens."""
+    """SAM's mask decoder, with an object-score token and memory prompts among its tokens."""
 
     def __init__(
         self,
@@ -34,6 +41,17 @@ class MaskDecoder(nn.Module):
         iou_prediction_use_sigmoid: bool = True,
         pred_obj_scores_mlp: bool = True,
     ) -> None:
+        """Create the tokens, the upscaling and the heads.
+
+        Args:
+            transformer: Two-way transformer of width ``dim``.
+            dim: Width ``C`` of tokens and features.
+            num_multimask_outputs: Masks for ambiguous prompts, besides the single mask.
+            iou_head_depth: Linear layers of the IoU head.
+            iou_head_hidden_dim: Width of its hidden layers.
+            iou_prediction_use_sigmoid: Whether the IoU head ends with a sigmoid.
+            pred_obj_scores_mlp: Whether the object-score head is an MLP, not one linear layer.
+        """
         super().__init__()
         num_masks = num_multimask_outputs + 1
         self.transformer = transformer
@@ -54,15 +72,27 @@ class MaskDecoder(nn.Module):
         self.pred_obj_score_head = MLP(dim, dim, 1, 3) if pred_obj_scores_mlp else nn.Linear(dim, 1)
 
     def forward(self, image: Tensor, image_pos: Tensor, sparse: Tensor, dense: Tensor) -> DecodedMasks:
-        """Conditioned features (B,C,h,w), the grid's code (1,C,h,w), prompt tokens (B,P,C), dense prompt (B,C,h,w)."""
+        """Decode masks.
+
+        Args:
+            image: Conditioned features ``(B or 1, C, h, w)``.
+            image_pos: Positional encoding of the grid ``(1, C, h, w)``.
+            sparse: Prompt tokens ``(B, P, C)``.
+            dense: Dense prompt ``(B, C, h, w)``.
+
+        Returns:
+            ``K`` mask candidates for each of ``B`` objects.
+        """
         batch, (height, width) = sparse.shape[0], image.shape[-2:]
-        own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
-        tokens = torch.cat((own.expand(batch, -1, -1), sparse), dim=1)
+        # Token order is fixed by the checkpoint: object score, IoU, masks, then the prompts.
+        output_tokens = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
+        tokens = torch.cat((output_tokens.expand(batch, -1, -1), sparse), dim=1)
         tokens, pixels = self.transformer(_to_tokens(image + dense), _to_tokens(image_pos), tokens)
         mask_tokens = tokens[:, 2 : 2 + self.mask_tokens.num_embeddings]
 
         pixels = pixels.transpose(1, 2).unflatten(-1, (height, width))
         upscaled = self.output_upscaling(pixels)
+        # Each mask token predicts a 1x1 kernel (C/8,); its product with the upscaled map (C/8, 4h*4w) is the mask.
         kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         logits = (kernels @ upscaled.flatten(2)).unflatten(-1, upscaled.shape[-2:])
         return DecodedMasks(
@@ -74,14 +104,21 @@ class MaskDecoder(nn.Module):
 
 
 def stability(logits: Tensor, delta: float) -> Tensor:
-    """How little a mask changes with its threshold: pixels above ``delta`` over pixels above ``-delta``; 1 if none.
+    """Stability score of masks: the IoU of the masks thresholded at ``delta`` and at ``-delta``.
 
-    Logits (...,H,W) -> (...).
+    Args:
+        logits: ``(..., H, W)``.
+        delta: Offset of the threshold, positive.
+
+    Returns:
+        ``(...)`` float32, 0 to 1; 1 where no logit exceeds ``-delta``.
     """
+    # The stricter mask lies inside the looser one, so the IoU is a ratio of areas.
     inner = (logits > delta).flatten(-2).sum(-1).float()
     outer = (logits > -delta).flatten(-2).sum(-1).float()
     return torch.where(outer > 0, inner / outer, torch.ones_like(outer))
 
 
 def _to_tokens(x: Tensor) -> Tensor:
+    """``(B, C, h, w)`` to ``(B, h*w, C)``, row-major."""
     return x.flatten(2).transpose(1, 2)
