@@ -23,6 +23,7 @@ Backend = Literal["reference", "fast"]
 _KNOWN_LAYERS = frozenset(
     {
         nn.Conv2d,
+        nn.Conv3d,
         nn.Linear,
         nn.BatchNorm2d,
         nn.LayerNorm,
@@ -51,7 +52,7 @@ class FastPathModule(nn.Module):
         if self.backend != "fast" or self.training:
             return False
         submodules = (module for part in parts or (*self.children(),) for module in part.modules())
-        return not _has_global_hooks() and all(not module.training and is_unmodified(module) for module in submodules)
+        return all(not module.training and is_unmodified(module) for module in submodules)
 
 
 def set_backend(model: nn.Module, backend: Backend) -> None:
@@ -74,8 +75,10 @@ def set_backend(model: nn.Module, backend: Backend) -> None:
 def is_unmodified(module: nn.Module) -> bool:
     """Whether a module computes what its class says: a known class, no hooks, ``forward`` not replaced.
 
-    Submodules are not checked.
+    Hooks on all modules of the process count, too. Submodules are not checked.
     """
+    if _has_global_hooks():
+        return False
     known = type(module) in _KNOWN_LAYERS or type(module).__module__.startswith("i2v.")
     return known and "forward" not in vars(module) and not any(getattr(module, hooks) for hooks in _HOOKS)
 

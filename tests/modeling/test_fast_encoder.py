@@ -97,8 +97,8 @@ def test_gelu_in_place() -> None:
     x = torch.randn(5)
     expected = F.gelu(x)
     kept = x.clone()
-    assert torch.equal(gelu(kept, overwrite=False), expected) and torch.equal(kept, x)
-    assert gelu(kept, overwrite=True) is kept and torch.allclose(kept, expected)
+    assert torch.equal(gelu(kept, inplace=False), expected) and torch.equal(kept, x)
+    assert gelu(kept, inplace=True) is kept and torch.allclose(kept, expected)
 
 
 class Block(StripModule):

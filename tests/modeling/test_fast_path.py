@@ -6,12 +6,14 @@ import dataclasses
 import importlib
 import pkgutil
 import typing
+from collections import Counter
 
 import pytest
 import torch
 from support import make_predictor, render_video
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
 import i2v
@@ -82,7 +84,7 @@ def test_hooks_on_every_part_fire_and_see_what_the_reference_computes(kind: str)
     def hooked(predictor: I2VVideoPredictor) -> dict[str, torch.Tensor]:
         seen: dict[str, torch.Tensor] = {}
         for name, module in predictor.model.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.GELU):
+            if type(module) in (nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm2d, nn.GELU):
                 if kind == "register_forward_hook":
                     module.register_forward_hook(lambda _, args, out, name=name: seen.__setitem__(name, out))
                 else:
@@ -94,6 +96,19 @@ def test_hooks_on_every_part_fire_and_see_what_the_reference_computes(kind: str)
     assert ours.keys() == expected.keys() and len(ours) > 60
     # What was captured is not overwritten afterwards.
     assert all(torch.allclose(ours[name], expected[name], atol=1e-3) for name in ours)
+
+
+def test_hooks_on_all_modules_of_the_process_fire() -> None:
+    counts = []
+    for backend in ("fast", "reference"):
+        predictor, calls = make_predictor(backend=backend), []
+        handle = register_module_forward_hook(lambda module, *_, calls=calls: calls.append(type(module).__name__))
+        try:
+            track(predictor)
+        finally:
+            handle.remove()
+        counts.append(Counter(calls))
+    assert counts[0] == counts[1] and counts[0]["BatchNorm2d"] > 0 and counts[0]["Conv3d"] > 0
 
 
 def test_a_hook_that_was_removed_opens_the_fast_path_again() -> None:

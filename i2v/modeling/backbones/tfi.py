@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2v.modeling.fast_path import FastPathModule, is_unmodified
 from i2v.modeling.layers import ChannelLayerNorm, LayerNorm2d
 
 
@@ -65,7 +66,7 @@ class TemporalStem(nn.Conv3d):
         return torch.cat(slices).unflatten(0, (len(per_frame), -1))
 
 
-class TemporalConv(nn.Module):
+class TemporalConv(FastPathModule):
     """A spatial and a temporal convolution. Their names end with the block's index, as in published checkpoints."""
 
     def __init__(self, dim: int, hidden_dim: int, temporal_kernel: int, index: int) -> None:
@@ -94,8 +95,12 @@ class TemporalConv(nn.Module):
         Returns:
             ``(num_outputs, B, C, h, w)``.
         """
-        # The weights are those of 3-D convolutions, but 2-D convolutions and matrix products are several times faster.
         spatial, temporal = (self.get_submodule(name) for name in self._names)
+        if self.backend != "fast" or not (is_unmodified(spatial) and is_unmodified(temporal)):
+            out = temporal(quick_gelu(spatial(slices.movedim(0, 2))))
+            return out.movedim(2, 0)[len(slices) - num_outputs :]
+        # The weights are those of 3-D convolutions, but 2-D convolutions and matrix products are several times faster,
+        # with gradients, too.
         assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d) and temporal.bias is not None
         mixed = F.conv2d(slices.flatten(0, 1), spatial.weight[:, :, 0], spatial.bias, padding=1)
         mixed = quick_gelu(mixed).unflatten(0, slices.shape[:2])

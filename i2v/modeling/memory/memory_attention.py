@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.fast_path import is_unmodified
+from i2v.modeling.fast_path import FastPathModule, is_unmodified
 from i2v.modeling.memory.memory_cross_attention import MemoryCrossAttention
 from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.sam.attention import RoPEAttention
@@ -70,7 +70,7 @@ class MemoryAttentionLayer(nn.Module):
         return x + self.dropout(y)
 
 
-class MemoryAttention(nn.Module):
+class MemoryAttention(FastPathModule):
     """A stack of memory attention layers, initialized as copies of one layer."""
 
     def __init__(
@@ -103,7 +103,8 @@ class MemoryAttention(nn.Module):
         # Self-attention of the first layer sees no memory, so all readouts can share it. A layer that was wrapped,
         # replaced or hooked is always called as a whole.
         first = self.layers[0]
-        share_self_attention = type(first) is MemoryAttentionLayer and is_unmodified(first)
+        is_plain = type(first) is MemoryAttentionLayer and is_unmodified(first)
+        share_self_attention = self.backend == "fast" and is_plain
         if share_self_attention:
             tokens = self._run(first, tokens, None)
         conditioned = (self._condition(tokens, readout, share_self_attention) for readout in readouts)
