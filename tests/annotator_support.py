@@ -97,7 +97,7 @@ async def tracked(session: Session, direction: str = "both", shown: int = 0, **o
 
 
 def masks_of(session: Session, number: int) -> dict[int, np.ndarray]:
-    shown = {frame: session.store.shown(number, frame) for frame in sorted(session.store.frames_of(number))}
+    shown = {frame: session.store.shown(number, frame) for frame in session.store.frames_of([number])}
     return {frame: decode(mask.counts, SIZE) for frame, mask in shown.items() if mask is not None}
 
 

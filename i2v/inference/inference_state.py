@@ -104,9 +104,12 @@ class InferenceState:
         return {obj_id: scores for obj_id, scores in found.items() if scores is not None}
 
     def snapshot_object(self, obj_id: Hashable) -> ObjectSnapshot:
-        """An object as it is now, to be restored later; KeyError for an object that is not there."""
+        """An object as it is now, to be restored later; KeyError for an object that is not there.
+
+        Masks and memories are shared with the session, so a snapshot takes little until they are replaced there.
+        """
         with self.lock:
-            return ObjectSnapshot(self.track_of(obj_id).copy())
+            return ObjectSnapshot(self.track_of(obj_id).without_features())
 
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
         """Put an object back as it was, in place of what it is now. A snapshot may be restored any number of times."""

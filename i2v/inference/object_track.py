@@ -43,6 +43,19 @@ class PromptedFrame:
     conditioning: bool
 
 
+@dataclass(frozen=True, eq=False)
+class ClickContext:
+    """The last tracked frame that was corrected, conditioned on ``bank``: clicks on a frame come in a row.
+
+    ``generator_state``: of the track's generator before the memories were drawn, so that the same can be drawn again.
+    """
+
+    frame: int
+    bank: MemoryBank
+    context: FrameContext
+    generator_state: torch.Tensor
+
+
 @dataclass(eq=False)
 class ObjectTrack:
     """One object: its prompts, its masks, and the memories that the next frames attend to."""
@@ -55,8 +68,7 @@ class ObjectTrack:
     history: MaskHistory = field(default_factory=MaskHistory)
     passed: dict[int, bool] = field(default_factory=dict)  # frame -> whether it was last propagated to in reverse
     dropped: set[int] = field(default_factory=set)  # frames whose memories were dropped on purpose
-    # The last tracked frame that was corrected, with the bank that it was conditioned on: clicks on it come in a row.
-    context: tuple[int, MemoryBank, FrameContext] | None = None
+    click_context: ClickContext | None = None
 
     def copy(self) -> ObjectTrack:
         """A track that goes its own way from here. What does not change, such as memories, is shared."""
@@ -66,6 +78,14 @@ class ObjectTrack:
         other.prompts, other.pending, other.prompted = dict(self.prompts), dict(self.pending), dict(self.prompted)
         other.history = self.history.copy()
         other.passed, other.dropped = dict(self.passed), set(self.dropped)
+        return other
+
+    def without_features(self) -> ObjectTrack:
+        """A copy that holds no features of a frame, which are large; the next click computes the same ones again."""
+        other = self.copy()
+        if other.click_context is not None:
+            other.generator.set_state(other.click_context.generator_state)
+            other.click_context = None
         return other
 
     def has_mask(self, frame: int) -> bool:
@@ -101,7 +121,7 @@ class ObjectTrack:
     def begin_propagation(self, reverse: bool, seed: int) -> None:
         """Begin the draws of the memory selection anew, and set aside the memories of the opposite direction."""
         self.generator.manual_seed(seed)
-        self.context = None
+        self.click_context = None
         same_direction = {frame for frame, was_reverse in self.passed.items() if was_reverse == reverse}
         self.bank = self.bank.keep_tracked(same_direction | self.prompted.keys())
 
@@ -120,7 +140,7 @@ class ObjectTrack:
         """Remove the prompt of a frame. If it was the last conditioning frame, a correction takes its place."""
         self.prompts.pop(frame, None)
         self.pending.pop(frame, None)
-        self.context = None
+        self.click_context = None
         if self.prompted.pop(frame, None) is None:
             return
         self.bank = self.bank.remove(frame)

@@ -77,7 +77,7 @@ def test_two_objects_are_clicked_corrected_tracked_and_exported(
     visitor.press("Escape")
     visitor.is_done()
     road.set()
-    assert not server.book.get(1).store.tracked[1].keys() & {6, 7, 8, 9}
+    assert not server.book.get(1).store.of(1).tracked.keys() & {6, 7, 8, 9}
     road.clear()
     visitor.press("g")
     visitor.works()
@@ -324,7 +324,7 @@ def test_commands_take_effect_in_their_order(visitor: Visitor, server: Running) 
     released.append(True)
     held[0].continue_()
     visitor.sees(0, 1)
-    wait_for(lambda: bool(server.book.get(1).store.tracked.get(1)))
+    wait_for(lambda: bool(server.book.get(1).store.of(1).tracked))
 
 
 def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, server: Running) -> None:
