@@ -25,8 +25,9 @@ class Engine:
 
     The `MaskStore` owns every mask that is shown, saved and exported, with the run lengths of the logits when it was
     made. The model's `InferenceState` owns what prompts and tracking start from; of older frames it keeps logits
-    rounded, and they are never shown. Each method changes both or, where it raises, none of them, and an `ObjectState`
-    has both: so every mask that the model remembers is in the store. The store has more, such as imported masks.
+    rounded, and they are never shown. An edit, an exchange and each step of tracking change both in one call, an edit
+    that fails changes neither, and an `ObjectState` has both: so the store has a mask wherever the model remembers one.
+    It may have more: imported masks, and those whose memories the model dropped.
 
     What it answers is what `I2VVideoPredictor` gives for the same prompts in the same order. Only a painted mask is
     kept as it was painted, where the predictor returns it smoothed.
@@ -106,11 +107,14 @@ class Engine:
             self._predictor.clear_all_prompts_in_frame(self._model, frame, number, need_output=False)
         for step in steps:
             self._step(place, step)
-        mask = self._masks(frame, *self._logits(frame, {number}))[number] if new else None
-        if mask is not None and isinstance(new[-1], Paint):
-            mask = StoredMask(new[-1].counts, mask.object_score, mask.iou)
+        numbers, logits = self._logits(frame)
+        mask = None
+        if new:
+            mask = self._masks(frame, [number], logits[[numbers.index(number)]])[number]
+            if isinstance(new[-1], Paint):
+                mask = StoredMask(new[-1].counts, mask.object_score, mask.iou)
         store = self._store.with_masks(number, self._store.of(number).with_answer(frame, mask))
-        self._store = store.with_overlaps(frame, {number}, _lost(*self._logits(frame)))
+        self._store = store.with_overlaps(frame, {number}, _lost(numbers, logits, {number}))
 
     def _step(self, place: Place, step: Step) -> None:
         number, frame = place
@@ -155,19 +159,14 @@ class Engine:
         for number, mask in masks.items():
             store = store.with_masks(number, store.of(number).with_tracked(frame, mask))
         others, more = self._logits(frame, but=numbers)
-        self._store = store.with_overlaps(frame, masks.keys(), _lost([*numbers, *others], torch.cat((logits, more))))
+        lost = _lost([*numbers, *others], torch.cat((logits, more)), masks.keys())
+        self._store = store.with_overlaps(frame, masks.keys(), lost)
 
     # Logits
 
-    def _logits(
-        self, frame: int, numbers: Collection[int] | None = None, but: Collection[int] = ()
-    ) -> tuple[list[Any], Tensor]:
-        """Logits (N,1,H,W) of the objects, by default all, that have any on a frame."""
-        known = [
-            number
-            for number in (self._model.obj_ids if numbers is None else numbers)
-            if number not in but and self._model.has_mask(number, frame)
-        ]
+    def _logits(self, frame: int, but: Collection[Any] = ()) -> tuple[list[Any], Tensor]:
+        """Logits (N,1,H,W) of the objects that have any on a frame."""
+        known = [n for n in self._model.obj_ids if n not in but and self._model.has_mask(n, frame)]
         return self._predictor.masks_on_frame(self._model, frame, known)[1:]
 
     def _masks(self, frame: int, numbers: list[Any], logits: Tensor) -> dict[int, StoredMask]:
@@ -194,10 +193,10 @@ def touched_objects(old: Document, new: Document, imported: Masks) -> set[int]:
     return gone | {number for number, _ in changed_places(old, new)} | imported.keys()
 
 
-def _lost(numbers: list[int], logits: Tensor) -> dict[tuple[int, int], bytes]:
+def _lost(numbers: list[int], logits: Tensor, changed: Collection[int]) -> dict[tuple[int, int], bytes]:
     """Of every two objects (loser, winner), the pixels of both where the winner's logit is higher; alike, the first's.
 
-    ``logits`` (N,1,H,W).
+    ``logits`` (N,1,H,W); at least one of the two is ``changed``.
     """
     if len(numbers) < 2:
         return {}
@@ -209,6 +208,8 @@ def _lost(numbers: list[int], logits: Tensor) -> dict[tuple[int, int], bytes]:
     values = logits[:, 0][:, torch.from_numpy(contested).to(logits.device)].float().cpu().numpy()
     found = {}
     for a, b in combinations(np.flatnonzero((values > 0).any(1)), 2):
+        if numbers[a] not in changed and numbers[b] not in changed:
+            continue
         both = (values[a] > 0) & (values[b] > 0)
         for loser, winner, lost in ((a, b, values[a] < values[b]), (b, a, values[b] <= values[a])):
             if (both & lost).any():

@@ -157,14 +157,13 @@ class MaskStore:
         return MaskStore(objects, {**others, **overlaps})
 
     def with_overlaps(self, frame: int, numbers: Collection[int], lost: Mapping[tuple[int, int], bytes]) -> MaskStore:
-        """Say anew which pixels of a frame these objects lost or won; ``lost`` is by (loser, winner)."""
+        """Say anew which pixels of a frame these objects lost or won; ``lost`` is of them, by (loser, winner)."""
         overlaps = dict(self.overlaps)
         for pair, frames in self.overlaps.items():
             if frame in frames and not set(pair).isdisjoint(numbers):
                 overlaps[pair] = {f: counts for f, counts in frames.items() if f != frame}
         for pair, counts in lost.items():
-            if not set(pair).isdisjoint(numbers):
-                overlaps[pair] = {**overlaps.get(pair, {}), frame: counts}
+            overlaps[pair] = {**overlaps.get(pair, {}), frame: counts}
         return replace(self, overlaps=overlaps)
 
     def changed_frames(self, other: MaskStore) -> list[int]:

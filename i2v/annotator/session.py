@@ -187,8 +187,8 @@ class Session:
     def _base(self, place: Place, document: Document) -> Paint | None:
         """The mask that a first click on a place is about, unless the model knows it anyway."""
         number, frame = place
-        shown = self.store.shown(number, frame)
         masks = self.store.of(number)
+        shown = masks.shown(frame)
         imported = frame in masks.imported and frame not in masks.tracked
         if shown is None or place in document.prompts or (self._engine.knows(place) and not imported):
             return None

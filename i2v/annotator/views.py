@@ -57,9 +57,9 @@ def state(session: Session) -> dict[str, Any]:
 
 def masks_on(session: Session, frame: int) -> dict[str, Any]:
     """A frame's masks in COCO's compressed run lengths, with their scores."""
-    entries = []
+    entries, store = [], session.store
     for number in session.document.numbers:
-        stored = session.store.shown(number, frame)
+        stored = store.shown(number, frame)
         if stored is not None:
             entries.append({"object": number, "counts": stored.counts.decode("ascii"), "strip": _level(stored)})
     return {"frame": frame, "masks": entries}

@@ -149,7 +149,7 @@ def test_pixels_lost_to_an_object_that_is_gone_are_ones_own_again() -> None:
 
 
 def test_overlaps_are_said_anew_of_the_objects_that_changed() -> None:
-    store = overlapping().with_overlaps(0, {3}, {(2, 3): stored((2, 2)).counts, (2, 1): stored((1, 1)).counts})
+    store = overlapping().with_overlaps(0, {3}, {(2, 3): stored((2, 2)).counts})
     assert store.lost(1, 0) == [stored((1, 1)).counts]
     assert store.lost(2, 0) == [stored((2, 2)).counts] * 2
 
