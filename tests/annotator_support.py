@@ -97,19 +97,19 @@ async def tracked(session: Session, direction: str = "both", shown: int = 0, **o
 
 
 def masks_of(session: Session, number: int) -> dict[int, np.ndarray]:
-    shown = {frame: session.store.shown(number, frame) for frame in sorted(session.store.frames_of(number))}
+    shown = {frame: session.store.shown(number, frame) for frame in session.store.frames_of([number])}
     return {frame: decode(mask.counts, SIZE) for frame, mask in shown.items() if mask is not None}
 
 
 def expect(
-    clip: Path, script: Callable[[Any, Any], None], *journeys: tuple[int, bool]
+    clip: Path, script: Callable[[Any, Any], None], *propagations: tuple[int, bool]
 ) -> dict[int, dict[int, np.ndarray]]:
-    """What the predictor gives for a script of prompts and the journeys after it, by object and frame."""
+    """What the predictor gives for a script of prompts and the propagations after it, by object and frame."""
     predictor = make_predictor()
     found: dict[int, dict[int, np.ndarray]] = {}
     with predictor.init_state(clip) as state:
         script(predictor, state)
-        for start, reverse in journeys:
+        for start, reverse in propagations:
             for frame, numbers, logits in predictor.propagate_in_video(state, start, reverse=reverse):
                 for number, plane in zip(numbers, logits[:, 0].numpy(), strict=True):
                     found.setdefault(number, {})[frame] = plane > 0

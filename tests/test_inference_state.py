@@ -192,6 +192,22 @@ def test_a_snapshot_restores_an_object_as_it_was(predictor: I2VVideoPredictor) -
             state.snapshot_object(2)
 
 
+def test_a_snapshot_holds_no_features_and_draws_the_same_memories_again(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(16)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        list(predictor.propagate_in_video(state))
+        predictor.add_new_points_or_box(state, 14, 1, [[40, 30]], [0])
+        snapshot = state.snapshot_object(1)
+        assert state.tracks[1].click_context is not None and snapshot.track.click_context is None
+        # Memories have been drawn for the first click, and the second one goes on from the same.
+        assert not torch.equal(state.tracks[1].generator.get_state(), snapshot.track.generator.get_state())
+        second = {"points": [[20, 22]], "labels": [1], "clear_old_points": False}
+        _, _, expected = predictor.add_new_points_or_box(state, 14, 1, **second)
+        for _ in range(2):
+            state.restore_object(1, snapshot)
+            assert torch.equal(predictor.add_new_points_or_box(state, 14, 1, **second)[2], expected)
+
+
 def test_a_prefetched_frame_is_not_encoded_again(predictor: I2VVideoPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encode = predictor.model.encode_frames

@@ -23,7 +23,7 @@ from i2v.video.frame_source import Frame, FrameSource, rgb_array
 
 log = logging.getLogger(__name__)
 
-FRAME_RATE = 10.0  # kept of a camera, in Hz: what a small model can follow
+FRAME_RATE = 10.0  # kept of a camera, in Hz: what a small model keeps up with
 MAX_FRAMES = 36_000  # an hour
 QUALITY = 95
 # How FFmpeg calls cameras on each system: format and name of the n-th device.

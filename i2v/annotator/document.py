@@ -1,16 +1,14 @@
-"""What a user has said of a video: objects, prompts and imported masks, as frozen values, and their history."""
+"""What a user has said of a video: objects and prompts, as frozen values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from i2v.annotator.masks import StoredMask
 from i2v.results.export import MAX_OBJECTS
 
 MAX_STEPS = 200  # on one frame of one object
-MAX_HISTORY = 200
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ class Paint:
 
 Step: TypeAlias = Click | Box | Paint
 Place: TypeAlias = tuple[int, int]  # object, frame
-Given: TypeAlias = Mapping[int, Mapping[int, StoredMask]]  # object -> frame -> mask
 
 
 def step_as_json(step: Step) -> dict[str, Any]:
@@ -63,14 +60,13 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Document:
-    """Objects in order; the steps of every prompted place in the order in which they were made; imported masks.
+    """Objects in order; the steps of every prompted place in the order in which they were made.
 
     Every change returns a new document. Raises ValueError for one that cannot be.
     """
 
     objects: tuple[ObjectInfo, ...] = ()
     prompts: Mapping[Place, tuple[Step, ...]] = field(default_factory=dict)
-    given: Given = field(default_factory=dict)
     next_number: int = 1
 
     @property
@@ -104,13 +100,12 @@ class Document:
         )
 
     def without_object(self, number: int) -> Document:
-        """The object gone, with its prompts and imported masks."""
+        """The object gone, with its prompts."""
         self.check(number)
         return replace(
             self,
             objects=tuple(info for info in self.objects if info.number != number),
             prompts={place: steps for place, steps in self.prompts.items() if place[0] != number},
-            given={owner: masks for owner, masks in self.given.items() if owner != number},
         )
 
     def with_steps(self, place: Place, *steps: Step) -> Document:
@@ -129,44 +124,13 @@ class Document:
             raise ValueError(f"object {place[0]} has no prompt on frame {place[1]}")
         return replace(self, prompts={where: steps for where, steps in self.prompts.items() if where != place})
 
-    def with_given(self, masks: Given) -> Document:
-        """Imported masks, over those imported before; objects they name and that are missing are added."""
+    def with_objects(self, numbers: Iterable[int]) -> Document:
+        """With objects of all these numbers; those that are missing are added."""
         document = self
-        for number in sorted(masks):
-            if number not in document.numbers:
-                document = document.with_object(number=number)
-        merged = {owner: {**self.given.get(owner, {}), **masks.get(owner, {})} for owner in {**self.given, **masks}}
-        return replace(document, given=merged)
+        for number in sorted(set(numbers) - set(self.numbers)):
+            document = document.with_object(number=number)
+        return document
 
 
 def _listed(numbers: tuple[int, ...]) -> str:
     return f"there are {', '.join(map(str, numbers))}" if numbers else "there are none yet"
-
-
-@dataclass(frozen=True)
-class History:
-    """The present document, and those before and after it that undo and redo lead to."""
-
-    present: Document = field(default_factory=Document)
-    past: tuple[Document, ...] = ()
-    future: tuple[Document, ...] = ()
-
-    def then(self, document: Document) -> History:
-        """One more edit; what could be redone no longer can."""
-        return History(document, (*self.past, self.present)[-MAX_HISTORY:])
-
-    def undone(self) -> History:
-        """One edit back; ValueError at the beginning."""
-        if not self.past:
-            raise ValueError("there is nothing to undo")
-        return History(self.past[-1], self.past[:-1], (self.present, *self.future))
-
-    def redone(self) -> History:
-        """One edit forward; ValueError at the end."""
-        if not self.future:
-            raise ValueError("there is nothing to redo")
-        return History(self.future[0], (*self.past, self.present), self.future[1:])
-
-    def mentions(self) -> set[int]:
-        """Objects that are in any of the documents."""
-        return {number for document in (self.present, *self.past, *self.future) for number in document.numbers}

@@ -1,8 +1,9 @@
-"""Engine: what the model remembers of one session, brought in line with the session's document."""
+"""Engine: the objects of one session, what the model remembers of them and their masks, always changed together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Hashable, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,23 @@ import torch
 from torch import Tensor
 
 from i2v.annotator.document import Box, Click, Document, Paint, Place, Step
-from i2v.annotator.masks import FrameAnswer, StoredMask, decode
+from i2v.annotator.history import ObjectState, States
+from i2v.annotator.masks import Masks, MaskStore, StoredMask, decode
 from i2v.annotator.plan import TrackRange
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.inference_state import InferenceState
-from i2v.inference.object_track import ObjectSnapshot
 from i2v.results.rle import encode_mask
 from i2v.video.frame_source import FrameSource
 
 
 class Engine:
-    """Answers prompts and tracks, in the thread that owns the model; `knows` may be called from any thread.
+    """Answers prompts and tracks, in the thread that owns the model. `store` and `knows` may be used in any thread.
+
+    The `MaskStore` owns every mask that is shown, saved and exported, with the run lengths of the logits when it was
+    made. The model's `InferenceState` owns what prompts and tracking start from; of older frames it keeps logits
+    rounded, and they are never shown. An edit, an exchange and each step of tracking change both in one call, an edit
+    that fails changes neither, and an `ObjectState` has both: so the store has a mask wherever the model remembers one.
+    It may have more: imported masks, and those whose memories the model dropped.
 
     What it answers is what `I2VVideoPredictor` gives for the same prompts in the same order. Only a painted mask is
     kept as it was painted, where the predictor returns it smoothed.
@@ -28,103 +35,169 @@ class Engine:
 
     def __init__(self, predictor: I2VVideoPredictor, source: FrameSource) -> None:
         self._predictor = predictor
-        self._state: InferenceState = predictor.init_state(source)
-        self._deleted: dict[int, ObjectSnapshot] = {}  # objects that undo may bring back
+        self._model: InferenceState = predictor.init_state(source)
+        self._store = MaskStore()
+
+    @property
+    def store(self) -> MaskStore:
+        """The masks as they are now, a value that does not change."""
+        return self._store
 
     def knows(self, place: Place) -> bool:
-        """Whether the predictor has a mask of that object on that frame, so that a click corrects it."""
-        return self._state.has_mask(*place)
+        """Whether the model has a mask of that object on that frame, so that a click corrects it."""
+        return self._model.has_mask(*place)
 
-    def become(self, old: Document, new: Document, places: Collection[Place]) -> dict[Place, FrameAnswer]:
-        """Turn from one document into another; returns an answer for each of the `places` whose prompts differ.
+    # Snapshots
 
-        Objects that are gone are kept aside, and come back as they went.
+    def states(self, numbers: Collection[int]) -> dict[int, ObjectState]:
+        """The objects as they are now."""
+        known = set(self._model.obj_ids)
+        return {
+            number: ObjectState(
+                self._store.of(number),
+                self._store.overlaps_of(number),
+                self._model.snapshot_object(number) if number in known else None,
+            )
+            for number in numbers
+        }
+
+    def exchange(self, states: States) -> dict[int, ObjectState]:
+        """Bring objects into other states; returns those they were in."""
+        before = self.states(states.keys())
+        store = self._store
+        for number, state in states.items():
+            store = store.with_object(number, state.masks, state.overlaps)
+            if state.model is None:
+                self._predictor.remove_object(self._model, number, need_output=False)
+            else:
+                self._model.restore_object(number, state.model)
+        self._store = store
+        return before
+
+    # Edits
+
+    def edit(self, old: Document, new: Document, imported: Masks) -> dict[int, ObjectState]:
+        """Turn from one document into another, and take in imported masks.
+
+        Returns the states in which the objects were that this changes.
         """
-        for number in set(old.numbers) - set(new.numbers):
-            if number in self._state.obj_ids:
-                self._deleted[number] = self._state.snapshot_object(number)
-                self._predictor.remove_object(self._state, number, need_output=False)
-        for number in (set(new.numbers) - set(old.numbers)) & self._deleted.keys():
-            self._state.restore_object(number, self._deleted.pop(number))
-        return {place: self._prompt(place, old.prompts.get(place, ()), new.prompts.get(place, ())) for place in places}
+        gone = set(old.numbers) - set(new.numbers)
+        places = changed_places(old, new)
+        before = self.states(touched_objects(old, new, imported))
+        try:
+            self.exchange(dict.fromkeys(gone, ObjectState()))
+            for place in places:
+                self._answer(place, old.prompts.get(place, ()), new.prompts.get(place, ()))
+            for number, masks in imported.items():
+                self._store = self._store.with_masks(number, self._store.of(number).with_imported(masks))
+                for frame in masks:
+                    self._store = self._store.with_overlaps(frame, {number}, {})
+        except BaseException:
+            self.exchange(before)
+            raise
+        return before
 
-    def forget(self, numbers: Collection[int]) -> None:
-        """Drop deleted objects that can no longer come back."""
-        for number in numbers:
-            self._deleted.pop(number, None)
-
-    def track(self, track_range: TrackRange) -> Iterator[FrameAnswer]:
-        """Track over a range, one frame for every step; prompts and deletions meanwhile count from the next one on."""
-        count = None if track_range.count is None else track_range.count - 1
-        chosen = track_range.objects
-        if chosen is not None:
-            chosen = chosen & set(self._state.obj_ids)
-        steps = self._predictor.propagate_in_video(self._state, track_range.start, count, track_range.reverse, chosen)
-        for frame, numbers, logits in steps:
-            yield self._answer(frame, numbers, logits)
-
-    def prepare(self, frame: int) -> None:
-        """Encode a frame, so that a prompt on it is answered faster."""
-        self._predictor.prefetch_frame(self._state, frame)
-
-    def close(self) -> None:
-        """Close the video and drop all objects."""
-        self._deleted.clear()
-        self._state.close()
-
-    def _prompt(self, place: Place, old: tuple[Step, ...], new: tuple[Step, ...]) -> FrameAnswer:
+    def _answer(self, place: Place, old: tuple[Step, ...], new: tuple[Step, ...]) -> None:
         number, frame = place
         steps = new
         if old and new[: len(old)] == old:
             steps = new[len(old) :]
-        elif old and number in self._state.obj_ids and not (new and isinstance(new[0], Paint)):
+        elif old and number in self._model.obj_ids and not (new and isinstance(new[0], Paint)):
             # A mask replaces whatever was said; all else would build on it.
-            self._predictor.clear_all_prompts_in_frame(self._state, frame, number, need_output=False)
+            self._predictor.clear_all_prompts_in_frame(self._model, frame, number, need_output=False)
         for step in steps:
             self._step(place, step)
-        answer = self._answer(frame, *self._masks(frame), wanted={number} if new else ())
-        if new and isinstance(new[-1], Paint):
-            scores = answer.masks[number]
-            painted = StoredMask(new[-1].counts, scores.object_score, scores.iou)
-            return FrameAnswer(frame, {number: painted}, answer.ceded)
-        return answer
+        numbers, logits = self._logits(frame)
+        mask = None
+        if new:
+            mask = self._masks(frame, [number], logits[[numbers.index(number)]])[number]
+            if isinstance(new[-1], Paint):
+                mask = StoredMask(new[-1].counts, mask.object_score, mask.iou)
+        store = self._store.with_masks(number, self._store.of(number).with_answer(frame, mask))
+        self._store = store.with_overlaps(frame, {number}, _lost(numbers, logits, {number}))
 
     def _step(self, place: Place, step: Step) -> None:
         number, frame = place
         if isinstance(step, Paint):
-            mask = decode(step.counts, (self._state.video_height, self._state.video_width))
-            self._predictor.add_new_mask(self._state, frame, number, mask)
+            mask = decode(step.counts, (self._model.video_height, self._model.video_width))
+            self._predictor.add_new_mask(self._model, frame, number, mask)
         elif isinstance(step, Box):
             corners = [step.x0, step.y0, step.x1, step.y1]
-            self._predictor.add_new_points_or_box(self._state, frame, number, box=corners)
+            self._predictor.add_new_points_or_box(self._model, frame, number, box=corners)
         else:
             assert isinstance(step, Click)
             point, label = [[step.x, step.y]], [int(step.positive)]
-            self._predictor.add_new_points_or_box(self._state, frame, number, point, label, clear_old_points=False)
+            self._predictor.add_new_points_or_box(self._model, frame, number, point, label, clear_old_points=False)
 
-    def _masks(self, frame: int, but: Collection[Any] = ()) -> tuple[list[Any], Tensor]:
+    # Tracking
+
+    def track(self, track_range: TrackRange) -> Generator[int, None, None]:
+        """Track over a range, one frame for every step, and yield its index.
+
+        Prompts, deletions and exchanges meanwhile count from the next frame on. Close it before another range.
+        """
+        count = None if track_range.count is None else track_range.count - 1
+        chosen = track_range.objects
+        if chosen is not None:
+            chosen = chosen & set(self._model.obj_ids)
+        steps = self._predictor.propagate_in_video(self._model, track_range.start, count, track_range.reverse, chosen)
+        for frame, numbers, logits in steps:
+            self._keep_tracked(frame, numbers, logits)
+            yield frame
+
+    def prepare(self, frame: int) -> None:
+        """Encode a frame, so that a prompt on it is answered faster."""
+        self._predictor.prefetch_frame(self._model, frame)
+
+    def close(self) -> None:
+        """Close the video."""
+        self._model.close()
+
+    def _keep_tracked(self, frame: int, numbers: list[Any], logits: Tensor) -> None:
+        store = self._store
+        masks = self._masks(frame, numbers, logits)
+        for number, mask in masks.items():
+            store = store.with_masks(number, store.of(number).with_tracked(frame, mask))
+        others, more = self._logits(frame, but=numbers)
+        lost = _lost([*numbers, *others], torch.cat((logits, more)), masks.keys())
+        self._store = store.with_overlaps(frame, masks.keys(), lost)
+
+    # Logits
+
+    def _logits(self, frame: int, but: Collection[Any] = ()) -> tuple[list[Any], Tensor]:
         """Logits (N,1,H,W) of the objects that have any on a frame."""
-        known = [n for n in self._state.obj_ids if n not in but and self._state.has_mask(n, frame)]
-        return self._predictor.masks_on_frame(self._state, frame, known)[1:]
+        known = [n for n in self._model.obj_ids if n not in but and self._model.has_mask(n, frame)]
+        return self._predictor.masks_on_frame(self._model, frame, known)[1:]
 
-    def _answer(
-        self, frame: int, numbers: list[Any], logits: Tensor, wanted: Collection[int] | None = None
-    ) -> FrameAnswer:
-        scores = self._predictor.frame_scores(self._state, frame)
-        logits = logits[[i for i, number in enumerate(numbers) if number in scores]]
-        numbers = [number for number in numbers if number in scores]
-        masks = (logits[:, 0] > 0).cpu().numpy()
-        stored = {
+    def _masks(self, frame: int, numbers: list[Any], logits: Tensor) -> dict[int, StoredMask]:
+        """The masks of logits (N,1,H,W), with their scores, of the objects that have a mask on the frame."""
+        scores: Mapping[Hashable, Any] = self._predictor.frame_scores(self._model, frame)
+        planes = (logits[:, 0] > 0).cpu().numpy()
+        return {
             number: StoredMask(encode_mask(mask), scores[number].object_score, scores[number].iou)
-            for number, mask in zip(numbers, masks, strict=True)
-            if wanted is None or number in wanted
+            for number, mask in zip(numbers, planes, strict=True)
+            if number in scores
         }
-        others, more = self._masks(frame, but=numbers)
-        return FrameAnswer(frame, stored, _ceded([*numbers, *others], torch.cat((logits, more))))
 
 
-def _ceded(numbers: list[int], logits: Tensor) -> dict[int, bytes]:
-    """Of every object, the pixels where it has a positive logit and another one a higher one."""
+def changed_places(old: Document, new: Document) -> list[Place]:
+    """The places, of objects that stay, whose prompts differ between two documents."""
+    numbers = set(new.numbers)
+    places = {**old.prompts, **new.prompts}
+    return [p for p in places if p[0] in numbers and old.prompts.get(p) != new.prompts.get(p)]
+
+
+def touched_objects(old: Document, new: Document, imported: Masks) -> set[int]:
+    """The objects whose masks or prompts an edit changes: all but their names."""
+    gone = set(old.numbers) - set(new.numbers)
+    return gone | {number for number, _ in changed_places(old, new)} | imported.keys()
+
+
+def _lost(numbers: list[int], logits: Tensor, changed: Collection[int]) -> dict[tuple[int, int], bytes]:
+    """Of every two objects (loser, winner), the pixels of both where the winner's logit is higher; alike, the first's.
+
+    ``logits`` (N,1,H,W); at least one of the two is ``changed``.
+    """
     if len(numbers) < 2:
         return {}
     masks = (logits[:, 0] > 0).cpu().numpy()
@@ -132,11 +205,15 @@ def _ceded(numbers: list[int], logits: Tensor) -> dict[int, bytes]:
     if not contested.any():
         return {}
     # The few pixels that count, rather than all of them: this is done for every frame that is tracked.
-    winner = logits[:, 0][:, torch.from_numpy(contested).to(logits.device)].argmax(0).cpu().numpy()
-    lost = {}
-    for i, number in enumerate(numbers):
-        mask = np.zeros(contested.shape, bool)
-        mask[contested] = masks[i][contested] & (winner != i)
-        if mask.any():
-            lost[number] = encode_mask(mask)
-    return lost
+    values = logits[:, 0][:, torch.from_numpy(contested).to(logits.device)].float().cpu().numpy()
+    found = {}
+    for a, b in combinations(np.flatnonzero((values > 0).any(1)), 2):
+        if numbers[a] not in changed and numbers[b] not in changed:
+            continue
+        both = (values[a] > 0) & (values[b] > 0)
+        for loser, winner, lost in ((a, b, values[a] < values[b]), (b, a, values[b] <= values[a])):
+            if (both & lost).any():
+                mask = np.zeros(contested.shape, bool)
+                mask[contested] = both & lost
+                found[numbers[loser], numbers[winner]] = encode_mask(mask)
+    return found

@@ -36,14 +36,13 @@ class Export:
     def __init__(self, session: Session, folder: Path, formats: Collection[Format]) -> None:
         """ValueError if there is nothing to export."""
         self.folder = folder
-        self._document, self._store = session.document, session.store.copy()
+        self._document, self._store = session.document, session.store
         self._footage: Footage = session.footage
         self._size: Size = session.size
         self._formats = set(formats)
         self._num_pngs = 0
         self._streamed: list[StreamedFile] = []
-        numbers = self._document.numbers
-        self.frames = sorted(set().union(*(self._store.frames_of(number) for number in numbers)))
+        self.frames = self._store.frames_of(self._document.numbers)
         if not self.frames:
             raise ValueError("there is no mask to export yet")
         if not self._formats:

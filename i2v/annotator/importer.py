@@ -11,13 +11,11 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from i2v.annotator.checked_json import CHECKED, validate_json
-from i2v.annotator.masks import StoredMask
+from i2v.annotator.masks import Masks, StoredMask
 from i2v.annotator.session_file import FrameEntry, check_places, masks_by_object
 from i2v.errors import InvalidFileError, locating
 from i2v.results.rle import Size, encode_mask
 from i2v.utils.image_file import decode_image
-
-Masks = dict[int, dict[int, StoredMask]]
 
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)

@@ -1,10 +1,15 @@
-"""Masks as the annotator keeps them: COCO run-length codes, in layers by object and frame."""
+"""Masks as the annotator keeps them: COCO run-length codes, in layers by object and frame.
+
+All are immutable values: a change gives another value, which shares what has not changed. So a history of them is
+cheap, and a thread may read one for as long as it likes.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,109 +44,145 @@ class StoredMask:
         return min(1.0, max(0.0, self.iou)) / (1 + math.exp(-max(-60.0, min(60.0, self.object_score))))
 
 
-@dataclass(frozen=True)
-class FrameAnswer:
-    """What the model said of a frame: masks by object, and, where masks overlap, the pixels that an object lost.
+Layer: TypeAlias = Mapping[int, StoredMask]  # frame -> mask
+Masks: TypeAlias = Mapping[int, Layer]  # object -> frame -> mask
+Overlaps: TypeAlias = Mapping[tuple[int, int], Mapping[int, bytes]]  # (loser, winner) -> frame -> pixels, as counts
 
-    A pixel belongs to the object with the highest logit; `ceded` has the others' compressed counts there.
+
+@dataclass(frozen=True)
+class ObjectMasks:
+    """One object's masks by frame. A frame shows the answer to its prompts, or else what was tracked, or imported.
+
+    ``outdated``: frames whose masks rest on prompts that have changed; ``corrected``: the frames of those prompts.
     """
 
-    frame: int
-    masks: Mapping[int, StoredMask] = field(default_factory=dict)
-    ceded: Mapping[int, bytes] = field(default_factory=dict)
+    prompted: Layer = field(default_factory=dict)
+    tracked: Layer = field(default_factory=dict)
+    imported: Layer = field(default_factory=dict)
+    outdated: frozenset[int] = frozenset()
+    corrected: frozenset[int] = frozenset()
+
+    @property
+    def layers(self) -> tuple[Layer, Layer, Layer]:
+        """The layers; the one that counts comes first."""
+        return self.prompted, self.tracked, self.imported
+
+    @property
+    def frames(self) -> set[int]:
+        """Frames with a mask, perhaps an empty one."""
+        return set().union(*self.layers)
+
+    def shown(self, frame: int) -> StoredMask | None:
+        """The mask of a frame that counts."""
+        return next((layer[frame] for layer in self.layers if frame in layer), None)
+
+    def with_tracked(self, frame: int, mask: StoredMask) -> ObjectMasks:
+        """A frame was tracked; on a prompted one the answer to the prompts stands."""
+        tracked = self.tracked if frame in self.prompted else {**self.tracked, frame: mask}
+        outdated = self.outdated - {frame}
+        return replace(self, tracked=tracked, outdated=outdated, corrected=self.corrected if outdated else frozenset())
+
+    def with_answer(self, frame: int, mask: StoredMask | None) -> ObjectMasks:
+        """The prompts of a frame have changed: the answer to them; ``None``: there are none left.
+
+        What was tracked between the prompts around it is outdated. Without any prompt, nothing that was tracked stands.
+        """
+        prompted = {f: m for f, m in self.prompted.items() if f != frame}
+        if mask is not None:
+            prompted[frame] = mask
+        first = max((f for f in prompted if f < frame), default=-1)
+        last = min((f for f in prompted if f > frame), default=math.inf)
+        own = replace(self, prompted=prompted, tracked=self.tracked if prompted else {})
+        unprompted = own.frames - prompted.keys()
+        changed = {f for f in unprompted if first <= f <= last}
+        return replace(own, outdated=self.outdated & unprompted | changed, corrected=self.corrected | {frame})
+
+    def with_imported(self, masks: Layer) -> ObjectMasks:
+        """Imported masks, over those imported before and in place of what was tracked on their frames."""
+        tracked = {frame: mask for frame, mask in self.tracked.items() if frame not in masks}
+        return replace(self, tracked=tracked, imported={**self.imported, **masks})
 
 
-Layer = dict[int, dict[int, StoredMask]]  # object -> frame -> mask
+NO_MASKS = ObjectMasks()
 
 
+@dataclass(frozen=True)
 class MaskStore:
-    """A session's masks in three layers. A prompted frame shows the answer to its prompts, any other what was tracked
-    there, or else what was imported.
+    """All masks of a session, by object, and who has the pixels where they overlap.
+
+    A pixel belongs to the object with the highest logit when the masks were made. ``overlaps`` tells it of every two
+    objects apart, so that the pixels that one lost to another are its own again once the other is gone. Masks without
+    logits, such as imported ones, overlap by the order of the objects.
 
     Some hundred bytes to a few kilobytes for every object and frame.
     """
 
-    def __init__(self) -> None:
-        self.prompted: Layer = {}
-        self.tracked: Layer = {}
-        self.given: Layer = {}
-        self._ceded: dict[int, dict[int, bytes]] = {}
-        self.outdated: dict[int, set[int]] = {}  # object -> tracked frames that a later prompt may change
+    objects: Mapping[int, ObjectMasks] = field(default_factory=dict)
+    overlaps: Overlaps = field(default_factory=dict)
 
-    def shown(self, obj_id: int, frame: int) -> StoredMask | None:
+    def of(self, number: int) -> ObjectMasks:
+        """An object's masks."""
+        return self.objects.get(number, NO_MASKS)
+
+    def shown(self, number: int, frame: int) -> StoredMask | None:
         """The mask of an object on a frame that counts."""
-        layers = (self.prompted, self.tracked, self.given)
-        return next((layer[obj_id][frame] for layer in layers if frame in layer.get(obj_id, ())), None)
+        return self.of(number).shown(frame)
 
-    def frames_of(self, obj_id: int) -> set[int]:
-        """Frames on which an object has a mask, perhaps an empty one."""
-        return set().union(*(layer.get(obj_id, ()) for layer in (self.prompted, self.tracked, self.given)))
+    def frames_of(self, numbers: Iterable[int]) -> list[int]:
+        """Frames on which one of the objects has a mask, perhaps an empty one, in order."""
+        return sorted(set().union(*(self.of(number).frames for number in numbers)))
 
-    def ceded(self, frame: int) -> Mapping[int, bytes]:
-        """By object, the pixels of its mask on a frame that belong to another one."""
-        return self._ceded.get(frame, {})
+    def overlaps_of(self, number: int) -> Overlaps:
+        """The pixels that an object lost to others or won from them."""
+        return {pair: lost for pair, lost in self.overlaps.items() if number in pair}
 
-    def cede(self, frame: int, ceded: Mapping[int, bytes]) -> None:
-        """Say anew who lost which pixels of a frame."""
-        self._ceded.pop(frame, None)
-        if ceded:
-            self._ceded[frame] = dict(ceded)
+    def lost(self, number: int, frame: int) -> list[bytes]:
+        """The pixels of an object's mask on a frame that belong to others which have a mask there, as counts."""
+        return [
+            lost[frame]
+            for (loser, winner), lost in self.overlaps.items()
+            if loser == number and frame in lost and self.shown(winner, frame) is not None
+        ]
 
-    def put_tracked(self, answer: FrameAnswer, prompted: Iterable[int]) -> None:
-        """Keep a tracked frame; `prompted` objects were only passed there, and keep the answer to their prompts."""
-        own = set(prompted)
-        for obj_id, mask in answer.masks.items():
-            if obj_id not in own:
-                self.tracked.setdefault(obj_id, {})[answer.frame] = mask
-            self.outdated.get(obj_id, set()).discard(answer.frame)
-        self.cede(answer.frame, answer.ceded)
+    def with_masks(self, number: int, masks: ObjectMasks) -> MaskStore:
+        """An object has these masks; what overlaps stays as it is."""
+        return replace(self, objects={**self.objects, number: masks})
 
-    def put_prompted(self, obj_id: int, frame: int, mask: StoredMask | None) -> None:
-        """Keep the answer to the prompts on a frame, or, with None, forget it: what was tracked there shows again."""
-        layer = self.prompted.setdefault(obj_id, {})
-        layer.pop(frame, None)
-        if mask is not None:
-            layer[frame] = mask
-        self.outdated.get(obj_id, set()).discard(frame)
+    def with_object(self, number: int, masks: ObjectMasks, overlaps: Overlaps) -> MaskStore:
+        """An object with masks and overlaps in place of those it has; with none, it is gone."""
+        objects = {n: m for n, m in self.objects.items() if n != number}
+        if masks != NO_MASKS:
+            objects[number] = masks
+        others = {pair: lost for pair, lost in self.overlaps.items() if number not in pair}
+        return MaskStore(objects, {**others, **overlaps})
 
-    def mark_outdated(self, obj_id: int, first: int, last: int) -> None:
-        """Say that tracked frames of an object from `first` to `last` rest on prompts that have changed."""
-        own = self.prompted.get(obj_id, {})
-        stale = {f for f in self.frames_of(obj_id) if first <= f <= last and f not in own}
-        self.outdated.setdefault(obj_id, set()).update(stale)
+    def with_overlaps(self, frame: int, numbers: Collection[int], lost: Mapping[tuple[int, int], bytes]) -> MaskStore:
+        """Say anew which pixels of a frame these objects lost or won; ``lost`` is of them, by (loser, winner)."""
+        overlaps = dict(self.overlaps)
+        for pair, frames in self.overlaps.items():
+            if frame in frames and not set(pair).isdisjoint(numbers):
+                overlaps[pair] = {f: counts for f, counts in frames.items() if f != frame}
+        for pair, counts in lost.items():
+            overlaps[pair] = {**overlaps.get(pair, {}), frame: counts}
+        return replace(self, overlaps=overlaps)
 
-    def take(self, obj_id: int) -> tuple[dict[int, StoredMask], ...]:
-        """Remove an object's prompted and tracked masks, and hand them over for `put_back`."""
-        self.outdated.pop(obj_id, None)
-        return self.prompted.pop(obj_id, {}), self.tracked.pop(obj_id, {})
-
-    def put_back(self, obj_id: int, layers: tuple[dict[int, StoredMask], ...]) -> None:
-        """Undo `take`."""
-        self.prompted[obj_id], self.tracked[obj_id] = layers
-
-    def copy(self) -> MaskStore:
-        """As it is now, for a thread that writes it to a file."""
-        twin = MaskStore()
-        for name in ("prompted", "tracked", "given"):
-            setattr(twin, name, {obj_id: dict(masks) for obj_id, masks in getattr(self, name).items()})
-        twin._ceded = dict(self._ceded)
-        return twin
-
-    def label_maps(self, labels: Mapping[int, int], size: Size) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Every frame with a mask of one of the objects, in order, with its label map (H,W)."""
-        frames = sorted(set().union(*(self.frames_of(obj_id) for obj_id in labels)))
-        for frame in frames:
-            yield frame, self.label_map(frame, labels, size)
+    def changed_frames(self, other: MaskStore) -> list[int]:
+        """The frames on which an object shows another mask than in another store, in order."""
+        changed: set[int] = set()
+        for number in {*self.objects, *other.objects}:
+            ours, theirs = self.of(number), other.of(number)
+            if ours is not theirs:
+                changed |= {f for f in ours.frames | theirs.frames if ours.shown(f) != theirs.shown(f)}
+        return sorted(changed)
 
     def label_map(self, frame: int, labels: Mapping[int, int], size: Size) -> NDArray[np.uint8]:
         """All objects of a frame in one label map (H,W); of two that claim a pixel alike, the first gets it."""
         merged = np.zeros(size, np.uint8)
-        lost = self.ceded(frame)
-        for obj_id, label in labels.items():
-            stored = self.shown(obj_id, frame)
+        for number, label in labels.items():
+            stored = self.shown(number, frame)
             if stored is not None:
                 mask = decode(stored.counts, size)
-                if obj_id in lost:
-                    mask &= ~decode(lost[obj_id], size)
+                for counts in self.lost(number, frame):
+                    mask &= ~decode(counts, size)
                 merged[mask & (merged == 0)] = label
         return merged

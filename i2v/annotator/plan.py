@@ -32,7 +32,7 @@ def plan_tracking(
     objects: Collection[int] | None = None,
     live: bool = False,
 ) -> list[TrackRange]:
-    """Legs for "track `direction` from here": from the prompted frame nearest to the `shown` one.
+    """Ranges for "track `direction` from here": from the prompted frame nearest to the `shown` one.
 
     Forward it is the nearest at or before it, backward at or behind it, and where there is none on that side, the
     nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a track_range before the next
@@ -42,7 +42,7 @@ def plan_tracking(
     chosen = prompts if objects is None else {number: prompts.get(number, ()) for number in objects}
     prompted = sorted({frame for frames in chosen.values() for frame in frames})
     if not prompted:
-        raise ValueError("nothing to follow yet: mark an object with a click, a box or the brush first")
+        raise ValueError("nothing to track yet: mark an object with a click, a box or the brush first")
     before, behind = [f for f in prompted if f <= shown], [f for f in prompted if f >= shown]
     start = behind[0] if direction == "backward" and behind else before[-1] if before else prompted[0]
     only = None if objects is None else frozenset(objects)
@@ -67,12 +67,12 @@ def plan_update(
     outdated: Mapping[int, Collection[int]],
     num_frames: int,
 ) -> list[TrackRange]:
-    """Legs that track anew only what corrections changed: from each to the object's prompts or ends on either side.
+    """Ranges that track anew only what corrections changed: from each to the object's prompts or ends on either side.
 
     `corrected`: (object, frame) whose prompts changed; where the frame has none left, the prompt before it leads on,
     or else the one behind it back. A side without outdated frames is left alone.
     """
-    wanted: dict[tuple[int, bool, int | None], set[int]] = {}
+    found: dict[tuple[int, bool, int | None], set[int]] = {}
     for number, frame in sorted(set(corrected)):
         prompted = sorted(prompts.get(number, ()))
         for start, reverse in _ways(frame, prompted):
@@ -80,10 +80,8 @@ def plan_update(
             assert track_range.count is not None
             frames = range(start, start - track_range.count, -1) if reverse else range(start, start + track_range.count)
             if track_range.count > 1 and not set(outdated.get(number, ())).isdisjoint(frames):
-                wanted.setdefault((start, reverse, track_range.count), set()).add(number)
-    return [
-        TrackRange(start, count, reverse, frozenset(numbers)) for (start, reverse, count), numbers in wanted.items()
-    ]
+                found.setdefault((start, reverse, track_range.count), set()).add(number)
+    return [TrackRange(start, count, reverse, frozenset(numbers)) for (start, reverse, count), numbers in found.items()]
 
 
 def _ways(frame: int, prompted: list[int]) -> list[tuple[int, bool]]:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Generator
+from typing import Any, TypeVar
 
 import numpy as np
 
-from i2v.annotator.document import Box, Click, Document, Given, History, Paint, Place, Step
-from i2v.annotator.engine import Engine
+from i2v.annotator.document import Box, Click, Document, Paint, Place, Step
+from i2v.annotator.engine import Engine, changed_places, touched_objects
 from i2v.annotator.events import EventHub
 from i2v.annotator.footage import Footage
-from i2v.annotator.masks import FrameAnswer, MaskStore, Size, decode
+from i2v.annotator.history import Entry, History, States
+from i2v.annotator.masks import Masks, MaskStore, Size, decode
 from i2v.annotator.plan import TrackRange, plan_update
 from i2v.annotator.turns import ModelTurns, Urgency
 from i2v.annotator.work import Work
 from i2v.errors import USER_ERRORS
 from i2v.prompts.parsing import check_points, clip_box
 
+Result = TypeVar("Result")
+
 _POLL_SECONDS = 0.05  # between looks for new frames of a camera
+_MAX_MASK_EVENTS = 8  # of one edit: where more frames differ, the page fetches all
 
 
 class Session:
@@ -37,19 +41,22 @@ class Session:
         self.events = EventHub()
         self.work = Work(self.events)
         self.history = History()
-        self.store = MaskStore()
         self.hidden: frozenset[int] = frozenset()
         self.num_changes = 0  # of all that a session file holds
         self.last_used = time.monotonic()
         self._engine, self._turns = engine, turns
         self._editing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
-        self._corrected: set[Place] = set()  # places whose prompts have changed
-        self._shelf: dict[int, Any] = {}  # masks of deleted objects, which undo may bring back
+        self._tracking: Entry | None = None  # the run of tracking that is going on
 
     @property
     def document(self) -> Document:
         return self.history.present
+
+    @property
+    def store(self) -> MaskStore:
+        """The masks as they are now, a value that does not change."""
+        return self._engine.store
 
     @property
     def size(self) -> Size:
@@ -86,36 +93,24 @@ class Session:
             raise ValueError(f"object {number} has no mask on frame {frame} that could become a prompt")
         await self.prompt(number, frame, Paint(shown.counts))
 
-    async def bring_in(self, given: Given) -> None:
-        """Add imported masks. They take the place of what was tracked on their frames, for good."""
-        for masks in given.values():
+    async def bring_in(self, imported: Masks) -> None:
+        """Add imported masks, and the objects that are missing. They take the place of what was tracked there."""
+        for masks in imported.values():
             for frame in masks:
                 self._check_frame(frame)
-        await self.edit(lambda document: document.with_given(given))
-        for number, masks in given.items():
-            for frame in masks:
-                self.store.tracked.get(number, {}).pop(frame, None)
-        self.events.publish("refetch")
+        await self.edit(lambda document: document.with_objects(imported), imported)
 
-    async def edit(self, change: Callable[[Document], Document]) -> Document:
+    async def edit(self, change: Callable[[Document], Document], imported: Masks | None = None) -> Document:
         """Make a change that undo takes back; returns the new document."""
-        async with self._editing:
-            new = change(self.document)
-            # What could have been redone is gone, and the numbers of its objects are free again.
-            past = History(self.document, self.history.past)
-            self._forget_all_but(past.mentions())
-            await self._become(new)
-            self.history = past.then(new)
-            self._announce()
-            return new
+        return await self._alone(self._edit(change, imported or {}))
 
     async def undo(self) -> None:
-        """Take the last edit back. ValueError if there is none."""
-        await self._move_in_history(History.undone)
+        """Take the last edit back, or the last run of tracking, which is stopped first. ValueError if there is none."""
+        await self._alone(self._undo())
 
     async def redo(self) -> None:
         """Make the edit again that was taken back last. ValueError if there is none."""
-        await self._move_in_history(History.redone)
+        await self._alone(self._redo())
 
     def show(self, number: int, visible: bool) -> None:
         """Show or hide an object."""
@@ -123,25 +118,78 @@ class Session:
         self.hidden = self.hidden - {number} if visible else self.hidden | {number}
         self._announce()
 
-    async def restore(self, document: Document, hidden: frozenset[int]) -> None:
-        """Begin with a document of a file; undo does not go behind it."""
-        async with self._editing:
-            await self._become(document)
-            self.history, self.hidden = History(document), hidden
-            self._announce()
+    async def restore(self, document: Document, imported: Masks, hidden: frozenset[int]) -> None:
+        """Begin with a document of a file and its masks; undo does not go behind it."""
+        await self._alone(self._restore(document, imported, hidden))
 
-    async def _move_in_history(self, move: Callable[[History], History]) -> None:
-        async with self._editing:
-            history = move(self.history)
-            await self._become(history.present)
-            self.history = history
-            self._announce()
+    async def _alone(self, change: Coroutine[Any, Any, Result]) -> Result:
+        """Make a change while no other is made. It goes on to its end also where its caller is cancelled."""
+
+        async def locked() -> Result:
+            async with self._editing:
+                return await change
+
+        return await asyncio.shield(asyncio.ensure_future(locked()))
+
+    async def _edit(self, change: Callable[[Document], Document], imported: Masks) -> Document:
+        new = change(self.document)
+        before = await self._become(new, imported)
+        self.history = self.history.then(new, before)
+        self._announce()
+        return new
+
+    async def _undo(self) -> None:
+        entry = self.history.last
+        if entry is self._tracking:
+            await self.work.cancel()
+            if entry not in self.history.past:  # nothing had been tracked yet
+                return
+        states = await self._exchange(entry)
+        self.history = self.history.undone(states)
+        self._announce()
+
+    async def _redo(self) -> None:
+        states = await self._exchange(self.history.next)
+        self.history = self.history.redone(states)
+        self._announce()
+
+    async def _restore(self, document: Document, imported: Masks, hidden: frozenset[int]) -> None:
+        await self._become(document, imported)
+        self.history, self.hidden = History(document), hidden
+        self._announce()
+
+    async def _become(self, new: Document, imported: Masks) -> States:
+        """Bring model and masks in line with a document that is about to be the present one."""
+        old, masks = self.document, self.store
+        if not touched_objects(old, new, imported):
+            return {}  # and no turn of the model is waited for
+        before = await self._turns.run(Urgency.ANSWER, self._engine.edit, old, new, imported)
+        self._publish_masks(masks, {frame for _, frame in changed_places(old, new)})
+        return before
+
+    async def _exchange(self, entry: Entry) -> States:
+        if not entry.states:
+            return {}
+        masks = self.store
+        before = await self._turns.run(Urgency.ANSWER, self._engine.exchange, entry.states)
+        self._publish_masks(masks)
+        return before
+
+    def _publish_masks(self, before: MaskStore, answered: Collection[int] = ()) -> None:
+        """Tell of the frames that show other masks than before, and of those with an answer."""
+        frames = {*answered, *before.changed_frames(self.store)}
+        if len(frames) > _MAX_MASK_EVENTS:
+            self.events.publish("refetch")
+        else:
+            for frame in sorted(frames):
+                self.events.publish("masks", frame=frame)
 
     def _base(self, place: Place, document: Document) -> Paint | None:
         """The mask that a first click on a place is about, unless the model knows it anyway."""
         number, frame = place
-        shown = self.store.shown(number, frame)
-        imported = frame in self.store.given.get(number, ()) and frame not in self.store.tracked.get(number, ())
+        masks = self.store.of(number)
+        shown = masks.shown(frame)
+        imported = frame in masks.imported and frame not in masks.tracked
         if shown is None or place in document.prompts or (self._engine.knows(place) and not imported):
             return None
         return Paint(shown.counts) if decode(shown.counts, self.size).any() else None
@@ -162,78 +210,26 @@ class Session:
         if not 0 <= frame < self.footage.num_available:
             raise ValueError(f"frame {frame} is not in the video, which has {self.footage.num_available}")
 
-    async def _become(self, new: Document) -> None:
-        """Bring model and masks in line with a document that is about to be the present one."""
-        old = self.document
-        returned = set(new.numbers) - set(old.numbers)
-        back = returned & self._shelf.keys()
-        # An object that comes back brings the answers to its prompts along.
-        places = [
-            p
-            for p in {**old.prompts, **new.prompts}
-            if p[0] in new.numbers and p[0] not in back and old.prompts.get(p) != new.prompts.get(p)
-        ]
-        answers: dict[Place, FrameAnswer] = {}
-        if places or old.numbers != new.numbers:
-            answers = await self._turns.run(Urgency.ANSWER, self._engine.become, old, new, places)
-        self._exchange_objects(old, new)
-        for place in places:
-            self._keep_answer(place, answers[place], new)
-        for frame in sorted({frame for _, frame in places}):
-            self.events.publish("masks", frame=frame)
-
-    def _exchange_objects(self, old: Document, new: Document) -> None:
-        gone, returned = set(old.numbers) - set(new.numbers), set(new.numbers) - set(old.numbers)
-        for number in gone:
-            self._shelf[number] = self.store.take(number)
-        known = returned & self._shelf.keys()
-        for number in known:
-            self.store.put_back(number, self._shelf.pop(number))
-        self.store.given = {number: dict(masks) for number, masks in new.given.items()}
-        # An object that is new has nothing yet that a page would have to fetch.
-        if gone or known or old.given is not new.given:
-            self.events.publish("refetch")
-
-    def _keep_answer(self, place: Place, answer: FrameAnswer, new: Document) -> None:
-        number, frame = place
-        self.store.put_prompted(number, frame, answer.masks.get(number))
-        self.store.cede(frame, answer.ceded)
-        prompted = new.prompted_frames(number)
-        if not prompted and self.store.tracked.pop(number, {}):
-            # Without a prompt, nothing that was tracked can stand.
-            self.events.publish("refetch")
-        first = max((f for f in prompted if f < frame), default=0)
-        last = min((f for f in prompted if f > frame), default=self.footage.num_available - 1)
-        self.store.mark_outdated(number, first, last)
-        self._corrected.add(place)
-
-    def _forget_all_but(self, numbers: set[int]) -> None:
-        stale = self._shelf.keys() - numbers
-        for number in stale:
-            del self._shelf[number]
-        self._engine.forget(stale)
-
     # Tracking
 
     def track(self, ranges: list[TrackRange]) -> None:
-        """Start to follow ranges, one after the other. RuntimeError while other work is going on."""
-        total = (
-            None
-            if any(track_range.count is None for track_range in ranges)
-            else sum(track_range.count or 0 for track_range in ranges)
-        )
+        """Start to track ranges, one after the other, which undo takes back as one. RuntimeError during other work."""
+        counts = [track_range.count for track_range in ranges]
+        total = None if None in counts else sum(count or 0 for count in counts)
         self.work.start("track", lambda: self._track(ranges), total)
 
     def update(self) -> None:
         """Start to track anew what changed prompts have changed, and nothing else. ValueError if there is nothing."""
-        num_frames = self.footage.num_available
-        ranges = plan_update(self._corrected, self.prompted_frames, self.store.outdated, num_frames)
+        objects = self.store.objects
+        corrected = [(number, frame) for number, masks in objects.items() for frame in masks.corrected]
+        outdated = {number: masks.outdated for number, masks in objects.items()}
+        ranges = plan_update(corrected, self.prompted_frames, outdated, self.footage.num_available)
         if not ranges:
             raise ValueError("nothing to update: no tracked mask rests on prompts that have changed")
         self.track(ranges)
 
     def prepare(self, frame: int) -> None:
-        """Get a frame ready for a click when nothing else is to be done; a later wish takes the place of this one."""
+        """Get a frame ready for a click when nothing else is to be done; a later call takes the place of this one."""
         self._check_frame(frame)
         if self._preparing is not None:
             self._preparing.cancel()
@@ -252,29 +248,51 @@ class Session:
             await self._turns.run(Urgency.PREPARE, self._engine.prepare, frame)
 
     async def _track(self, ranges: list[TrackRange]) -> None:
+        async with self._editing:
+            states = await self._turns.run(Urgency.ANSWER, self._engine.states, self._tracked_objects(ranges))
+            before, masks = self.history, self.store
+            begun = self.history = before.then(self.document, states, tracked=True)
+        self._tracking = begun.last
+        self._announce()
         done = 0
         try:
             for track_range in ranges:
-                steps, frame = self._engine.track(track_range), track_range.start
-                while await self._arrival(frame):
-                    answer: FrameAnswer | None = await self._turns.run(Urgency.TRACK, next, steps, None)
-                    if answer is None:
-                        break
-                    self._keep_tracked(answer)
-                    done, frame = done + 1, answer.frame + (-1 if track_range.reverse else 1)
-                    self.work.advance(done)
+                done = await self._track_range(track_range, done)
         finally:
-            # Also where it was stopped: fewer frames rest on prompts that have changed.
-            self._corrected = {place for place in self._corrected if self.store.outdated.get(place[0])}
+            self._tracking = None
+            if self.history is begun and self.store is masks:
+                self.history = before  # nothing to be undone
             self._announce()
 
-    def _keep_tracked(self, answer: FrameAnswer) -> None:
-        # An object may have been deleted, and a prompt given, while the frame was tracked.
-        prompted = {number for number, frame in self.document.prompts if frame == answer.frame}
-        gone = answer.masks.keys() - set(self.document.numbers)
-        self.store.put_tracked(answer, prompted | gone)
+    def _tracked_objects(self, ranges: list[TrackRange]) -> set[int]:
+        numbers = set(self.document.numbers)
+        return set().union(*(numbers if r.objects is None else numbers & r.objects for r in ranges))
+
+    async def _track_range(self, track_range: TrackRange, done: int) -> int:
+        """Returns how many frames are done after it."""
+        steps, frame = self._engine.track(track_range), track_range.start
+        try:
+            while await self._arrival(frame):
+                tracked: int | None = await self._turns.run(Urgency.TRACK, next, steps, None)
+                if tracked is None:
+                    break
+                self._tell_of_tracked(tracked)
+                done, frame = done + 1, tracked + (-1 if track_range.reverse else 1)
+                self.work.advance(done)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._end_range(steps, frame)))
+        return done
+
+    async def _end_range(self, steps: Generator[int, None, None], frame: int) -> None:
+        # Where it was cancelled, a last frame may be being tracked: that step goes on to its end.
+        masks = self.store
+        await self._turns.run(Urgency.ANSWER, steps.close)
+        if self.store is not masks:
+            self._tell_of_tracked(frame)
+
+    def _tell_of_tracked(self, frame: int) -> None:
         self.num_changes += 1
-        self.events.publish("masks", frame=answer.frame)
+        self.events.publish("masks", frame=frame)
 
     async def _arrival(self, frame: int) -> bool:
         """Wait until a frame can be read; whether it ever can be."""

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AliasChoices, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from i2v.annotator.checked_json import CHECKED, validate_json
 from i2v.annotator.document import MAX_STEPS, Box, Click, Document, ObjectInfo, Paint, Place, Step, step_as_json
 from i2v.annotator.footage import Footage
-from i2v.annotator.masks import MaskStore, Size, StoredMask, checked_counts
+from i2v.annotator.masks import Masks, MaskStore, Size, StoredMask, checked_counts, decode
 from i2v.annotator.session import Session
 from i2v.errors import locating
 from i2v.results.export import MAX_OBJECTS
+from i2v.results.rle import encode_mask
 from i2v.utils.files import replacing
 from i2v.utils.input_file import read_input
 from i2v.utils.output_folder import own_folder
@@ -48,8 +50,8 @@ class MaskEntry:
     def stored(self, size: Size) -> StoredMask:
         """The mask, checked against the size of the video; ValueError if it does not fit."""
         if tuple(self.segmentation.size) != size:
-            got, wanted = self.segmentation.size, size
-            raise ValueError(f"a mask is {got[1]}x{got[0]}, expected {wanted[1]}x{wanted[0]} like the video")
+            got = self.segmentation.size
+            raise ValueError(f"a mask is {got[1]}x{got[0]}, expected {size[1]}x{size[0]} like the video")
         return StoredMask(checked_counts(self.segmentation.counts, size), self.object_score, self.iou)
 
 
@@ -115,9 +117,10 @@ _FILE = TypeAdapter(_File)
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a session file holds: the document, whose imported masks are those of the file, and hidden objects."""
+    """What a session file holds: the document, all masks, and which objects are hidden."""
 
     document: Document
+    masks: Masks
     hidden: frozenset[int]
 
 
@@ -132,7 +135,7 @@ def session_pieces(session: Session) -> Iterator[str]:
     """The text of a session file, in pieces; later changes of the session do not show in them."""
     footage = session.footage
     video = {"name": footage.name, "width": footage.width, "height": footage.height, "frames": footage.num_available}
-    return _pieces(session.document, session.hidden, session.store.copy(), video, session.size)
+    return _pieces(session.document, session.hidden, session.store, video, session.size)
 
 
 def _pieces(
@@ -145,8 +148,7 @@ def _pieces(
     ]
     head = {"format": FORMAT, "version": VERSION, "video": video, "next_number": document.next_number}
     yield _compact({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
-    frames = sorted(set().union(*(store.frames_of(number) for number in document.numbers)))
-    for i, frame in enumerate(frames):
+    for i, frame in enumerate(store.frames_of(document.numbers)):
         entry = {"frame": frame, "objects": _masks_json(document, frame, store, size)}
         yield ("," if i else "") + "\n" + _compact(entry)
     yield "\n]}\n"
@@ -155,8 +157,9 @@ def _pieces(
 def _lasting(place: Place, steps: tuple[Step, ...], store: MaskStore) -> tuple[Step, ...]:
     # Corrections of a tracked mask mean nothing to a model that has not tracked: what they led to is kept.
     number, frame = place
-    answer = store.prompted.get(number, {}).get(frame)
-    corrects = frame in store.tracked.get(number, ())
+    masks = store.of(number)
+    answer = masks.prompted.get(frame)
+    corrects = frame in masks.tracked
     return (Paint(answer.counts),) if corrects and answer is not None else steps
 
 
@@ -167,9 +170,15 @@ def _masks_json(document: Document, frame: int, store: MaskStore, size: Size) ->
         if stored is not None:
             segmentation = {"size": list(size), "counts": stored.counts.decode("ascii")}
             entry = {"id": number, "segmentation": segmentation, "object_score": stored.object_score, "iou": stored.iou}
-            lost = store.ceded(frame).get(number)
-            entries.append(entry if lost is None else {**entry, "ceded": lost.decode("ascii")})
+            lost = store.lost(number, frame)
+            entries.append({**entry, "ceded": _union(lost, size).decode("ascii")} if lost else entry)
     return entries
+
+
+def _union(masks: list[bytes], size: Size) -> bytes:
+    if len(masks) == 1:
+        return masks[0]
+    return encode_mask(np.logical_or.reduce([decode(counts, size) for counts in masks]))
 
 
 def _compact(value: object) -> str:
@@ -187,8 +196,8 @@ def _checked(saved: _File, footage: Footage) -> SavedSession:
     size = (footage.height, footage.width)
     got = (saved.video.height, saved.video.width, saved.video.frames)
     if got[:2] != size or got[2] > footage.num_available:
-        wanted = f"{size[1]}x{size[0]} and {footage.num_available} frames"
-        raise ValueError(f"made for {saved.video.name}, {got[1]}x{got[0]} and {got[2]} frames; this video has {wanted}")
+        own = f"{size[1]}x{size[0]} and {footage.num_available} frames"
+        raise ValueError(f"made for {saved.video.name}, {got[1]}x{got[0]} and {got[2]} frames; this video has {own}")
     objects = tuple(ObjectInfo(entry.number, entry.name) for entry in saved.objects)
     numbers = {info.number for info in objects}
     if len(numbers) != len(objects):
@@ -199,10 +208,10 @@ def _checked(saved: _File, footage: Footage) -> SavedSession:
         place: tuple(step.step(size) for step in entry.steps)
         for place, entry in zip(places, saved.prompts, strict=True)
     }
-    given = masks_by_object(saved.masks, size, footage.num_available, numbers)
+    masks = masks_by_object(saved.masks, size, footage.num_available, numbers)
     hidden = frozenset(entry.number for entry in saved.objects if not entry.visible)
     next_number = max([saved.next_number, *(number + 1 for number in numbers)])
-    return SavedSession(Document(objects, prompts, given, next_number), hidden)
+    return SavedSession(Document(objects, prompts, next_number), masks, hidden)
 
 
 def masks_by_object(

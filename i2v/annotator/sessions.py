@@ -88,7 +88,7 @@ class SessionBook:
         async with self._opening:
             session = await self._create(number)
             self._unclaimed = number
-        session.work.start("restore", lambda: session.restore(saved.document, saved.hidden))
+        session.work.start("restore", lambda: session.restore(saved.document, saved.masks, saved.hidden))
 
     def start(self) -> None:
         """Begin to save what changes, and to tell of frames that arrive."""

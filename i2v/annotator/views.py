@@ -42,7 +42,7 @@ def state(session: Session) -> dict[str, Any]:
                 "number": info.number,
                 "name": info.name,
                 "visible": info.number not in session.hidden,
-                "outdated": _ranges(session.store.outdated.get(info.number, ())),
+                "outdated": _ranges(session.store.of(info.number).outdated),
             }
             for info in document.objects
         ],
@@ -57,9 +57,9 @@ def state(session: Session) -> dict[str, Any]:
 
 def masks_on(session: Session, frame: int) -> dict[str, Any]:
     """A frame's masks in COCO's compressed run lengths, with their scores."""
-    entries = []
+    entries, store = [], session.store
     for number in session.document.numbers:
-        stored = session.store.shown(number, frame)
+        stored = store.shown(number, frame)
         if stored is not None:
             entries.append({"object": number, "counts": stored.counts.decode("ascii"), "strip": _level(stored)})
     return {"frame": frame, "masks": entries}
@@ -87,10 +87,9 @@ def _level(stored: StoredMask) -> int:
 
 def _strip(session: Session, number: int) -> str:
     levels = np.zeros(session.footage.num_available, np.uint8)
-    store = session.store
     # The layer that counts comes last.
-    for layer in (store.given, store.tracked, store.prompted):
-        for frame, stored in layer.get(number, {}).items():
+    for layer in reversed(session.store.of(number).layers):
+        for frame, stored in layer.items():
             levels[frame] = _level(stored)
     return base64.b64encode(levels.tobytes()).decode("ascii")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -35,6 +34,7 @@ class Work:
         self.progress: Progress | None = None
         self._events = events
         self._task: asyncio.Task[None] | None = None
+        self.stopping = False  # told to stop, but not at its end yet
         self._started = 0.0
 
     @property
@@ -47,6 +47,7 @@ class Work:
             raise RuntimeError("something else is being done: wait for it, or cancel it")
         self.progress, self._started = Progress(task, total=total), time.perf_counter()
         self._announce()
+        self.stopping = False
         self._task = asyncio.create_task(job())
         self._task.add_done_callback(self._end)
 
@@ -60,13 +61,14 @@ class Work:
     async def cancel(self) -> None:
         """Stop the job, and wait until it has stopped; what it has done stays."""
         if self._task is not None and not self._task.done():
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            if not self.stopping:  # a second time would cut short how it ends
+                self.stopping = True
+                self._task.cancel()
+            await asyncio.wait({self._task})
 
     def _end(self, task: asyncio.Task[None]) -> None:
         if task is self._task:
-            self.progress = None
+            self.progress, self.stopping = None, False
             self._announce()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, USER_ERRORS):

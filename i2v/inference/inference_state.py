@@ -139,11 +139,13 @@ class InferenceState:
     def snapshot_object(self, obj_id: Hashable) -> ObjectSnapshot:
         """Take a snapshot of an object, to be restored later.
 
+        Masks and memories are shared with the session, so a snapshot takes little until they are replaced there.
+
         Raises:
             KeyError: If the session has no such object.
         """
         with self.lock:
-            return ObjectSnapshot(self.get_track(obj_id).copy())
+            return ObjectSnapshot(self.get_track(obj_id).without_features())
 
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
         """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""

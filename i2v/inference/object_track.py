@@ -54,6 +54,19 @@ class PromptedFrame:
     conditioning: bool
 
 
+@dataclass(frozen=True, eq=False)
+class ClickContext:
+    """The last tracked frame that was corrected, conditioned on ``bank``: clicks on a frame come in a row.
+
+    ``generator_state``: of the track's generator before the memories were drawn, so that the same can be drawn again.
+    """
+
+    frame: int
+    bank: MemoryBank
+    context: FrameContext
+    generator_state: torch.Tensor
+
+
 @dataclass(eq=False)
 class ObjectTrack:
     """One object: its prompts, its masks, and the memories that later frames attend to.
@@ -67,7 +80,7 @@ class ObjectTrack:
         history: Results of tracked frames.
         propagated: Frames that a propagation visited, with whether the last one went in reverse.
         dropped: Frames whose memories were dropped on purpose and must not be recomputed.
-        context: The tracked frame that was corrected last, the bank it was conditioned on, and the result. Several
+        click_context: The tracked frame that was corrected last, the bank it was conditioned on, and the result. Several
             clicks on the same frame reuse it.
     """
 
@@ -79,7 +92,7 @@ class ObjectTrack:
     history: MaskHistory = field(default_factory=MaskHistory)
     propagated: dict[int, bool] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
-    context: tuple[int, MemoryBank, FrameContext] | None = None
+    click_context: ClickContext | None = None
 
     def copy(self) -> ObjectTrack:
         """Return an independent track. Values that do not change, such as memories, are shared."""
@@ -89,6 +102,14 @@ class ObjectTrack:
         other.prompts, other.pending, other.prompted = dict(self.prompts), dict(self.pending), dict(self.prompted)
         other.history = self.history.copy()
         other.propagated, other.dropped = dict(self.propagated), set(self.dropped)
+        return other
+
+    def without_features(self) -> ObjectTrack:
+        """A copy that holds no features of a frame, which are large; the next click computes the same ones again."""
+        other = self.copy()
+        if other.click_context is not None:
+            other.generator.set_state(other.click_context.generator_state)
+            other.click_context = None
         return other
 
     def has_mask(self, frame: int) -> bool:
@@ -124,7 +145,7 @@ class ObjectTrack:
     def begin_propagation(self, reverse: bool, seed: int) -> None:
         """Reseed the memory selection, and drop memories of frames tracked in the opposite direction from the bank."""
         self.generator.manual_seed(seed)
-        self.context = None
+        self.click_context = None
         same_direction = {frame for frame, was_reverse in self.propagated.items() if was_reverse == reverse}
         self.bank = self.bank.keep_tracked(same_direction | self.prompted.keys())
 
@@ -143,7 +164,7 @@ class ObjectTrack:
         """Remove the prompt of a frame. If no conditioning frame is left, corrections become conditioning frames."""
         self.prompts.pop(frame, None)
         self.pending.pop(frame, None)
-        self.context = None
+        self.click_context = None
         if self.prompted.pop(frame, None) is None:
             return
         self.bank = self.bank.remove(frame)

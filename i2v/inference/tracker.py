@@ -10,7 +10,7 @@ import torch
 
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.inference.inference_state import InferenceState
-from i2v.inference.object_track import ObjectTrack, PromptedFrame, to_frame_result
+from i2v.inference.object_track import ClickContext, ObjectTrack, PromptedFrame, to_frame_result
 from i2v.inference.policy import InferencePolicy
 from i2v.inference.precision import Precision
 from i2v.modeling.i2v_model import I2VModel
@@ -62,12 +62,14 @@ class Tracker:
         features = self.features(state, frame)
         if not with_memory or not track.bank.conditioning:
             return self.model.condition(features, None)
-        if track.context is not None and track.context[0] == frame and track.context[1] is track.bank:
-            return track.context[2]
+        latest = track.click_context
+        if latest is not None and latest.frame == frame and latest.bank is track.bank:
+            return latest.context
         step = TrackingStep(frame, reverse=track.propagated[frame])
         self._restore_memories(state, track, step, self.policy.settings.num_restored_for_click)
+        generator_state = track.generator.get_state()
         context = self.segmenter.condition_on_memory(step, features, track.bank, track.generator)
-        track.context = (frame, track.bank, context)
+        track.click_context = ClickContext(frame, track.bank, context, generator_state)
         return context
 
     def predict(self, context: FrameContext, prompt: Prompt | None) -> FramePrediction:

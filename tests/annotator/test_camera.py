@@ -106,7 +106,7 @@ def test_what_is_no_camera_is_told(tmp_path: Path) -> None:
     assert "128x50, unlike those before it" in changing.trouble
 
 
-def test_objects_are_followed_while_the_camera_runs(browser: Any, tmp_path: Path) -> None:
+def test_objects_are_tracked_while_the_camera_runs(browser: Any, tmp_path: Path) -> None:
     camera = Camera()
     recording = record(camera, tmp_path / "camera")
     with running(recording, tmp_path / "out") as server, visiting(browser, server.address) as visitor:

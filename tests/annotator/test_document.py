@@ -1,11 +1,10 @@
-"""Documents, their history, and plans of journeys."""
+"""Documents, and plans of what to track."""
 
 from __future__ import annotations
 
 import pytest
 
-from i2v.annotator.document import MAX_STEPS, Box, Click, Document, History, Paint
-from i2v.annotator.masks import StoredMask
+from i2v.annotator.document import MAX_STEPS, Box, Click, Document, Paint
 from i2v.annotator.plan import TrackRange, plan_tracking, plan_update
 
 CLICK, BOX, PAINT = Click(1, 2, True), Box(1, 2, 3, 4), Paint(b"x")
@@ -43,28 +42,11 @@ def test_clicks_add_up_and_boxes_and_masks_begin_anew() -> None:
         document.with_steps(place, *[CLICK] * (MAX_STEPS + 1))
 
 
-def test_deleting_an_object_takes_its_prompts_and_masks() -> None:
-    mask = StoredMask(b"x")
+def test_deleting_an_object_takes_its_prompts() -> None:
     document = Document().with_object().with_object().with_steps((1, 0), CLICK).with_steps((2, 0), BOX)
-    document = document.with_given({1: {5: mask}, 4: {6: mask}})
+    document = document.with_objects([1, 4])
     assert document.numbers == (1, 2, 4)
-    left = document.without_object(1)
-    assert left.prompts == {(2, 0): (BOX,)}
-    assert left.given == {4: {6: mask}}
-
-
-def test_undo_and_redo_walk_the_same_path() -> None:
-    first = Document().with_object()
-    second = first.with_steps((1, 0), CLICK)
-    history = History().then(first).then(second)
-    back = history.undone().undone()
-    assert back.present == Document()
-    assert back.redone().redone() == history
-    assert history.undone().then(first.renamed(1, "x")).future == ()
-    with pytest.raises(ValueError, match="nothing to undo"):
-        back.undone()
-    with pytest.raises(ValueError, match="nothing to redo"):
-        history.redone()
+    assert document.without_object(1).prompts == {(2, 0): (BOX,)}
 
 
 PROMPTS = {1: [10], 2: [4, 20]}
@@ -85,11 +67,11 @@ PROMPTS = {1: [10], 2: [4, 20]}
         (12, "forward", "prompt", [2], [TrackRange(4, 16, False, frozenset([2]))]),
     ],
 )
-def test_journeys_start_at_the_nearest_prompt(shown, direction, until, objects, ranges) -> None:
+def test_tracking_starts_at_the_nearest_prompt(shown, direction, until, objects, ranges) -> None:
     assert plan_tracking(shown, direction, until, PROMPTS, 30, objects) == ranges
 
 
-def test_journeys_that_lead_nowhere_say_so() -> None:
+def test_tracking_that_leads_nowhere_says_so() -> None:
     with pytest.raises(ValueError, match="mark an object"):
         plan_tracking(0, "forward", "end", {1: []}, 30)
     with pytest.raises(ValueError, match="no frame to track backward"):

@@ -61,7 +61,7 @@ def test_a_session_comes_back_from_its_file(clip: Path, tmp_path: Path) -> None:
 
     async def second(session: Session) -> Any:
         saved = read_session(path, session.footage)
-        await session.restore(saved.document, saved.hidden)
+        await session.restore(saved.document, saved.masks, saved.hidden)
         assert session.hidden == {2}
         assert not session.history.past
         found = masks_of(session, 1), masks_of(session, 2), session.document

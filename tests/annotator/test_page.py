@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from pycocotools import mask as coco_mask
 from support import make_predictor
 
 from i2v.annotator.engine import Engine
-from i2v.annotator.masks import StoredMask, decode
+from i2v.annotator.masks import MaskStore, StoredMask, decode
 from i2v.annotator.plan import TrackRange
+from i2v.annotator.session import Session
 from i2v.results.export import label_map, read_label_png, write_label_png
 from i2v.results.overlay import PALETTE
 from i2v.results.rle import encode_mask
@@ -31,11 +33,11 @@ def road(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     is_free.set()
     track = Engine.track
 
-    def stop_and_go(engine: Engine, track_range: TrackRange) -> Iterator[Any]:
-        for done, answer in enumerate(track(engine, track_range)):
+    def stop_and_go(engine: Engine, track_range: TrackRange) -> Iterator[int]:
+        for done, frame in enumerate(track(engine, track_range), start=1):
+            yield frame
             if done == 2:
                 assert is_free.wait(60)
-            yield answer
 
     monkeypatch.setattr(Engine, "track", stop_and_go)
     yield is_free
@@ -75,9 +77,11 @@ def test_two_objects_are_clicked_corrected_tracked_and_exported(
     visitor.press("f")
     visitor.page.wait_for_selector("#progress-text:has-text('tracking: 2 of 6')")
     visitor.press("Escape")
-    visitor.is_done()
+    wait_for(lambda: server.book.get(1).work.stopping)
     road.set()
-    assert not server.book.get(1).store.tracked[1].keys() & {6, 7, 8, 9}
+    visitor.is_done()
+    # The frame that was being tracked is kept, and none after it.
+    assert set(server.book.get(1).store.of(1).tracked) == {5, 6}
     road.clear()
     visitor.press("g")
     visitor.works()
@@ -324,7 +328,7 @@ def test_commands_take_effect_in_their_order(visitor: Visitor, server: Running) 
     released.append(True)
     held[0].continue_()
     visitor.sees(0, 1)
-    wait_for(lambda: bool(server.book.get(1).store.tracked.get(1)))
+    wait_for(lambda: bool(server.book.get(1).store.of(1).tracked))
 
 
 def test_tabs_are_sessions_of_their_own_and_a_reload_keeps_its(browser: Any, server: Running) -> None:
@@ -365,20 +369,41 @@ def test_masks_are_imported_corrected_and_taken_back(visitor: Visitor, server: R
     np.testing.assert_array_equal(got[1], labels)
 
 
-def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(visitor: Visitor, server: Running) -> None:
+def test_tracking_is_undone_and_redone_as_one_step(visitor: Visitor, server: Running) -> None:
+    visitor.click(FIRST.x, FIRST.y)
+    visitor.sees(0, 1)
+    visitor.makes_object(2)
+    visitor.click(SECOND.x, SECOND.y)
+    visitor.sees(0, 1, 2)
+    visitor.does("f")
+    tracked = dict(server.book.get(1).store.objects)
+    visitor.press("z")
+    wait_for(lambda: server.book.get(1).store.frames_of([1, 2]) == [0])
+    visitor.sees(0, 1, 2)
+    visitor.goes_to(5)
+    visitor.sees(5)
+    visitor.press("y")
+    visitor.sees(5, 1, 2)
+    assert server.book.get(1).store.objects == tracked
+
+
+def test_doubt_shows_on_the_timeline_and_can_be_jumped_to(
+    visitor: Visitor, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     visitor.click(FIRST.x, FIRST.y)
     visitor.sees(0, 1)
     visitor.does("f")
-    store = server.book.get(1).store
+    own = server.book.get(1).store.of(1)
     # What the model is sure of is up to its random weights: the doubt is put there.
-    doubted = StoredMask(store.shown(1, 0).counts, object_score=-2.0, iou=0.9)  # type: ignore[union-attr]
+    doubted = StoredMask(own.prompted[0].counts, object_score=-2.0, iou=0.9)
     sure = StoredMask(doubted.counts, object_score=9.0, iou=0.9)
-    store.tracked[1].update(dict.fromkeys(range(1, NUM_FRAMES), sure))
-    store.prompted[1][0] = sure
+    own = replace(own, prompted={0: sure}, tracked=dict.fromkeys(range(1, NUM_FRAMES), sure))
+    monkeypatch.setattr(Session, "store", MaskStore({1: own}))
     visitor.reload()
     visitor.press("Home", "l")
     visitor.is_told("no frame where the model is unsure")
-    store.tracked[1].update(dict.fromkeys((3, 4, 7), doubted))
+    own = replace(own, tracked={**own.tracked, **dict.fromkeys((3, 4, 7), doubted)})
+    monkeypatch.setattr(Session, "store", MaskStore({1: own}))
     visitor.reload()
     # In a row of such frames, the first one is the place to look at; after the last one it begins again.
     for place in ("3", "7", "3"):
@@ -394,8 +419,7 @@ def test_an_update_after_a_correction_leaves_the_other_object_alone(visitor: Vis
     visitor.click(SECOND.x, SECOND.y)
     visitor.sees(0, 1, 2)
     visitor.does("f")
-    store = server.book.get(1).store
-    before = dict(store.tracked[2])
+    before = server.book.get(1).store.of(2)
     visitor.press("1")
     visitor.goes_to(6)
     visitor.page.keyboard.down("Alt")
@@ -404,7 +428,7 @@ def test_an_update_after_a_correction_leaves_the_other_object_alone(visitor: Vis
     wait_for(lambda: (1, 6) in server.book.get(1).document.prompts)
     assert server.book.get(1).document.prompts[1, 6][-1].positive is False
     visitor.does("u")
-    assert store.tracked[2] == before
-    assert not store.outdated[1]
+    assert server.book.get(1).store.of(2) == before
+    assert not server.book.get(1).store.of(1).outdated
     visitor.press("u")
     visitor.is_told("nothing to update")

@@ -29,7 +29,7 @@ PICTURES = os.environ.get("I2V_PICTURES")
 NUM_FRAMES = int(os.environ.get("I2V_REAL_FRAMES", "0"))
 pytestmark = pytest.mark.skipif(VIDEO is None, reason="takes minutes: set I2V_REAL_VIDEO to a video")
 
-# Two cups of 02_cups.mp4 on its frame 12, which are followed both ways.
+# Two cups of 02_cups.mp4 on its frame 12, which are tracked both ways.
 START = 12
 MIDDLE, RIGHT, TABLE = Click(656, 420, True), Click(912, 420, True), Click(780, 620, False)
 

@@ -55,7 +55,7 @@ def test_a_correction_tracks_only_what_it_changes(clip: Path) -> None:
         await tracked(session)
         before = masks_of(session, 2)
         await session.prompt(1, 4, OFF)
-        assert session.store.outdated[1] == {1, 2, 3, *range(5, NUM_FRAMES)}
+        assert session.store.of(1).outdated == {1, 2, 3, *range(5, NUM_FRAMES)}
         totals = []
         session.update()
         assert session.work.progress is not None
@@ -147,6 +147,7 @@ def test_a_number_that_is_free_again_starts_afresh(clip: Path) -> None:
         await session.prompt(None, 0, FIRST)
         await tracked(session)
         await session.undo()
+        await session.undo()
         assert await session.prompt(None, 2, SECOND) == 1
         assert sorted(masks_of(session, 1)) == [2]
         await tracked(session, "forward", 2)
@@ -204,7 +205,7 @@ def test_cancelling_keeps_what_is_done_and_clicks_go_first(clip: Path) -> None:
     async def scenario(session: Session) -> None:
         await session.prompt(None, 0, FIRST)
         session.track([TrackRange(0, NUM_FRAMES, False)])
-        while not session.store.tracked.get(1):
+        while not session.store.of(1).tracked:
             await asyncio.sleep(0.005)
         # A click is answered while the video is being tracked.
         await session.prompt(None, 0, SECOND)
@@ -226,12 +227,12 @@ def test_what_a_tracked_frame_says_of_a_deleted_object_is_dropped(clip: Path) ->
         await session.prompt(None, 0, FIRST)
         await session.prompt(None, 0, SECOND)
         session.track([TrackRange(0, NUM_FRAMES, False)])
-        while not session.store.tracked.get(1):
+        while not session.store.of(1).tracked:
             await asyncio.sleep(0.005)
         await session.edit(lambda document: document.without_object(1))
         await finished(session)
-        assert session.store.frames_of(1) == set()
-        assert len(session.store.frames_of(2)) == NUM_FRAMES
+        assert session.store.frames_of([1]) == []
+        assert len(session.store.frames_of([2])) == NUM_FRAMES
 
     in_session(clip, scenario)
 

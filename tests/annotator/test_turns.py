@@ -19,10 +19,10 @@ def test_the_most_urgent_goes_first_and_one_at_a_time() -> None:
 
     async def scenario() -> None:
         turns = ModelTurns()
-        wishes = [(Urgency.TRACK, "a"), (Urgency.PREPARE, "b"), (Urgency.ANSWER, "c"), (Urgency.ANSWER, "d")]
+        calls = [(Urgency.TRACK, "a"), (Urgency.PREPARE, "b"), (Urgency.ANSWER, "c"), (Urgency.ANSWER, "d")]
         first = asyncio.create_task(turns.run(Urgency.TRACK, hold.wait, 5))
         await asyncio.sleep(0.01)
-        others = [asyncio.create_task(turns.run(urgency, order.append, name)) for urgency, name in wishes]
+        others = [asyncio.create_task(turns.run(urgency, order.append, name)) for urgency, name in calls]
         await asyncio.sleep(0.01)
         assert order == []
         hold.set()
