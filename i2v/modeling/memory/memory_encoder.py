@@ -37,7 +37,7 @@ class MaskDownSampler(nn.Module):
         if stride**num_steps != total_stride:
             raise ValueError(f"total_stride: expected a power of {stride}, got {total_stride}")
         layers: list[nn.Module] = []
-        # Each step divides the area by stride**2 and multiplies the channels by it: the number of values stays the same.
+        # Each step divides the area by stride**2 and multiplies the channels by it: the total size stays.
         width = 1
         for _ in range(num_steps):
             layers += [
