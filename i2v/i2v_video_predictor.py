@@ -390,6 +390,8 @@ class I2VVideoPredictor:
         self, state: InferenceState, obj_id: Hashable, track: ObjectTrack, frame: int, prompt: Prompt
     ) -> FrameMasks:
         """Predict the masks for a prompt and store both. The session only changes if the prediction succeeds."""
+        # A prompt on a frame that no propagation has visited is segmented without memory, even if other frames have
+        # prompts. On a visited frame it is a correction and uses memory.
         is_tracked = frame in track.propagated
         conditioning = not is_tracked or self.settings.add_all_frames_to_correct_as_cond
         if frame in track.prompted:
@@ -457,7 +459,7 @@ class I2VVideoPredictor:
         self, state: InferenceState, frame: int, obj_ids: Collection[Hashable] | None = None
     ) -> FrameMasks:
         """Masks of the objects on a frame at video size. Objects without one get the logits of an absent object."""
-        grid = 4 * (self.model.image_size // 16)
+        grid = 4 * (self.model.image_size // 16)  # side of low-res logits: stride 4
         absent = torch.full((1, 1, grid, grid), NO_OBJECT_LOGIT, device=self.device)
         tracks = state.select_tracks(obj_ids)
         results = [track.result(frame, self.device) for track in tracks.values()]

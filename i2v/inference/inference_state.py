@@ -160,6 +160,7 @@ class InferenceState:
         Close every copy; the video closes with the last one. ``copy.copy`` and ``copy.deepcopy`` do the same.
         """
         with self.lock:
+            # Not through __init__, which would start another loader.
             other = object.__new__(type(self))
             other.__dict__.update(self.__dict__)
             other.tracks = {obj_id: track.copy() for obj_id, track in self.tracks.items()}

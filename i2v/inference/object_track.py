@@ -168,6 +168,7 @@ class ObjectTrack:
         if self.prompted.pop(frame, None) is None:
             return
         self.bank = self.bank.remove(frame)
+        # Visited only as a prompted frame: without the prompt the frame counts as never tracked.
         if frame not in self.history:
             self.propagated.pop(frame, None)
         if not self.bank.conditioning:

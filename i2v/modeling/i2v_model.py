@@ -158,6 +158,7 @@ class I2VModel(nn.Module):
         """Condition features on a readout of ``B`` objects, or mark them as without memory if it is ``None``."""
         if readout is not None:
             return self.condition_all(features, [readout])[0]
+        # (1, 1, C) in the checkpoint, for token layout; features are maps.
         return FrameContext(features, features.vision + self.no_mem_embed.reshape(1, -1, 1, 1), None)
 
     def condition_all(self, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[FrameContext]:
@@ -211,6 +212,7 @@ class I2VModel(nn.Module):
 
     def _to_memory_features(self, memory: Tensor, prediction: FramePrediction) -> MemoryFeatures:
         """Mark absent objects in a memory ``(B, M, h, w)`` and add the foreground mask."""
+        # (B, 1) to (B, 1, 1, 1), so that it broadcasts over channels and pixels.
         absent = (prediction.object_score <= 0).to(memory.dtype)[..., None, None]
         memory = memory + absent * self.no_obj_embed_spatial[..., None, None].to(memory.dtype)
         # Sigmoid before resizing, as in the published model: the mean of probabilities, not of logits.
@@ -225,6 +227,7 @@ class I2VModel(nn.Module):
             memory_prompts = self.memory_prompt_generator.without_memory(batch)
         else:
             memory_prompts = self.memory_prompt_generator(context.readout)
+        # Memory prompts follow the user's tokens; the decoder treats both alike.
         sparse = torch.cat((sparse, memory_prompts.to(sparse.dtype)), dim=1)
         return self.sam_mask_decoder(context.conditioned, self.sam_prompt_encoder.dense_position(), sparse, dense)
 
@@ -291,6 +294,7 @@ class I2VModel(nn.Module):
         # An empty mask says that the object is out of view, whatever score the decoder gives it.
         present = mask.flatten(1).gt(0).any(dim=1, keepdim=True)
         pointer = self._object_pointer(decoded.tokens[:, 0], (decoded.object_score > 0) & present)
+        # Logits of +-10: confident, but within the range that a later correction accepts as its prior.
         high_res = MASK_PROMPT_SCALE * mask.float() + MASK_PROMPT_BIAS
         size = (4 * features.vision.shape[-2], 4 * features.vision.shape[-1])
         low_res = F.interpolate(high_res, size=size, mode="bilinear", align_corners=False, antialias=True)

@@ -95,6 +95,7 @@ class Prompt:
     def box(cls, corners: Tensor) -> Prompt:
         """Make a prompt of one box per object, ``(B, 4)`` as x0, y0, x1, y1 in pixels of the model image."""
         labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32, device=corners.device)
+        # SAM has no box tokens: a box is two points with labels of their own.
         return cls(points=corners.reshape(-1, 2, 2), labels=labels.expand(corners.shape[0], 2))
 
     @classmethod
@@ -142,6 +143,7 @@ class FrameFeatures:
 
         The dot product of two frame embeddings is the cosine similarity of the frames.
         """
+        # Float32 even if features are bfloat16: the norm sums about a million squares.
         return F.normalize(self.vision[0].float().flatten(), dim=0, eps=1e-12)
 
     def split(self) -> list[FrameFeatures]:

@@ -47,6 +47,7 @@ def read_points(
         coordinates = np.concatenate((corners, coordinates))
         point_labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), point_labels))
     check_points(coordinates[point_labels != PADDING], scale, where)
+    # Padding points have no place, so only real ones were checked.
     return coordinates / scale, point_labels
 
 
@@ -92,6 +93,7 @@ def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: st
     resized = binary.float()[None, None]
     if (height, width) != (image_size, image_size):
         size = (image_size, image_size)
+        # Antialiasing keeps thin structures when a large mask shrinks; thresholding makes it binary again.
         resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False, antialias=True)
         resized = (resized >= 0.5).float()
     return resized
@@ -109,6 +111,7 @@ def _read_clicks(points: Any, labels: Any, where: str) -> tuple[np.ndarray, np.n
         coordinates = coordinates[0]
     if point_labels.ndim == 2 and point_labels.shape[0] == 1:
         point_labels = point_labels[0]
+    # An empty list has shape (0,), which says nothing about pairs.
     if coordinates.size == 0:
         coordinates = coordinates.reshape(0, 2)
     if coordinates.ndim != 2 or coordinates.shape[1] != 2:

@@ -269,6 +269,7 @@ class TFI(nn.Module):
             temporal = self.temporal_nets[i](temporal, num_slices)
             image = self.input_linears[i](_resize_to(maps[level], grid))
             image = image if carry is None else image + carry
+            # The last slice of the temporal path is the current frame.
             joined = torch.cat((image, temporal[-1]), dim=1)
             integrated = self.temporal2integration_nets[i](joined)
             carry = self.integration_nets[i](integrated)

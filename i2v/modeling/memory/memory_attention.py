@@ -61,6 +61,7 @@ class MemoryAttentionLayer(nn.Module):
             ``(B, N, C)``.
         """
         if not self_attended:
+            # No positions are added here or below: RoPE inside the attentions encodes them.
             y = self.norm1(x)
             x = x + self.dropout(self.self_attn(y, y, y))
         if readout is None:
@@ -112,7 +113,7 @@ class MemoryAttention(FastPathModule):
 
     def _condition(self, x: Tensor, readout: MemoryReadout, self_attended: bool) -> Tensor:
         first, *others = self.layers
-        x = x.expand(len(readout.tokens), -1, -1)
+        x = x.expand(len(readout.tokens), -1, -1)  # objects share the frame until they attend to their own memories
         x = self._run(first, x, readout, True) if self_attended else self._run(first, x, readout)
         for layer in others:
             x = self._run(layer, x, readout)

@@ -37,6 +37,7 @@ class MaskDownSampler(nn.Module):
         if stride**num_steps != total_stride:
             raise ValueError(f"total_stride: expected a power of {stride}, got {total_stride}")
         layers: list[nn.Module] = []
+        # Each step divides the area by stride**2 and multiplies the channels by it: the total size stays.
         width = 1
         for _ in range(num_steps):
             layers += [
@@ -128,6 +129,7 @@ class MemoryEncoder(nn.Module):
         self.pix_feat_proj = nn.Conv2d(in_dim, in_dim, 1)
         self.fuser = fuser
         self.out_proj = nn.Conv2d(in_dim, out_dim, 1) if out_dim != in_dim else nn.Identity()
+        # The same for all frames: it is kept once here, and added when memories are read.
         self.register_buffer("position", sine_encoding_2d(grid, grid, out_dim), persistent=False)
 
     def forward(self, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:

@@ -150,6 +150,7 @@ def read_memories(
     # which share one positional encoding.
     tokens_per_pointer = channels // width
 
+    # Pointers are placed in time only, by a projected sine encoding of their distance; spatial tokens by grid and slot.
     distances = torch.tensor([distance for _, distance in selection.pointers], device=pointers.device)
     pointer_position = project_distance(sine_encoding_1d(distances, channels).to(slot_encoding.dtype))
     pointer_position = pointer_position.repeat_interleave(tokens_per_pointer, dim=0)
@@ -198,6 +199,7 @@ def _token_counts(
     """
     if not selection.repeats and not selection.pointer_repeats:
         return None
+    # Only the first memory and the first pointer can be repeated; each owns a run of tokens at the start of its part.
     counts = spatial.new_ones(len(spatial) + num_pointer_tokens)
     counts[: len(spatial) // len(selection.memories)] += selection.repeats
     counts[len(spatial) : len(spatial) + tokens_per_pointer] += selection.pointer_repeats

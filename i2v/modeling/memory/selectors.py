@@ -185,6 +185,8 @@ class SimilaritySelector:
         if not with_pointer and not tracked:
             # Tracking towards the first prompt: pointers from the future are better than none.
             with_pointer = list(conditioning)
+        # Slot 0 (conditioning) has distance 1 and higher slots less. In early frames slots can exceed the number of
+        # frames tracked so far; their distances are then zero or negative, as in the published model.
         farthest = num_tracked + 1
         pointers = [
             (m.pointer, (farthest - slot) / farthest) for m, slot in (*((m, 0) for m in with_pointer), *tracked)
@@ -241,6 +243,7 @@ class RecentSelector:
         others = {
             step.age(m.frame): m for m in (*bank.conditioning, *bank.tracked) if m.frame not in conditioning_frames
         }
+        # Oldest first. The latest frame gets the last slot, so a slot always means the same age.
         ages = range(self.num_slots - 1, 0, -1)
         recent = [(others[age], self.num_slots - age) for age in ages if age in others]
 

@@ -119,6 +119,7 @@ class RoPEAttention(Attention):
         """
         queries = self.rotate_queries(self._split_heads(self.q_proj(q)))
         keys = self._split_heads(self.k_proj(k))
+        # Several grids of keys share one table of rotations: memories of all frames have the same grid positions.
         num_rotated = keys.shape[-2] - num_k_exclude_rope
         grid_keys, other_keys = keys.split((num_rotated, num_k_exclude_rope), dim=-2)
         keys = self.rotate_keys(grid_keys)

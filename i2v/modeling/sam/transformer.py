@@ -84,6 +84,7 @@ class TwoWayTransformer(nn.Module):
         Returns:
             Prompt tokens ``(B, P, C)`` and image tokens ``(B, N, C)``.
         """
+        # The initial tokens, which contain the positions of points, serve as positions in all blocks.
         token_pos = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pos, image_pos)
