@@ -80,8 +80,8 @@ class ObjectTrack:
         history: Results of tracked frames.
         propagated: Frames that a propagation visited, with whether the last one went in reverse.
         dropped: Frames whose memories were dropped on purpose and must not be recomputed.
-        click_context: The tracked frame that was corrected last, the bank it was conditioned on, and the result. Several
-            clicks on the same frame reuse it.
+        click_context: The tracked frame that was corrected last, conditioned on its memories. Several clicks on the
+            same frame reuse it.
     """
 
     bank: MemoryBank
