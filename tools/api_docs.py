@@ -50,7 +50,7 @@ def write_pages(folder: Path) -> list[str]:
     except ImportError as error:
         raise RuntimeError("the pages are made by pdoc: pip install pdoc (extra docs)") from error
     show_all_of_the_package()
-    pdoc.render.configure(docformat="restructuredtext", footer_text=f"i2v {i2v.__version__}")
+    pdoc.render.configure(docformat="google", footer_text=f"i2v {i2v.__version__}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         pdoc.pdoc("i2v", output_directory=folder)

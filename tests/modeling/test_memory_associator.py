@@ -216,4 +216,4 @@ def test_bank_keeps_a_span_and_replaces_frames():
     pinned = again.add_conditioning(memory(4)).add_conditioning(memory(9)).add_conditioning(memory(4))
     assert [m.frame for m in pinned.conditioning] == [4, 9] and [m.frame for m in pinned.tracked] == [2, 3]
     assert pinned.remove(4).conditioning[0].frame == 9
-    assert [m.frame for m in pinned.retain({3}).tracked] == [3]
+    assert [m.frame for m in pinned.keep_tracked({3}).tracked] == [3]

@@ -35,12 +35,13 @@ def test_pages_have_the_public_names_and_their_contracts(tmp_path: Path) -> None
     }
     for page, names in wanted.items():
         assert [name for name in names if f'id="{name}"' not in pages[page]] == []
-    # Roles of reStructuredText and double backticks have become code; types lead to where they are described.
+    # Sections and double backticks have become HTML; types lead to where they are described.
     text = re.sub(r'<div class="pdoc-code.*?</div>', "", pages["i2v/inference/live_session.html"], flags=re.DOTALL)
     assert ":meth:" not in text and "``" not in text
     assert 'href="../../i2v.html#I2VVideoPredictor"' in text
-    # The front page leads to every module; programs are left out.
-    assert 'href="i2v/inference/live_session.html"' in pages["i2v.html"]
+    # The front page leads to every module, through the page of its package; programs are left out.
+    assert 'href="i2v/inference.html"' in pages["i2v.html"]
+    assert 'href="inference/live_session.html"' in pages["i2v/inference.html"]
     assert not {page for page in pages if page.startswith(("i2v/cli", "i2v/annotator"))}
 
 
