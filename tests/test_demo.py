@@ -26,5 +26,5 @@ def test_demo_clip_is_reproducible_and_its_masks_are_exact() -> None:
     assert areas.min() < 0.75 * areas.max()  # behind the pillar
     x, y = centroid_pixel(clip.masks[0])
     assert clip.masks[0, y - 10 : y + 11, x - 10 : x + 11].all()
-    with pytest.raises(ValueError, match="empty mask"):
+    with pytest.raises(ValueError, match="mask: expected at least one object pixel"):
         centroid_pixel(np.zeros((4, 4), bool))

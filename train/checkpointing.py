@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from i2v.checkpoint import (
     CheckpointError,
+    compare_state_dict,
     load_checkpoint,
     load_tinysam,
+    read_checkpoint,
     read_content,
     save_atomically,
     save_checkpoint,
@@ -211,6 +213,8 @@ def _resume(
             f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
+    if not compare_state_dict(model, read_checkpoint(path)).fits:
+        load_checkpoint(model, path)  # says by name what does not fit, and changes nothing
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
         raise CheckpointError(

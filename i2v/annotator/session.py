@@ -20,7 +20,7 @@ from i2v.annotator.plan import TrackRange, plan_update
 from i2v.annotator.turns import ModelTurns, Urgency
 from i2v.annotator.work import Work
 from i2v.errors import USER_ERRORS
-from i2v.prompts.parsing import check_points, clip_box
+from i2v.prompts.frame_bounds import check_points, clip_box
 
 Result = TypeVar("Result")
 

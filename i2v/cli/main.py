@@ -27,8 +27,7 @@ from i2v.cli.arguments import UsageError, collect_prompts, make_parser
 from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
-from i2v.prompts.parsing import check_points, clip_box
-from i2v.prompts.sampling import centroid_pixel
+from i2v.prompts.frame_bounds import check_points, clip_box
 from i2v.results.export import PictureSource, ResultFolder, read_label_png
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
@@ -144,6 +143,8 @@ def _annotate(args: Namespace) -> int:
 
 
 def _demo(args: Namespace) -> int:
+    from i2v.prompts.sampling import centroid_pixel
+
     clip = None if args.video else render_demo_clip()
     click = args.click.click if args.click else None
     model = choose_model(args.config, args.checkpoint)

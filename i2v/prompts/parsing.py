@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Prompt
+from i2v.prompts.frame_bounds import check_points, clip_box
 
 
 def read_points(
@@ -143,48 +144,6 @@ def _numbers(values: Any, name: str, where: str) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected {name} to be numbers, got {values!r}") from error
-
-
-def check_points(points: np.ndarray, size: Any, where: str) -> None:
-    """Check that points lie on the frame, its right and lower edges included.
-
-    Pixel (0, 0) covers the area from (0, 0) to (1, 1), so the last pixel ends at (width, height).
-
-    Args:
-        points: ``(P, 2)``, x first.
-        size: (width, height) in the unit of the points.
-        where: Prefix of error messages.
-
-    Raises:
-        ValueError: If a point is off the frame.
-    """
-    off = ~((points >= 0) & (points <= size)).all(axis=1)
-    if off.any():
-        x, y = points[off][0].tolist()
-        raise ValueError(f"{where}: point ({x:g}, {y:g}) is off the frame, which is {size[0]:g} x {size[1]:g}")
-
-
-def clip_box(corners: np.ndarray, size: Any, where: str) -> np.ndarray:
-    """Clip a box to the frame, as boxes of detectors often exceed it a little.
-
-    Args:
-        corners: ``(2, 2)``, upper left corner first, each x first.
-        size: (width, height) in the unit of the corners.
-        where: Prefix of error messages.
-
-    Returns:
-        The clipped corners ``(2, 2)``.
-
-    Raises:
-        ValueError: If no part of the box is on the frame.
-    """
-    clipped = np.clip(corners, 0, np.asarray(size, dtype=corners.dtype))
-    if not (clipped[0] < clipped[1]).all():
-        (x0, y0), (x1, y1) = corners.tolist()
-        raise ValueError(
-            f"{where}: box ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}) is off the frame, which is {size[0]:g} x {size[1]:g}"
-        )
-    return clipped
 
 
 def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:

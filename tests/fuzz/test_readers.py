@@ -146,7 +146,7 @@ def session_file(**changes: Any) -> dict[str, Any]:
 def read_session_json(data: bytes, folder: Path) -> None:
     footage = _Footage.__new__(_Footage)
     saved = read_session(written(folder, "session.json", data), footage)
-    assert all(0 <= frame < NUM_FRAMES for masks in saved.document.given.values() for frame in masks)
+    assert all(0 <= frame < NUM_FRAMES for _, frame in saved.document.prompts)
 
 
 def import_masks(name: str) -> Any:
