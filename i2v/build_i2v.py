@@ -17,6 +17,7 @@ from i2v.config import ConfigLike, instantiate, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
 from i2v.inference.policy import InferencePolicy
+from i2v.inference.precision import default_dtype
 from i2v.modeling.fast_path import Backend, set_backend
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         ValueError: If it is not float32, bfloat16 or float16.
     """
     if dtype is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return default_dtype(device)
     requested = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if requested is None or requested not in _DTYPES.values():
         raise ValueError(f"dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")

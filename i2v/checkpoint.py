@@ -109,13 +109,13 @@ def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
     FileNotFoundError for a missing file and CheckpointError for one that is not a checkpoint, is damaged, is laid out
     differently, could only be read by running code, or cannot be fetched.
     """
-    return _state_dict(read_content(path), path)
+    return state_dict_of(read_content(path), path)
 
 
 def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
     """A summary of a checkpoint file or address; raises what `read_checkpoint` does."""
     content = read_content(path)
-    weights = _state_dict(content, path)
+    weights = state_dict_of(content, path)
     beside = {str(key): value for key, value in content.items() if key != "model"}
     metadata = {key: value for key, value in beside.items() if isinstance(value, str | int | float)}
     return CheckpointInfo(
@@ -159,12 +159,17 @@ def load_checkpoint(model: nn.Module, path: StrPath) -> None:
     shape; the model is then unchanged.
     """
     weights = read_checkpoint(path)
+    check_fit(model, weights, path)
+    model.load_state_dict(weights)
+    log.info("loaded %d entries from %s", len(weights), path)
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: StrPath) -> None:
+    """Raise CheckpointError, which names what is missing, left over or of another shape, if weights do not fit."""
     report = compare_state_dict(model, weights)
     if not report.fits:
         wanted = f"{type(model).__name__} with {len(model.state_dict())} entries"
         raise CheckpointError(f"checkpoint {path} does not fit this {wanted}: {report.describe()}")
-    model.load_state_dict(weights)
-    log.info("loaded %d entries from %s", len(weights), path)
 
 
 def load_tinysam(model: nn.Module, path: StrPath) -> StartReport:
@@ -286,7 +291,8 @@ def _line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _state_dict(content: dict[Any, Any], path: StrPath) -> dict[str, Tensor]:
+def state_dict_of(content: dict[Any, Any], path: StrPath) -> dict[str, Tensor]:
+    """The state dict in the content of a checkpoint; CheckpointError, with the path, if it is laid out differently."""
     weights = content.get("model")
     if isinstance(weights, dict) and _is_state_dict(weights):
         return weights

@@ -13,7 +13,7 @@ from i2v.inference.frame_order import frames_ahead, frames_to_encode_next
 from i2v.inference.inference_state import InferenceState
 from i2v.inference.object_track import ObjectScores, ObjectTrack, PendingPrompt
 from i2v.inference.policy import InferencePolicy, PredictorSettings
-from i2v.inference.precision import Precision
+from i2v.inference.precision import Precision, default_dtype
 from i2v.inference.tracker import StepRequest, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
@@ -57,8 +57,8 @@ class I2VVideoPredictor:
         Raises:
             ValueError: If the policy's selector fills more temporal slots than the model has.
         """
-        default = torch.bfloat16 if model.device.type == "cuda" else torch.float32
-        self.tracker = Tracker(model, policy or InferencePolicy(), Precision(dtype or default, tf32))
+        precision = Precision(dtype or default_dtype(model.device), tf32)
+        self.tracker = Tracker(model, policy or InferencePolicy(), precision)
 
     @property
     def model(self) -> I2VModel:

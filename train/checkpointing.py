@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from i2v.checkpoint import (
     CheckpointError,
-    compare_state_dict,
+    check_fit,
     load_checkpoint,
     load_tinysam,
-    read_checkpoint,
     read_content,
     save_atomically,
     save_checkpoint,
+    state_dict_of,
 )
 from i2v.errors import brief
 from i2v.modeling.i2v_model import I2VModel
@@ -213,8 +213,8 @@ def _resume(
             f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
-    if not compare_state_dict(model, read_checkpoint(path)).fits:
-        load_checkpoint(model, path)  # says by name what does not fit, and changes nothing
+    weights = state_dict_of(content, path)
+    check_fit(model, weights, path)
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
         raise CheckpointError(
@@ -224,7 +224,7 @@ def _resume(
         )
     before, progress = RunFacts(**_numbers(content["run"])), RunProgress(**_numbers(content["progress"]))
     # Nothing of the run is changed before all that can be wrong with the file has been looked at.
-    load_checkpoint(model, path)
+    model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:

@@ -35,8 +35,8 @@ def plan_tracking(
     """Ranges for "track `direction` from here": from the prompted frame nearest to the `shown` one.
 
     Forward it is the nearest at or before it, backward at or behind it, and where there is none on that side, the
-    nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a track_range before the next
-    prompted frame. `live`: frames are still arriving, and a forward track_range to the end goes on with them.
+    nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a range before the next
+    prompted frame. `live`: frames are still arriving, and a forward range to the end goes on with them.
     Raises ValueError where none of the objects has a prompt.
     """
     chosen = prompts if objects is None else {number: prompts.get(number, ()) for number in objects}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
@@ -63,8 +64,7 @@ class FrameSegmenter:
         Returns:
             One readout per bank.
         """
-        embedding = features.frame_embedding if self.selector.compares_frames else None
-        selections = self.selector.select(step, banks, embedding, generators)
+        selections = self.selector.select(step, banks, self._embedding(features), generators)
         return self.model.read(selections, self.selector.num_slots if self.static_shapes else None)
 
     def condition_on_memory(
@@ -103,9 +103,13 @@ class FrameSegmenter:
         Returns:
             One memory per group.
         """
-        embedding = features.frame_embedding if self.selector.compares_frames else None
+        embedding = self._embedding(features)
         memories = self.model.memorize(features, predictions, self.masks, from_prompt)
         return [
             FrameMemory(frame, memory.features, memory.foreground, prediction.pointer, embedding)
             for memory, prediction in zip(memories, predictions, strict=True)
         ]
+
+    def _embedding(self, features: FrameFeatures) -> Tensor | None:
+        """The frame embedding ``(C*h*w,)``, which is only computed for selectors that compare frames."""
+        return features.frame_embedding if self.selector.compares_frames else None

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import torch
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """The precision of a model on a device where none is requested: bfloat16 on CUDA, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 @dataclass(frozen=True)
 class Precision:
     """Precision of a computation.

@@ -47,11 +47,11 @@ class FastPathModule(nn.Module):
 
     backend: Backend = "reference"
 
-    def runs_fast(self, *parts: nn.Module) -> bool:
-        """Whether the fast implementation may replace calls of ``parts``, by default of all submodules."""
+    def runs_fast(self) -> bool:
+        """Whether the fast implementation may replace calls of all submodules."""
         if self.backend != "fast" or self.training:
             return False
-        submodules = (module for part in parts or (*self.children(),) for module in part.modules())
+        submodules = (module for child in self.children() for module in child.modules())
         return all(not module.training and is_unmodified(module) for module in submodules)
 
 
