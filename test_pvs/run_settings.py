@@ -26,7 +26,8 @@ class Settings(Protocol):
 class RunSettings:
     """Model, prompts and benchmark of a run. ``checkpoint``: its path, None for random weights.
 
-    ``threads`` of a worker are part of it because sums round differently with their number.
+    ``threads`` of a worker are part of it because sums round differently with their number. ``ignore_labels``: labels
+    that are void, None for the rule of ``sav_dataset.utils.void_labels``.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class RunSettings:
     postprocessing: bool = True
     replay_best: bool = False
     threads: int = 1
+    ignore_labels: tuple[int, ...] | None = None
 
     def describe(self) -> dict[str, Any]:
         """As JSON values; the checkpoint by its contents, which is what matters."""

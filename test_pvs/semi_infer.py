@@ -29,6 +29,7 @@ from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
 from i2v.utils.terminal import log_to_stderr, printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
+from sav_dataset.utils.void_labels import read_ignore_labels
 from test_pvs.prompts import PROTOCOLS, protocol
 from test_pvs.run_settings import RunSettings, claim_folder
 from test_pvs.sharding import Shard, balance, choose_devices, read_shard
@@ -55,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="folder of the videos' frames, where it is not at its usual place")
     add("--annotations", type=Path, help="the same for their annotations")
     add("--mask_info", type=Path, help="take prompts from here (default for sav: DATA_ROOT/mask_info, if it is there)")
+    add("--ignore_labels", metavar="L,L", help="labels that are void, or none (default: 255 beside other labels)")
     add("--video_list", type=Path, help="only the videos of this list")
     add("--output_root", type=Path, default=ROOT / "test_pvs" / "output_semi", help="default: %(default)s")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
@@ -148,13 +150,13 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
         names = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         raise FileNotFoundError(f"{root}: no annotations of {names}")
     lengths = {video: len(list_frames(dataset.frames(video)).names) for video in dataset.videos}
-    layout = dataset.layout
+    layout, ignored = dataset.layout, _ignore_labels(args)
     return [
         VideoJob(
             video,
             frames=dataset.frames(video),
             num_frames=lengths[video],
-            annotations=Annotations(root / video, mask_info is not None, layout.single_object),
+            annotations=Annotations(root / video, mask_info is not None, layout.single_object, ignored),
             output=child(folder, video),
             object_folders=layout.object_folders,
             per_object=args.per_object,
@@ -188,7 +190,12 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         postprocessing=not args.no_postprocessing,
         replay_best=args.replay_best,
         threads=args.threads,
+        ignore_labels=_ignore_labels(args),
     )
+
+
+def _ignore_labels(args: argparse.Namespace) -> tuple[int, ...] | None:
+    return None if args.ignore_labels is None else read_ignore_labels(args.ignore_labels)
 
 
 def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> list[Callable[[], Work[VideoJob]]]:

@@ -19,11 +19,15 @@ FrameKey = int | str
 
 @dataclass(frozen=True)
 class Annotations:
-    """Ground truth of one video: its folder of mask PNGs, or of mask_info files (``is_mask_info``)."""
+    """Ground truth of one video: its folder of mask PNGs, or of mask_info files (``is_mask_info``).
+
+    ``single_object``, ``ignore_labels``: as :meth:`MaskVideo.open` takes them.
+    """
 
     folder: Path
     is_mask_info: bool = False
     single_object: bool = False
+    ignore_labels: tuple[int, ...] | None = None
 
     def known_objects(self) -> list[str]:
         """The objects, as far as they can be told without reading masks: none for label images."""
@@ -51,8 +55,15 @@ class Annotations:
                     raise InvalidFileError(path, "this mask has no pixel of the object", f"counts.{info.first_frame}")
                 yield info.name, info.first_frame, mask
 
+    def void_labels(self) -> list[int]:
+        """The labels that stand in the label images, but are void and not followed."""
+        if self.is_mask_info:
+            return []
+        masks = self._masks()
+        return sorted(masks.ignored) if masks.has_void() else []
+
     def _masks(self) -> MaskVideo:
-        return MaskVideo.open(self.folder, self.single_object)
+        return MaskVideo.open(self.folder, self.single_object, self.ignore_labels)
 
     def _info_files(self) -> list[Path]:
         return mask_info_files(self.folder)

@@ -56,6 +56,9 @@ def run_video(
     predictor: I2VVideoPredictor, job: VideoJob, prompt: Protocol, threads: ThreadPoolExecutor
 ) -> Iterator[float]:
     """Follow the objects that are not done yet and write their masks. Yields how much of that is done, 0 to 1."""
+    if void := job.annotations.void_labels():
+        labels = ", ".join(map(str, void))
+        log.warning("video %s: label %s is void and not followed (--ignore_labels none follows it)", job.video, labels)
     frames = list_frames(job.frames)
     names = frames.names
     targets = read_targets(job.annotations, frames, job.done())

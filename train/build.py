@@ -149,7 +149,7 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
     return Validator(
         model,
         policy=build_policy(_for_inference(config)),
-        videos=find_videos(node.img_folder, node.gt_folder, node.max_videos),
+        videos=find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels),
         dtype=dtype,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from sav_dataset.utils.mask_files import MaskVideo, list_videos
 from sav_dataset.utils.measures import mask_scores
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
 from train.distributed import World
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,10 @@ class Validator:
                 for obj, mask in found:
                     name = names.get(number)
                     if name in scored[obj] and number > starts[obj]:
-                        true = video.masks.read(name, obj if per_object else None).mask(obj)
-                        score = FrameScore(name, *mask_scores(true, mask), bool(true.any()), bool(mask.any()))
+                        annotated = video.masks.read(name, obj if per_object else None)
+                        true, void = annotated.mask(obj), annotated.void
+                        seen = mask if void is None else mask & ~void
+                        score = FrameScore(name, *mask_scores(true, seen), bool(true.any()), bool(seen.any()))
                         scores.setdefault(obj, []).append(score)
         return [ObjectScore.of((video.name, obj), frames) for obj, frames in scores.items()]
 
@@ -92,11 +97,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def find_videos(img_folder: str | Path, gt_folder: str | Path, max_videos: int | None = None) -> list[HeldOutVideo]:
+def find_videos(
+    img_folder: str | Path,
+    gt_folder: str | Path,
+    max_videos: int | None = None,
+    ignore_labels: Sequence[int] | None = None,
+) -> list[HeldOutVideo]:
     """The videos of ``gt_folder`` (see ``sav_dataset.utils.mask_files`` for layouts) with the frames of the same name.
 
-    Masks belong to the frames of the same stem; other frames are tracked but not scored. Raises FileNotFoundError or
-    ValueError, with the path.
+    Masks belong to the frames of the same stem; other frames are tracked but not scored. ``ignore_labels``: void ones,
+    as :meth:`MaskVideo.open` takes them. Raises FileNotFoundError or ValueError, with the path.
     """
     for key, folder in (("img_folder", img_folder), ("gt_folder", gt_folder)):
         if not Path(folder).is_dir():
@@ -104,13 +114,17 @@ def find_videos(img_folder: str | Path, gt_folder: str | Path, max_videos: int |
     names = list_videos(gt_folder)[:max_videos]
     if not names:
         raise ValueError(f"validation.gt_folder: {gt_folder} has no folders of videos")
-    return [_open_video(Path(img_folder) / name, Path(gt_folder) / name) for name in names]
+    videos = [_open_video(Path(img_folder) / name, Path(gt_folder) / name, ignore_labels) for name in names]
+    with_void = [video.name for video in videos if video.masks.has_void()]
+    if with_void:
+        log.info("held-out videos: void pixels are left out of the scores of %s", ", ".join(with_void))
+    return videos
 
 
-def _open_video(frames: Path, labels: Path) -> HeldOutVideo:
+def _open_video(frames: Path, labels: Path, ignore_labels: Sequence[int] | None) -> HeldOutVideo:
     if not frames.is_dir():
         raise FileNotFoundError(f"{frames} does not exist, but there are masks for it in {labels}")
-    masks = MaskVideo.open(labels)
+    masks = MaskVideo.open(labels, ignore_labels=ignore_labels)
     stems = {Path(name).stem: number for number, name in enumerate(ImageFolder(frames).files)}
     objects: list[str | None] = [*masks.objects()] or [None]
     found = sorted({name for obj in objects for name in masks.frames(obj)})

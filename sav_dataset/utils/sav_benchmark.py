@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from i2v.errors import USER_ERRORS, describe_error
+from i2v.results.rle import Mask
 from i2v.utils.terminal import printable
 from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
+from sav_dataset.utils.void_labels import RULE
 
 __all__ = ["EvaluationError", "EvaluationSettings", "benchmark", "boundary_measure", "evaluate", "region_similarity"]
 
@@ -47,11 +49,14 @@ class EvaluationSettings:
     ``skip``: which annotated frames of an object do not count: "first-last" of its list (SA-V, DAVIS), those up to
     its first appearance, where it was prompted ("prompt", YouTube-VOS), or "none". ``strict``: both trees must hold
     the same videos; otherwise those in both are scored. ``single_object``: labels differ from background only.
+    ``ignore_labels``: labels of label images that are void, None for the rule of ``void_labels``: their pixels in the
+    ground truth are left out of J and F, as DAVIS does, and predicted ones are background.
     """
 
     skip: str = "first-last"
     strict: bool = True
     single_object: bool = False
+    ignore_labels: tuple[int, ...] | None = None
     num_processes: int | None = None
     progress: bool = False
 
@@ -106,12 +111,15 @@ def evaluate(
     problems = [problem for video in videos_found for problem in video.problems()]
     warnings += [warning for video in videos_found for warning in video.unscored()]
     tasks = [task for video in videos_found for task in video.tasks()] if not problems else []
-    table = _Table()
+    table, with_void = _Table(), dict[str, int]()
     for task, result in _run(tasks, settings):
         table.add(task, result.scores)
         problems += result.problems
+        if result.has_void:
+            with_void[task.video] = with_void.get(task.video, 0) + 1
     if problems:
         raise EvaluationError(problems)
+    warnings += _void_notes(list(with_void), len(names), settings.ignore_labels)
     objects = []
     for key, frames in table.objects():
         counted = _counted(frames, settings.skip)
@@ -148,6 +156,15 @@ def _choose_videos(
     return sorted(wanted & pred), others
 
 
+def _void_notes(videos: Sequence[str], num_videos: int, ignore_labels: tuple[int, ...] | None) -> list[str]:
+    """A sentence about the videos of which void pixels were left out."""
+    if not videos:
+        return []
+    rule = RULE if ignore_labels is None else f"labels {', '.join(map(str, ignore_labels))} are void"
+    shown = ", ".join(videos[:3]) + (", ..." if len(videos) > 3 else "")
+    return [f"{rule}: such pixels are left out of the scores of {len(videos)} of {num_videos} videos ({shown})"]
+
+
 @dataclass(frozen=True)
 class _Task:
     """Some frames of a video to compare: those of one object, or label images with all of them."""
@@ -166,6 +183,7 @@ class _Task:
 class _TaskResult:
     scores: tuple[tuple[str, FrameScore], ...]  # by object
     problems: tuple[str, ...]
+    has_void: bool
 
 
 @dataclass(frozen=True)
@@ -179,8 +197,8 @@ class _VideoFiles:
 
     @classmethod
     def open(cls, gt_folder: Path, pred_folder: Path, settings: EvaluationSettings) -> _VideoFiles:
-        gt = MaskVideo.open(gt_folder, settings.single_object)
-        pred = MaskVideo(pred_folder, gt.is_folder_per_object, settings.single_object)
+        gt = MaskVideo.open(gt_folder, settings.single_object, settings.ignore_labels)
+        pred = replace(gt, folder=pred_folder)
         inner = slice(1, -1) if settings.skip == "first-last" else slice(None)
         objects: list[str | None] = [*gt.objects()] or [None]
         frames = {obj: gt.frames(obj)[inner] for obj in objects}
@@ -240,20 +258,26 @@ def _compare(task: _Task) -> _TaskResult:
     """Score the frames of a task. Runs in a worker process."""
     scores: list[tuple[str, FrameScore]] = []
     problems: list[str] = []
+    has_void = False
     for frame in task.frames:
         try:
-            scores += _compare_frame(frame, task.gt.read(frame, task.obj), task.pred.read(frame, task.obj))
+            gt = task.gt.read(frame, task.obj)
+            void = gt.void
+            has_void = has_void or void is not None
+            scores += _compare_frame(frame, gt, task.pred.read(frame, task.obj), void)
         except USER_ERRORS as error:
             who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
             problems.append(f"{who}, frame {frame}: {describe_error(error)}")
-    return _TaskResult(tuple(scores), tuple(problems))
+    return _TaskResult(tuple(scores), tuple(problems), has_void)
 
 
-def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks) -> Iterator[tuple[str, FrameScore]]:
+def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks, void: Mask | None) -> Iterator[tuple[str, FrameScore]]:
     if gt.size != pred.size:
         raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
     for obj in gt.values.keys() | pred.values.keys():
         true, found = gt.mask(obj), pred.mask(obj)
+        if void is not None:
+            found &= ~void
         in_gt, in_pred = bool(true.any()), bool(found.any())
         j, f = mask_scores(true, found) if in_gt or in_pred else (1.0, 1.0)
         yield obj, FrameScore(frame, j, f, in_gt, in_pred)

@@ -12,10 +12,12 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import TINY, make_predictor
-from vos_support import make_label_tree, make_sav_tree
+from vos_support import make_label_tree, make_sav_tree, write_labels
 
 from sav_dataset.utils.datasets import open_dataset
 from test_pvs import semi_infer, submission
@@ -142,6 +144,28 @@ def test_label_images_and_a_submission(checkpoint, tmp_path, capsys):
     assert submission.main([*pack, "--output", str(tmp_path / "three.zip")]) == 1
     assert "masks missing of b (1 of 5)" in capsys.readouterr().err
     assert not (tmp_path / "three.zip").exists()
+
+
+@pytest.mark.slow
+def test_void_is_not_followed(checkpoint, tmp_path, capfd):
+    root = make_label_tree(tmp_path / "davis", {"a": (4, [0])})
+    for path in (root / "Annotations" / "a").iterdir():
+        labels = np.array(Image.open(path))
+        labels[:3] = 255
+        write_labels(path, labels)
+    out = tmp_path / "out"
+    common = arguments(checkpoint, root, out, "--dataset", "davis2017")
+    assert semi_infer.main(common) == 0
+    masks = out / "tiny" / "Semi_davis2017_tiny_gm" / "a"
+    assert set(np.unique(np.array(Image.open(masks / "00000.png")))) == {0, 1}
+    assert "video a: label 255 is void and not followed" in capfd.readouterr().err
+    # Another rule would give other masks.
+    assert semi_infer.main([*common, "--ignore_labels", "none"]) == 1
+    assert "ignore_labels: None there, [] now" in capfd.readouterr().err
+    assert semi_infer.main([*common, "--ignore_labels", "none", "--overwrite"]) == 0
+    assert set(np.unique(np.array(Image.open(masks / "00000.png")))) == {0, 1, 255}
+    assert semi_infer.main([*common, "--ignore_labels", "x"]) == 1
+    assert "ignore_labels: expected" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -142,3 +142,24 @@ def test_masks_without_any_object_are_refused(tmp_path: Path) -> None:
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
     with pytest.raises(ValueError, match="no object shows"):
         find_videos(images, labels)
+
+
+def test_void_counts_as_the_evaluator_counts_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images, labels = write_held_out(tmp_path)
+    for path in sorted((labels / "discs").glob("*.png")):
+        values = np.array(Image.open(path))
+        values[:, 20:26] = 255
+        Image.fromarray(values).save(path)
+    predictor = make_predictor("++predictor.non_overlap_masks=true", apply_postprocessing=False)
+    out = tmp_path / "found" / "discs"
+    out.mkdir(parents=True)
+    predict(predictor, images / "discs", labels / "discs", out)
+    expected = evaluate(labels, tmp_path / "found", EvaluationSettings(num_processes=1))
+    with caplog.at_level("INFO"):
+        videos = find_videos(images, labels)
+    assert "void pixels are left out of the scores of discs" in caplog.text
+    scores = Validator(predictor.model, predictor.policy, videos)(CPU)
+    assert {s.key: (s.j, s.f) for s in scores.objects} == {s.key: (s.j, s.f) for s in expected.objects}
+    assert [s.obj for s in scores.objects] == ["1", "2"]
+    followed = Validator(predictor.model, predictor.policy, find_videos(images, labels, ignore_labels=()))(CPU)
+    assert [s.obj for s in followed.objects] == ["1", "2", "255"]

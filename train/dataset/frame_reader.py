@@ -119,12 +119,15 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     """A mask image as label numbers (H,W), 0 being background; InvalidFileError as `read_image`.
 
     Palette images give their indices and grey ones their values, so that black-and-white masks have the label
-    255. A colour is a label too: red * 65536 + green * 256 + blue.
+    255. A colour is a label too: red * 65536 + green * 256 + blue. The labels of 8 bits come as uint8, all others,
+    among which 255 is a label like any other, as int32.
     """
     image = load_image(path)
     if image.mode in ("1", "L", "LA"):
         return np.array(image.convert("L"))
-    if image.mode == "P" or image.mode.startswith("I"):
+    if image.mode == "P":
+        return np.array(image)
+    if image.mode.startswith("I"):
         return np.array(image).astype(np.int32, copy=False)
     colours = np.array(image.convert("RGB")).astype(np.int32)
     return (colours[..., 0] << 16) | (colours[..., 1] << 8) | colours[..., 2]

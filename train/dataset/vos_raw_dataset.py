@@ -32,6 +32,7 @@ from train.dataset.vos_segment_loader import (
     PalettisedPNGSegmentLoader,
     SA1BSegmentLoader,
     SegmentLoader,
+    ignored_labels_of,
 )
 
 log = logging.getLogger(__name__)
@@ -209,16 +210,21 @@ class PNGRawDataset:
         file_list_txt: PathLike | None = None,
         excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
         sample_rate: int = 1,
-        ignored_labels: Sequence[int] = (),
+        ignored_labels: Sequence[int] | None = None,
         max_missing: float = 0.0,
     ) -> None:
-        """List the folders; `ignored_labels` count as background, for the rest see `JSONRawDataset`."""
+        """List the folders.
+
+        `ignored_labels` count as background, None for 255 in the label images of a video that has other labels, too.
+        For the rest see `JSONRawDataset`.
+        """
         annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
         videos = find_videos(img_folder, annotations)
         described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
         self.names = choose(videos, file_list_txt, excluded_videos_list_txt, described, max_missing)
         self._files = {name: (videos[name], annotations[name]) for name in self.names}
-        self._sample_rate, self._ignored_labels = sample_rate, tuple(ignored_labels)
+        self._sample_rate, self._ignored_labels = sample_rate, ignored_labels
+        self._ignored: dict[str, frozenset[int]] = {}  # by video, as far as they have been opened
 
     def __len__(self) -> int:
         return len(self.names)
@@ -227,7 +233,9 @@ class PNGRawDataset:
         name = self.names[index]
         frames, annotation = self._files[name]
         pictures = open_frames(frames)
-        masks = open_masks(annotation, pictures, self._ignored_labels)
+        if name not in self._ignored:
+            self._ignored[name] = ignored_labels_of(files_of(annotation, (".png",)), self._ignored_labels)
+        masks = open_masks(annotation, pictures, self._ignored[name])
         return AnnotatedVideo(name, frames, pictures, masks, self._sample_rate)
 
 
@@ -240,7 +248,7 @@ class ImageMaskRawDataset:
         gt_folder: PathLike,
         file_list_txt: PathLike | None = None,
         excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
-        ignored_labels: Sequence[int] = (),
+        ignored_labels: Sequence[int] | None = None,
         max_missing: float = 0.0,
     ) -> None:
         """List the files, flat or one folder deep; arguments as for `PNGRawDataset`."""
@@ -249,7 +257,7 @@ class ImageMaskRawDataset:
         described = f"images in {img_folder} with NAME.png in {gt_folder}"
         self.names = choose(annotations, file_list_txt, excluded_videos_list_txt, described, max_missing)
         self._files = {name: (images[name], annotations[name]) for name in self.names}
-        self._ignored_labels = tuple(ignored_labels)
+        self._ignored_labels = ignored_labels
 
     def __len__(self) -> int:
         return len(self.names)
@@ -257,7 +265,7 @@ class ImageMaskRawDataset:
     def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
         name = self.names[index]
         image, annotation = self._files[name]
-        masks = PalettisedPNGSegmentLoader({0: annotation}, self._ignored_labels)
+        masks = PalettisedPNGSegmentLoader({0: annotation}, ignored_labels_of([annotation], self._ignored_labels))
         return AnnotatedVideo(name, image, ImageFrames({0: image}), masks)
 
 
@@ -271,7 +279,7 @@ def opened(dataset: RawDataset, index: int, generator: np.random.Generator) -> I
         video.close()
 
 
-def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int] = ()) -> SegmentLoader:
+def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Collection[int] = ()) -> SegmentLoader:
     """Masks in a folder of PNGs, or one that has a folder for each object; ValueError if it has neither."""
 
     def numbered(files: Sequence[Path]) -> dict[int, Path]:

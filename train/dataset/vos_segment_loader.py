@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from i2v.errors import InvalidFileError, StrPath, brief, locating
 from i2v.results.rle import RunLengths, Size, read_size
 from i2v.utils.image_file import read_image_size
 from i2v.utils.json_file import JsonValue, read_json
+from sav_dataset.utils.void_labels import void_labels
 from train.dataset.frame_reader import read_labels
 
 
@@ -138,9 +140,8 @@ class SA1BSegmentLoader:
 class PalettisedPNGSegmentLoader:
     """One PNG per frame that holds all objects: an object's number is its label, see `read_labels`."""
 
-    def __init__(self, files: Mapping[int, Path], ignored_labels: Sequence[int] = ()) -> None:
-        """`files` by frame number. Ignored labels count as background, as the 255 does that marks borders in some
-        data sets."""
+    def __init__(self, files: Mapping[int, Path], ignored_labels: Collection[int] = ()) -> None:
+        """`files` by frame number. Ignored labels count as background, see `ignored_labels_of`."""
         self._files = files
         self._ignored = {0, *ignored_labels}
         self._last: tuple[int, np.ndarray] | None = None
@@ -201,6 +202,23 @@ class MultiplePNGSegmentLoader:
 
     def _any_file(self, frame: int) -> Path:
         return next(files[frame] for files in self._folders.values() if frame in files)
+
+
+def ignored_labels_of(files: Iterable[Path], ignored_labels: Sequence[int] | None) -> frozenset[int]:
+    """The labels of a video or an image that are no objects: those given or, for None, those of `void_labels`.
+
+    The rule is for labels of 8 bits: among colours, and where there is room for more labels, 255 is one like any other.
+    Files that cannot be read are passed over here.
+    """
+    return void_labels(_labels_of_8_bits(files)) if ignored_labels is None else frozenset(ignored_labels)
+
+
+def _labels_of_8_bits(files: Iterable[Path]) -> Iterator[list[int]]:
+    for path in files:
+        with contextlib.suppress(OSError, ValueError):
+            labels = read_labels(path)
+            if labels.dtype == np.uint8:
+                yield np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).tolist()
 
 
 def _read_rle(rle: Any, path: str, place: str, size: Size | None = None) -> RunLengths:
