@@ -23,7 +23,7 @@ from i2v.errors import USER_ERRORS
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
-from i2v.utils.files import NO_ROOM, DiskFullError, replacing
+from i2v.utils.files import NO_ROOM, DiskFullError
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
 from train.checkpointing import CheckpointFolder, attend_by_similarity, initialize
@@ -32,6 +32,7 @@ from train.launch import StopRequest
 from train.metrics import MetricLog
 from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
+from train.resumed_settings import check_unchanged, differences, read_settings, write_keeping_old
 from train.trainer import ClipObjective, Trainer, TrainerSettings
 from train.validation import Validator, find_videos
 from train.weight_average import WeightAverage
@@ -56,6 +57,7 @@ def run(config: DictConfig) -> None:
         stack.enter_context(checkpoints.telling_what_is_kept())
         stack.enter_context(_full_disks_told_once())
         stack.enter_context(logging_to(folder, world))
+        check_resumed(config, checkpoints, world)
         if world.is_main:
             write_configs(config, folder)
         trainer = build_trainer(config, world, stop, checkpoints)
@@ -131,7 +133,7 @@ def build_trainer(
         stop_asked=stop,
     )
     if last is not None:
-        trainer.resume(last)
+        trainer.resume(last, node.resume_changed or last != checkpoints.last)
     places = world.gather(trainer.progress)
     if any(place != trainer.progress for place in places):
         steps = [place.step for place in places]
@@ -151,6 +153,7 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
         policy=build_policy(_for_inference(config)),
         videos=find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels),
         dtype=dtype,
+        prompts=node.prompts,
     )
 
 
@@ -223,13 +226,39 @@ class _LogFile(logging.FileHandler):
 
 
 def write_configs(config: DictConfig, folder: Path) -> None:
-    """Write ``config.yaml`` as it was composed, and ``inference.yaml``, with which the checkpoints are used."""
+    """Write ``config.yaml`` as it was composed, and ``inference.yaml``, with which the checkpoints are used.
+
+    Files of other settings that were there are kept with a number.
+    """
     resolved = OmegaConf.to_container(_for_inference(config), resolve=True)
     assert isinstance(resolved, dict)
     inference = OmegaConf.create({key: resolved[key] for key in ("model", "predictor")})
     for name, content in (("config", config), ("inference", inference)):
-        with replacing(folder / f"{name}.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(content))
+        kept = write_keeping_old(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
+        if kept is not None:
+            log.info("the earlier %s.yaml is kept as %s", name, kept)
+
+
+def check_resumed(config: DictConfig, checkpoints: CheckpointFolder, world: World) -> None:
+    """Say which settings differ from those with which the run in the folder began.
+
+    ConfigError, on all processes, if they change its course, unless ``trainer.resume_changed`` says that this is meant.
+    """
+    folder = Path(config.launcher.experiment_log_dir)
+    written = folder / "config.yaml"
+    problem = None
+    if world.is_main and checkpoints.last.exists() and written.exists():
+        try:
+            found = differences(read_settings(written), config)
+            for difference in found:
+                log.info("changed since the run began: %s", difference)
+            if not config.trainer.resume_changed:
+                check_unchanged(found, folder)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+    for told in world.gather(problem):
+        if told is not None:
+            raise ConfigError(told)
 
 
 def _for_inference(config: DictConfig) -> DictConfig:
@@ -269,6 +298,8 @@ def _trainer_settings(config: DictConfig) -> TrainerSettings:
         image_freq=node.logging.image_freq,
         save_steps=node.checkpoint.save_steps,
         val_epoch_freq=node.val_epoch_freq,
+        val_steps=node.val_steps,
+        val_at_start=node.val_at_start,
         max_skipped=node.max_skipped,
         stop_after=node.stop_after,
         max_minutes=node.max_minutes,

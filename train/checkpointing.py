@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,9 @@ class RunProgress:
     """How far a run has come.
 
     ``epoch``: epochs finished; ``batch``: batches used since; ``step``: steps taken in all; ``skipped``: those of them
-    that were left out in a row until now, for numbers that were not finite; ``best``: the highest J&F of a validation.
+    that were left out in a row until now, for numbers that were not finite; ``best``: the highest J&F of a validation,
+    and ``best_step`` the step after which it was reached. ``closed``: epochs after whose end all has been done that is
+    due then; ``validated``: the step after which the last validation was, -1 before the first.
     """
 
     epoch: int = 0
@@ -66,6 +69,9 @@ class RunProgress:
     loss: float = 0.0
     time_elapsed: float = 0.0
     best: float | None = None
+    best_step: int | None = None
+    closed: int = 0
+    validated: int = -1
 
 
 @dataclass(frozen=True)
@@ -78,20 +84,29 @@ class RunFacts:
     accumulate_steps: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.accumulate_steps <= self.batches_per_epoch:
-            raise ValueError(
-                f"accumulate_steps: expected 1 to {self.batches_per_epoch}, the batches of an epoch, "
-                f"got {self.accumulate_steps}"
-            )
+        for name in ("batches_per_epoch", "accumulate_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that do not fill a step at the end of an epoch are not used."""
-        return self.batches_per_epoch // self.accumulate_steps
+    def steps_left(self, progress: RunProgress, num_epochs: int) -> int:
+        """Steps from a place in a run to its end. They take batches over the ends of epochs; the last may have few."""
+        batches = (num_epochs - progress.epoch) * self.batches_per_epoch - progress.batch
+        return max(math.ceil(batches / self.accumulate_steps), 0)
+
+    def after(self, progress: RunProgress, num_batches: int, seconds: float) -> RunProgress:
+        """The place after one more step, of so many batches."""
+        epochs, batch = divmod(progress.batch + num_batches, self.batches_per_epoch)
+        return replace(
+            progress,
+            epoch=progress.epoch + epochs,
+            batch=batch,
+            step=progress.step + 1,
+            time_elapsed=progress.time_elapsed + seconds,
+        )
 
     def part_done(self, progress: RunProgress) -> float:
         """Epochs done, with a fraction for the one under way."""
-        return progress.epoch + progress.batch // self.accumulate_steps / self.steps_per_epoch
+        return progress.epoch + progress.batch / self.batches_per_epoch
 
 
 class CheckpointFolder:
@@ -112,6 +127,11 @@ class CheckpointFolder:
     def last(self) -> Path:
         """The state to go on from."""
         return self.folder / "checkpoint.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best validation."""
+        return self.folder / "best.pt"
 
     @property
     def average(self) -> Path:
@@ -146,7 +166,7 @@ class CheckpointFolder:
 
     def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
         """Keep the weights alone, as a file for inference."""
-        save_checkpoint(model, self.folder / "best.pt", epoch=epoch, jf=score)
+        save_checkpoint(model, self.best, epoch=epoch, jf=score)
 
     def _numbered(self) -> list[Path]:
         found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
@@ -187,15 +207,16 @@ def resume(
     optimizer: torch.optim.Optimizer,
     facts: RunFacts,
     average: WeightAverage | None = None,
+    allow_changed: bool = False,
 ) -> tuple[RunProgress, list[Means]]:
     """Put model, optimizer and average into the state of a file; returns where the run goes on from, and its means.
 
-    Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
-    parameters. Other differences that change the course of the run are logged.
+    Raises CheckpointError for a file without a run's state, or of a run with another model, other groups of parameters
+    or, unless these are allowed, other facts that change its course; these are logged.
     """
     try:
         content = read_content(path, mapped=False)
-        place = _resume(path, content, model, optimizer, facts)
+        place = _resume(path, content, model, optimizer, facts, allow_changed)
         if average is not None and "average" in content:
             average.load_state(content["average"])
         elif average is not None:
@@ -206,7 +227,12 @@ def resume(
 
 
 def _resume(
-    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
+    path: Path,
+    content: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: RunFacts,
+    allow_changed: bool,
 ) -> tuple[RunProgress, list[Means]]:
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
         raise CheckpointError(
@@ -222,11 +248,16 @@ def _resume(
             f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
             f"empty folder and trainer.checkpoint.initial={path}"
         )
-    before, progress = RunFacts(**_numbers(content["run"])), RunProgress(**_numbers(content["progress"]))
+    before, progress = RunFacts(**_numbers(content["run"])), _progress(_numbers(content["progress"]), facts)
+    changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
+    if changed and not allow_changed:
+        raise CheckpointError(
+            f"{path}: the run cannot go on exactly ({'; '.join(changed)}): go on all the same with "
+            "trainer.resume_changed=true"
+        )
     # Nothing of the run is changed before all that can be wrong with the file has been looked at.
     model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
-    changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:
         log.warning("the run goes on from %s, but not exactly: %s", path, "; ".join(changed))
     if before.batches_per_epoch != facts.batches_per_epoch:
@@ -234,6 +265,15 @@ def _resume(
         progress = replace(progress, batch=0)
     log.info("resumed from %s: %d epochs and %d steps are done", path, progress.epoch, progress.step)
     return progress, content["means"]
+
+
+def _progress(values: Mapping[str, Any], facts: RunFacts) -> RunProgress:
+    progress = RunProgress(**values)
+    if "closed" not in values:  # a state of before; what was due after its last epoch had been done
+        progress = replace(progress, closed=progress.epoch, validated=progress.step)
+        if progress.batch >= facts.batches_per_epoch:  # but for one that was saved before its epoch was validated
+            progress = replace(progress, epoch=progress.epoch + 1, batch=0, validated=-1)
+    return progress
 
 
 def _numbers(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -78,14 +78,17 @@ class MetricLog:
             with naming_full_disk(self._folder.parent / _BOARD):
                 self._board = open_board(self._folder.parent / _BOARD, resumed_step, self._flush_secs)
 
-    def write(self, kind: str, step: int, values: Mapping[str, float | int | str]) -> None:
-        """One line of ``KIND_stats.jsonl``, and its numbers as curves."""
+    def write(self, kind: str, step: int, values: Mapping[str, Any], curves: Mapping[str, float] | None = None) -> None:
+        """One line of ``KIND_stats.jsonl``; ``curves`` for TensorBoard, by default the line's numbers as KIND/NAME."""
         if self._folder is None:
             return
         path = self._folder / f"{kind}_stats.jsonl"
         with naming_full_disk(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self.curves(step, {f"{kind}/{name}": value for name, value in values.items() if not isinstance(value, str)})
+        if curves is None:
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            curves = {f"{kind}/{name}": value for name, value in numbers.items()}
+        self.curves(step, curves)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers for TensorBoard alone."""

@@ -118,9 +118,12 @@ class ScheduledOptimizer:
         limit = math.inf if self.settings.max_norm is None else self.settings.max_norm
         return nn.utils.clip_grad_norm_(self.parameters, limit, self.settings.norm_type)
 
-    def values(self) -> dict[str, float]:
-        """Learning rate of every group, by name."""
-        return {f"lr/{options['name']}": float(options["lr"]) for options in self.optimizer.param_groups}
+    def rates(self) -> dict[str, float]:
+        """The learning rate of every rule, by its name; of a rule with layer-wise decay that of the uppermost layer."""
+        rates: dict[str, float] = {}
+        for options, group in zip(self.optimizer.param_groups, self._groups, strict=True):
+            rates[group.lr] = max(float(options["lr"]), rates.get(group.lr, 0.0))
+        return rates
 
 
 def group_parameters(model: nn.Module, settings: OptimSettings) -> dict[_Group, list[str]]:

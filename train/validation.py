@@ -1,23 +1,30 @@
-"""Held-out videos, tracked from their first masks with the weights as they are, and scored as J&F."""
+"""Held-out videos, tracked from simulated prompts with the weights as they are, and scored as J&F."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.policy import InferencePolicy
 from i2v.modeling.i2v_model import I2VModel
-from i2v.video.frame_source import ImageFolder
-from sav_dataset.utils.mask_files import MaskVideo, list_videos
+from i2v.results.overlay import blend_overlay
+from i2v.results.rle import Mask
+from i2v.video.frame_source import FrameSource, ImageFolder
+from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import mask_scores
-from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
+from sav_dataset.utils.scores import FrameScore, ObjectKey, ObjectScore, Scores
+from test_pvs.prompts import Protocol, Target, protocol
 from train.distributed import World
 
 log = logging.getLogger(__name__)
@@ -35,6 +42,55 @@ class HeldOutVideo:
     def name(self) -> str:
         return self.frames.name
 
+    def true_masks(self, frame: str) -> list[Mask]:
+        """The masks of the objects on a frame, by the name of the mask's file, in the order of their names."""
+        objects: list[str | None] = [*self.masks.objects()] or [None]
+        there = [obj for obj in objects if frame in self.masks.frames(obj)]
+        read = [self.masks.read(frame, obj) for obj in there]
+        return [masks.mask(name) for masks in read for name in natural_order(masks.values)]
+
+
+PROMPT_NAMES = {"gm": "mask", "bb": "box", "1c": "click", "3c": "3 clicks", "5c": "5 clicks"}
+"""The prompts that testing knows, see `test_pvs.prompts`, as people call them."""
+
+PICTURE_FRAMES, PICTURE_SIDE = 5, 192
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Scores by prompt, in the order in which the prompts were asked for, and a picture of the first video.
+
+    ``picture``: (3,H,W) in 0..1, annotated masks above and found ones below; None on other processes than the first.
+    """
+
+    by_prompt: Mapping[str, Scores]
+    picture: Tensor | None = None
+
+    @property
+    def jf(self) -> float:
+        """J&F in percent, the mean over the prompts."""
+        return fmean(scores.jf for scores in self.by_prompt.values())
+
+    def describe(self) -> str:
+        """The scores in a line."""
+        parts = [f"from a {PROMPT_NAMES[name]} {scores.jf:.1f}" for name, scores in self.by_prompt.items()]
+        whole = Scores(tuple(score for scores in self.by_prompt.values() for score in scores.objects))
+        return f"J&F {self.jf:.1f} ({', '.join(parts)}), J {whole.j:.1f}, F {whole.f:.1f}"
+
+    def object_lines(self, limit: int | None = None) -> list[str]:
+        """A line for each object, with its J&F from every prompt; no more than a limit of them, the worst first."""
+        by_object: dict[ObjectKey, dict[str, float]] = {}
+        for prompt, scores in self.by_prompt.items():
+            for score in scores.objects:
+                by_object.setdefault(score.key, {})[prompt] = score.jf
+        worst = sorted(by_object.items(), key=lambda item: fmean(item[1].values()))
+        lines = [
+            f"{video}, object {obj}: " + ", ".join(f"{PROMPT_NAMES[name]} {jf:.1f}" for name, jf in found.items())
+            for (video, obj), found in worst[:limit]
+        ]
+        left_out = len(worst) - len(lines)
+        return [*lines, f"and {left_out} better objects"] if left_out else lines
+
 
 class Validator:
     """Tracks held-out videos with the model in training, under the policy of inference."""
@@ -45,21 +101,48 @@ class Validator:
         policy: InferencePolicy,
         videos: Sequence[HeldOutVideo],
         dtype: torch.dtype | None = None,
+        prompts: Sequence[str] = ("gm",),
     ) -> None:
-        """``policy`` is that of inference; ``dtype`` is what it computes in."""
+        """``policy`` is that of inference; ``dtype`` is what it computes in. ``prompts``: names of protocols of testing.
+
+        Raises ValueError for a prompt that there is not, or for none.
+        """
+        if not prompts:
+            raise ValueError(f"validation.prompts: expected some of {', '.join(PROMPT_NAMES)}, got none")
+        self._protocols = {name: protocol(name) for name in prompts}
         self._model = model
         self._predictor = I2VVideoPredictor(model, policy, dtype)
         self._videos = tuple(videos)
 
-    def __call__(self, world: World) -> Scores:
-        """Score all videos, each process its share. Afterwards the model is in the mode in which it was."""
+    def by_prompt(self, world: World) -> ValidationResult:
+        """Score all videos with every prompt, each process its share."""
+        pictures: list[Tensor] = []
+        found = {name: self(world, name, pictures) for name in self._protocols}
+        return ValidationResult(found, pictures[0] if pictures else None)
+
+    def __call__(self, world: World, prompt: str | None = None, pictures: list[Tensor] | None = None) -> Scores:
+        """Score all videos with one prompt, by default the first. Afterwards the model is in the mode in which it was.
+
+        ``pictures`` is given one of the first video, on the process that tracks it. ValueError if no object is seen on
+        a frame that counts.
+        """
+        name = prompt or next(iter(self._protocols))
+        mine: list[ObjectScore] = []
         with evaluating(self._model):
-            mine = [score for video in self._videos[world.rank :: world.size] for score in self._score(video)]
+            for video in self._videos[world.rank :: world.size]:
+                picture = FramePicture(video) if pictures is not None and video is self._videos[0] else None
+                mine += self._score(video, self._protocols[name], picture)
+                if picture is not None and pictures is not None:
+                    pictures.append(picture.draw())
         scores = [score for share in world.gather(mine) for score in share]
+        if not scores:
+            raise ValueError(
+                "held-out videos: no object is seen on a frame that counts, after the one it is prompted on"
+            )
         return Scores(tuple(sorted(scores, key=lambda score: score.key)))
 
-    def _score(self, video: HeldOutVideo) -> list[ObjectScore]:
-        """Every object, prompted with its first mask, on the annotated frames after it.
+    def _score(self, video: HeldOutVideo, prompt: Protocol, picture: FramePicture | None) -> list[ObjectScore]:
+        """Every object, prompted where it is first seen, on the annotated frames after that.
 
         The first and the last annotated frame never count: that is the rule of the SA-V and DAVIS benchmarks.
         """
@@ -68,13 +151,15 @@ class Validator:
             starts: dict[str, int] = {}
             for obj, frame, mask in video.masks.first_masks():
                 starts[obj] = video.numbers[frame]
-                predictor.add_new_mask(state, starts[obj], obj, mask)
+                prompt(predictor, state, Target(obj, starts[obj], mask))
             per_object = video.masks.is_folder_per_object
             scored = {obj: set(video.masks.frames(obj if per_object else None)[1:-1]) for obj in starts}
             names = {number: name for name, number in video.numbers.items()}
             for number, _, logits in predictor.propagate_in_video(state):
-                found = zip(starts, (logits[:, 0] > 0).cpu().numpy(), strict=True)
-                for obj, mask in found:
+                masks = (logits[:, 0] > 0).cpu().numpy()
+                if picture is not None:
+                    picture.add(number, masks, state.source)
+                for obj, mask in zip(starts, masks, strict=True):
                     name = names.get(number)
                     if name in scored[obj] and number > starts[obj]:
                         annotated = video.masks.read(name, obj if per_object else None)
@@ -83,6 +168,41 @@ class Validator:
                         score = FrameScore(name, *mask_scores(true, seen), bool(true.any()), bool(seen.any()))
                         scores.setdefault(obj, []).append(score)
         return [ObjectScore.of((video.name, obj), frames) for obj, frames in scores.items()]
+
+
+class FramePicture:
+    """A few frames of a held-out video side by side: annotated masks above, found ones below."""
+
+    def __init__(self, video: HeldOutVideo) -> None:
+        numbers = sorted(video.numbers.values())
+        places = np.linspace(0, len(numbers) - 1, min(PICTURE_FRAMES, len(numbers))).round().astype(int)
+        self._video, self._wanted = video, {numbers[place] for place in places}
+        self._names = {number: name for name, number in video.numbers.items()}
+        self._columns: list[Tensor] = []
+
+    def add(self, number: int, masks: NDArray[np.bool_], source: FrameSource) -> None:
+        """The masks (N,H,W) found on a frame; only those of some frames are drawn."""
+        if number not in self._wanted:
+            return
+        frame = source.read(number)
+        found = _labels(masks, frame.shape[:2])
+        annotated = _labels(self._video.true_masks(self._names[number]), frame.shape[:2])
+        pair = np.stack([blend_overlay(frame, labels) for labels in (annotated, found)])
+        rows = torch.from_numpy(pair).permute(0, 3, 1, 2).float() / 255
+        height = max(1, round(PICTURE_SIDE * frame.shape[0] / frame.shape[1]))
+        small = F.interpolate(rows, size=(height, PICTURE_SIDE), mode="bilinear", antialias=True)
+        self._columns.append(torch.cat(list(small), dim=-2).clamp(0, 1))
+
+    def draw(self) -> Tensor:
+        """The picture (3,H,W) in 0..1."""
+        return torch.cat(self._columns, dim=-1)
+
+
+def _labels(masks: Sequence[NDArray[np.bool_]] | NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    labels = np.zeros(size, np.uint8)
+    for place, mask in enumerate(masks):
+        labels[mask] = 1 + place % 255
+    return labels
 
 
 @contextlib.contextmanager

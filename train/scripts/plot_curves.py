@@ -21,7 +21,7 @@ from i2v.utils.json_file import parse_json
 MAX_LOG_BYTES = 256 << 20
 
 CURVES = {
-    "loss_mask": "mask loss of a clip",
+    "loss_mask": "mask loss of a frame",
     "loss_iou": "IoU loss",
     "loss_class": "object_score loss",
     "lr": "learning rate",
@@ -65,8 +65,8 @@ def count_on(stages: Sequence[Sequence[dict[str, float]]]) -> list[list[float]]:
     end = 0.0
     for lines in stages:
         steps = [line["step"] for line in lines]
-        # As many steps lie before the first line as between two.
-        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
+        # As many steps lie before the first line as between two; step 1, which every run logs, has none before it.
+        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 and steps[0] > 1 else 0
         counted.append([end + step - begin for step in steps])
         end = counted[-1][-1]
     return counted
