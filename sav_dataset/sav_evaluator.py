@@ -18,6 +18,7 @@ if not __package__:
     # Run as a script, this file sees only its own folder.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.cli.checkout import NAME_VARIABLE
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import DiskFullError
@@ -38,7 +39,9 @@ _SKIP_NOTES = {
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; its first six options are the published ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(NAME_VARIABLE), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--gt_root", type=Path, help="annotations: a folder for every video")
     add("--pred_root", type=Path, required=True, help="predictions, laid out like the annotations")

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
 from i2v.cli.arguments import add_trust_option
+from i2v.cli.checkout import NAME_VARIABLE
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
@@ -43,7 +44,9 @@ NUM_WRITERS = 4  # threads per process that compress PNGs
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; the first four options are the published ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(NAME_VARIABLE), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
     add("--ckpt", required=True, help="NAME for checkpoints/NAME.pt, a path, or 'none' for random weights")

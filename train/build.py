@@ -26,20 +26,20 @@ from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
-from train.checkpointing import CheckpointFolder, attend_by_similarity, initialize
+from train.checkpointing import CheckpointFolder, RunProgress, attend_by_similarity, initialize, load_progress
 from train.distributed import World, joined
 from train.launch import StopRequest
 from train.metrics import MetricLog
 from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
 from train.resumed_settings import check_unchanged, differences, read_settings, write_keeping_old
+from train.run_report import report_validation
+from train.settings import check_settings
 from train.trainer import ClipObjective, Trainer, TrainerSettings
-from train.validation import Validator, find_videos
+from train.validation import HeldOutVideo, ValidationResult, Validator, find_videos
 from train.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
-
-MODES = ("train_only", "train", "val")
 
 
 def run(config: DictConfig) -> None:
@@ -57,34 +57,60 @@ def run(config: DictConfig) -> None:
         stack.enter_context(checkpoints.telling_what_is_kept())
         stack.enter_context(_full_disks_told_once())
         stack.enter_context(logging_to(folder, world))
+        if config.trainer.mode == "val":
+            validate(config, world, checkpoints)
+            return
         check_resumed(config, checkpoints, world)
         if world.is_main:
             write_configs(config, folder)
         trainer = build_trainer(config, world, stop, checkpoints)
         stack.push(functools.partial(_close, trainer.metrics))
-        if config.trainer.mode == "val":
-            trainer.validate()
-        else:
-            trainer.fit()
+        trainer.fit()
+
+
+def validate(config: DictConfig, world: World, checkpoints: CheckpointFolder) -> ValidationResult:
+    """Score the held-out videos with the weights of the run in the folder or, without one, those that it starts from.
+
+    Needs no training data and changes nothing of the run but for a line in its files. The scores are logged, too.
+    """
+    node = config.trainer
+    torch.manual_seed(node.seed_value)
+    model = build_network(config)
+    set_backend(model, "fast")
+    last = _state_to_resume(config, checkpoints)
+    progress = RunProgress()
+    if last is None:
+        initialize(model, node.checkpoint.initial)
+    else:
+        progress = load_progress(last, model)
+    validator = build_validator(config, model.to(world.device), compute_dtype(config, world))
+    found = validator.by_prompt(world)
+    metrics = _metric_log(config, world)
+    metrics.begin(progress.step)
+    report_validation(metrics, progress, found, limit=None)
+    metrics.close()
+    return found
+
+
+def compute_dtype(config: DictConfig, world: World) -> torch.dtype:
+    """What a run computes in on a device."""
+    amp = config.trainer.optim.amp
+    return resolve_dtype(amp.amp_dtype if amp.enabled else "float32", world.device)
 
 
 def check(config: DictConfig) -> None:
     """Find what is wrong with a config before anything is started; ConfigError names the key."""
+    check_settings(config)
     try:
-        OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        if config.trainer.mode != "val":  # which needs no training data
+            OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         missing = ", ".join(_missing_keys(OmegaConf.to_container(config)))
         raise ConfigError(f"settings that are missing: {missing or error}") from error
     mode = config.trainer.mode
-    if mode not in MODES:
-        raise ConfigError(f"trainer.mode: expected one of {', '.join(MODES)}, got {mode!r}")
     folders = [key for key in ("img_folder", "gt_folder") if config.validation[key] is None]
     if mode != "train_only" and folders:
         raise ConfigError(f"trainer.mode={mode} needs held-out videos: set validation.{folders[0]}")
-    if config.trainer.optim.amp.amp_dtype not in ("bfloat16", "float32"):
-        raise ConfigError(
-            f"trainer.optim.amp.amp_dtype: expected bfloat16 or float32, got {config.trainer.optim.amp.amp_dtype}"
-        )
 
 
 def open_checkpoints(config: DictConfig) -> CheckpointFolder:
@@ -113,7 +139,7 @@ def build_trainer(
     policy = build_policy(config)
     segmenter = FrameSegmenter(model.to(world.device), policy.selector, policy.masks)
     rollout = ClipRollout(segmenter, **node.rollout)
-    dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)
+    dtype = compute_dtype(config, world)
     objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
     average = None if node.ema_decay is None else WeightAverage(model, node.ema_decay)
@@ -151,10 +177,16 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
     return Validator(
         model,
         policy=build_policy(_for_inference(config)),
-        videos=find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels),
+        videos=find_held_out(config),
         dtype=dtype,
         prompts=node.prompts,
     )
+
+
+def find_held_out(config: DictConfig) -> list[HeldOutVideo]:
+    """The held-out videos that a config names; raises as :func:`find_videos` does."""
+    node = config.validation
+    return find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels)
 
 
 @contextlib.contextmanager

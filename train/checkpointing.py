@@ -226,6 +226,18 @@ def resume(
         raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
 
 
+def load_progress(path: Path, model: nn.Module) -> RunProgress:
+    """Give a model the weights of a run's state; returns how far the run had come. CheckpointError for another file."""
+    content = read_content(path, mapped=False)
+    weights = state_dict_of(content, path)
+    check_fit(model, weights, path)
+    model.load_state_dict(weights)
+    try:
+        return RunProgress(**_numbers(content["progress"]))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
 def _resume(
     path: Path,
     content: dict[str, Any],

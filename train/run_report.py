@@ -74,23 +74,8 @@ class RunReport:
         log.info("%s", self._line(progress, values))
 
     def validation(self, progress: RunProgress, found: ValidationResult) -> None:
-        """The scores of a validation: their means by prompt, and every object's."""
-        means = averages_of(found)
-        values: dict[str, Any] = {"epoch": progress.epoch, **means}
-        prompts = {prompt: averages(scores) for prompt, scores in found.by_prompt.items()}
-        objects = [
-            {"prompt": prompt, "video": score.video, "object": score.obj, **averages(score)}
-            for prompt, scores in found.by_prompt.items()
-            for score in scores.objects
-        ]
-        curves = {f"val/{name}": value for name, value in means.items()}
-        curves |= {f"val_by_prompt/{PROMPT_NAMES[name]}": scores["J&F"] for name, scores in prompts.items()}
-        self._metrics.write("val", progress.step, values | {"prompts": prompts, "objects": objects}, curves)
-        if found.picture is not None:
-            self._metrics.picture("val/masks", progress.step, found.picture)
-        log.info("validation after step %d, epoch %d: %s", progress.step, progress.epoch, found.describe())
-        for line in found.object_lines(_MAX_OBJECT_LINES):
-            log.info("  %s", line)
+        """The scores of a validation."""
+        report_validation(self._metrics, progress, found, _MAX_OBJECT_LINES)
 
     def end(self, progress: RunProgress) -> str:
         """What the run came to: steps, time, the best score and its file."""
@@ -118,6 +103,26 @@ class RunReport:
             f"step {progress.step} of {values['steps']:.0f} ({epoch}), {left} left: {format_values(shown)}, {speed}, "
             f"{values['memory_gib']:.1f} GiB"
         )
+
+
+def report_validation(metrics: MetricLog, progress: RunProgress, found: ValidationResult, limit: int | None) -> None:
+    """The scores of a validation: their means by prompt, and every object's; in the log those of a limit of objects."""
+    means = averages_of(found)
+    values: dict[str, Any] = {"epoch": progress.epoch, **means}
+    prompts = {prompt: averages(scores) for prompt, scores in found.by_prompt.items()}
+    objects = [
+        {"prompt": prompt, "video": score.video, "object": score.obj, **averages(score)}
+        for prompt, scores in found.by_prompt.items()
+        for score in scores.objects
+    ]
+    curves = {f"val/{name}": value for name, value in means.items()}
+    curves |= {f"val_by_prompt/{PROMPT_NAMES[name]}": scores["J&F"] for name, scores in prompts.items()}
+    metrics.write("val", progress.step, values | {"prompts": prompts, "objects": objects}, curves)
+    if found.picture is not None:
+        metrics.picture("val/masks", progress.step, found.picture)
+    log.info("validation after step %d, epoch %d: %s", progress.step, progress.epoch, found.describe())
+    for line in found.object_lines(limit):
+        log.info("  %s", line)
 
 
 def averages_of(found: ValidationResult) -> dict[str, float]:

@@ -317,7 +317,7 @@ class Trainer:
         return ends or at_epoch or _is_due(progress.step, settings.val_steps)
 
     def _settle(self, ends: bool) -> None:
-        """Validate, and keep numbered files, where that is due after the last step; what has been done is not redone."""
+        """Validate, and keep numbered files, where that is due after the last step and has not been done."""
         epoch = self.progress.epoch
         ended = range(self.progress.closed + 1, epoch + 1)
         validates = self._validation_is_due(ends)

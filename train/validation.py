@@ -20,11 +20,13 @@ from i2v.inference.policy import InferencePolicy
 from i2v.modeling.i2v_model import I2VModel
 from i2v.results.overlay import blend_overlay
 from i2v.results.rle import Mask
+from i2v.utils.image_file import read_image_size
 from i2v.video.frame_source import FrameSource, ImageFolder
 from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import mask_scores
 from sav_dataset.utils.scores import FrameScore, ObjectKey, ObjectScore, Scores
 from test_pvs.prompts import Protocol, Target, protocol
+from train.dataset.survey import describe_size, shorten
 from train.distributed import World
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class Validator:
         dtype: torch.dtype | None = None,
         prompts: Sequence[str] = ("gm",),
     ) -> None:
-        """``policy`` is that of inference; ``dtype`` is what it computes in. ``prompts``: names of protocols of testing.
+        """``policy`` is that of inference; ``dtype`` is what it computes in. ``prompts``: of testing, by name.
 
         Raises ValueError for a prompt that there is not, or for none.
         """
@@ -231,14 +233,33 @@ def find_videos(
     for key, folder in (("img_folder", img_folder), ("gt_folder", gt_folder)):
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"validation.{key}: {folder} is no folder")
-    names = list_videos(gt_folder)[:max_videos]
+    annotated = list_videos(gt_folder)
+    names = annotated[:max_videos]
     if not names:
         raise ValueError(f"validation.gt_folder: {gt_folder} has no folders of videos")
+    without = [name for name in list_videos(img_folder) if name not in set(annotated)]
+    if without:
+        log.warning("held-out videos without annotations in %s are left out: %s", gt_folder, shorten(without))
     videos = [_open_video(Path(img_folder) / name, Path(gt_folder) / name, ignore_labels) for name in names]
     with_void = [video.name for video in videos if video.masks.has_void()]
     if with_void:
         log.info("held-out videos: void pixels are left out of the scores of %s", ", ".join(with_void))
     return videos
+
+
+def _check_sizes(frames: Path, masks: MaskVideo) -> None:
+    """ValueError, with the file, for a mask that is not of the size of the frames."""
+    source = ImageFolder(frames)
+    size = (source.height, source.width)
+    objects: list[str | None] = [*masks.objects()] or [None]
+    for obj in objects:
+        for name in masks.frames(obj):
+            path = masks.folder / (obj or "") / name
+            found = read_image_size(path)
+            if found != size:
+                raise ValueError(
+                    f"{path}: the mask is {describe_size(found)}, the frames in {frames} are {describe_size(size)}"
+                )
 
 
 def _open_video(frames: Path, labels: Path, ignore_labels: Sequence[int] | None) -> HeldOutVideo:
@@ -248,6 +269,7 @@ def _open_video(frames: Path, labels: Path, ignore_labels: Sequence[int] | None)
     stems = {Path(name).stem: number for number, name in enumerate(ImageFolder(frames).files)}
     objects: list[str | None] = [*masks.objects()] or [None]
     found = sorted({name for obj in objects for name in masks.frames(obj)})
+    _check_sizes(frames, masks)
     missing = [name for name in found if Path(name).stem not in stems]
     if missing:
         raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")

@@ -106,11 +106,13 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     gt_root, pred_root = annotation_folder(Path(gt_root)), Path(pred_root)
-    names, warnings = _choose_videos(gt_root, pred_root, settings.strict, videos)
+    names, unknown, others = _choose_videos(gt_root, pred_root, videos)
+    problems, warnings = (unknown + others, list[str]()) if settings.strict else (unknown, others)
     videos_found = [_VideoFiles.open(gt_root / name, pred_root / name, settings) for name in names]
-    problems = [problem for video in videos_found for problem in video.problems()]
+    problems += [problem for video in videos_found for problem in video.problems()]
     warnings += [warning for video in videos_found for warning in video.unscored()]
-    tasks = [task for video in videos_found for task in video.tasks()] if not problems else []
+    # Where there are problems, the files are still read, so that all of them are told at once.
+    tasks = [task for video in videos_found for task in video.tasks(only_reads=bool(problems))]
     table, with_void = _Table(), dict[str, int]()
     for task, result in _run(tasks, settings):
         table.add(task, result.scores)
@@ -140,20 +142,20 @@ def annotation_folder(gt_root: Path) -> Path:
 
 
 def _choose_videos(
-    gt_root: Path, pred_root: Path, strict: bool, videos: Iterable[str] | None
-) -> tuple[list[str], list[str]]:
-    """Names of the videos to score, and sentences about others."""
+    gt_root: Path, pred_root: Path, videos: Iterable[str] | None
+) -> tuple[list[str], list[str], list[str]]:
+    """Names of the videos to score, and sentences: about those asked for that there are not, and about others."""
+    for root, what in ((gt_root, "annotations"), (pred_root, "predictions")):
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no folder of {what} is here")
     gt, pred = set(list_videos(gt_root)), set(list_videos(pred_root))
     wanted = gt if videos is None else set(videos)
-    if wanted - gt:
-        raise EvaluationError([f"video {name}: not in {gt_root}" for name in sorted(wanted - gt)])
-    others = [f"video {name}: no predictions in {pred_root}" for name in sorted(wanted - pred)]
-    others += [f"video {name}: predicted, but not in {gt_root}" for name in sorted(pred - gt)]
-    if others and strict:
-        raise EvaluationError(others)
-    if not wanted & pred:
-        raise EvaluationError([f"{pred_root} and {gt_root} have no video in common"])
-    return sorted(wanted & pred), others
+    unknown = [f"video {name}: not in {gt_root}" for name in sorted(wanted - gt)]
+    others = [f"video {name}: no predictions in {pred_root}" for name in sorted((wanted & gt) - pred)]
+    others += [f"video {name}: predicted, but not in {gt_root}" for name in sorted(pred - gt - wanted)]
+    if not wanted & gt & pred:
+        raise EvaluationError([f"{pred_root} and {gt_root} have no video in common", *unknown, *others])
+    return sorted(wanted & gt & pred), unknown, others
 
 
 def _void_notes(videos: Sequence[str], num_videos: int, ignore_labels: tuple[int, ...] | None) -> list[str]:
@@ -167,12 +169,16 @@ def _void_notes(videos: Sequence[str], num_videos: int, ignore_labels: tuple[int
 
 @dataclass(frozen=True)
 class _Task:
-    """Some frames of a video to compare: those of one object, or label images with all of them."""
+    """Some frames of a video to compare: those of one object, or label images with all of them.
+
+    ``only_reads``: their files are looked at, but no scores are wanted any more.
+    """
 
     gt: MaskVideo
     pred: MaskVideo
     obj: str | None
     frames: tuple[str, ...]
+    only_reads: bool = False
 
     @property
     def video(self) -> str:
@@ -226,12 +232,13 @@ class _VideoFiles:
     def _name(self, obj: str | None) -> str:
         return f"video {self.gt.folder.name}" + ("" if obj is None else f", object {obj}")
 
-    def tasks(self) -> Iterator[_Task]:
-        """The comparisons to make, in pieces that spread well over processes."""
-        for obj, frames in self.frames.items():
-            pieces = range(0, len(frames) if not self.missing[obj] else 0, FRAMES_PER_TASK)
-            for start in pieces:
-                yield _Task(self.gt, self.pred, obj, tuple(frames[start : start + FRAMES_PER_TASK]))
+    def tasks(self, only_reads: bool = False) -> Iterator[_Task]:
+        """The comparisons to make, in pieces that spread well over processes; of frames that both trees have."""
+        for obj, names in self.frames.items():
+            missing = set(self.missing[obj])
+            frames = [name for name in names if name not in missing] if only_reads or not missing else []
+            for start in range(0, len(frames), FRAMES_PER_TASK):
+                yield _Task(self.gt, self.pred, obj, tuple(frames[start : start + FRAMES_PER_TASK]), only_reads)
 
     def _is_seen(self, obj: str | None) -> bool:
         frames = (self.gt.read(frame, obj) for frame in self.frames[obj])
@@ -264,7 +271,9 @@ def _compare(task: _Task) -> _TaskResult:
             gt = task.gt.read(frame, task.obj)
             void = gt.void
             has_void = has_void or void is not None
-            scores += _compare_frame(frame, gt, task.pred.read(frame, task.obj), void)
+            pred = task.pred.read(frame, task.obj)
+            _check_sizes(gt, pred)
+            scores += [] if task.only_reads else _compare_frame(frame, gt, pred, void)
         except USER_ERRORS as error:
             who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
             problems.append(f"{who}, frame {frame}: {describe_error(error)}")
@@ -272,8 +281,6 @@ def _compare(task: _Task) -> _TaskResult:
 
 
 def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks, void: Mask | None) -> Iterator[tuple[str, FrameScore]]:
-    if gt.size != pred.size:
-        raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
     for obj in gt.values.keys() | pred.values.keys():
         true, found = gt.mask(obj), pred.mask(obj)
         if void is not None:
@@ -281,6 +288,11 @@ def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks, void: Mask | No
         in_gt, in_pred = bool(true.any()), bool(found.any())
         j, f = mask_scores(true, found) if in_gt or in_pred else (1.0, 1.0)
         yield obj, FrameScore(frame, j, f, in_gt, in_pred)
+
+
+def _check_sizes(gt: FrameMasks, pred: FrameMasks) -> None:
+    if gt.size != pred.size:
+        raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
 
 
 def _pixels(size: tuple[int, int]) -> str:

@@ -311,7 +311,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_validation_within_the_run_keeps_the_best(tmp_path: Path) -> None:
     images, labels = write_held_out(tmp_path / "held_out")
-    held_out = (f"validation.img_folder={images}", f"validation.gt_folder={labels}")
+    held_out = (f"validation.img_folder={images}", f"validation.gt_folder={labels}", "validation.prompts=[gm]")
     run(tiny_run(tmp_path / "run", "trainer.mode=train", "scratch.num_epochs=2", *held_out))
     scores = lines_of(tmp_path / "run", "val")
     assert [(line["step"], line["epoch"]) for line in scores] == [(0, 0), (4, 1), (8, 2)]
@@ -323,9 +323,19 @@ def test_validation_within_the_run_keeps_the_best(tmp_path: Path) -> None:
     assert losses_of(tmp_path / "blind") == losses_of(tmp_path / "run")
 
     best_file = tmp_path / "run" / "checkpoints" / "best.pt"
-    run(tiny_run(tmp_path / "val", "trainer.mode=val", f"trainer.checkpoint.initial={best_file}", *held_out))
+    # Without any training data, which it does not need.
+    only = ("trainer.mode=val", f"trainer.checkpoint.initial={best_file}", "data=folder", *held_out)
+    run(tiny_run(tmp_path / "val", *only))
     (score,) = lines_of(tmp_path / "val", "val")
     assert score["J&F"] == best["jf"]
+    text = (tmp_path / "val" / "logs" / "log.txt").read_text()
+    assert "discs, object 1: mask" in text and "discs, object 2: mask" in text
+    assert not (tmp_path / "val" / "config.yaml").exists()
+    # Of a run, it is the state that counts, and the run's settings stay as they were.
+    settings = (tmp_path / "run" / "config.yaml").read_text()
+    run(tiny_run(tmp_path / "run", "trainer.mode=val", "scratch.num_epochs=7", *held_out))
+    assert lines_of(tmp_path / "run", "val")[-1]["J&F"] == scores[-1]["J&F"]
+    assert (tmp_path / "run" / "config.yaml").read_text() == settings
 
 
 def test_a_loss_that_is_not_finite_leaves_a_step_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -404,10 +414,23 @@ def test_bfloat16_and_activation_checkpointing_run(tmp_path: Path) -> None:
     [
         ("trainer.checkpoint.initial=missing.pt", FileNotFoundError, "missing.pt does not exist"),
         ("trainer.checkpoint.initial=tinysam:missing.pth", FileNotFoundError, "huggingface.co/xinghaochen/tinysam"),
-        ("trainer.accumulate_steps=0", ValueError, "accumulate_steps: expected at least 1, got 0"),
+        (
+            "trainer.accumulate_steps=0",
+            ValueError,
+            "trainer.accumulate_steps: expected a whole number of at least 1, got 0",
+        ),
         ("trainer.mode=test", ValueError, "expected one of train_only, train, val, got 'test'"),
         ("trainer.mode=train", ValueError, "set validation.img_folder"),
-        ("trainer.optim.amp.amp_dtype=float16", ValueError, "expected bfloat16 or float32"),
+        ("trainer.optim.amp.amp_dtype=float16", ValueError, "expected one of bfloat16, float32, got 'float16'"),
+        ("scratch.num_epochs=abc", ValueError, "scratch.num_epochs: expected a whole number of at least 1, got 'abc'"),
+        ("scratch.base_lr=fast", ValueError, "scratch.base_lr: expected a number of at least 0, got 'fast'"),
+        ("trainer.logging.log_freq=1.5", ValueError, "log_freq: expected a whole number of at least 0, got 1.5"),
+        (
+            "trainer.accumulate_steps=null",
+            ValueError,
+            "accumulate_steps: expected a whole number of at least 1, got None",
+        ),
+        ("validation.prompts=[gm,7c]", ValueError, "validation.prompts: expected some of gm, bb, 1c, 3c, 5c"),
         ("trainer.prompts.prob_to_use_pt_input_for_train=2", ValueError, "between 0 and 1"),
     ],
 )

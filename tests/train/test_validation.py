@@ -163,3 +163,30 @@ def test_void_counts_as_the_evaluator_counts_it(tmp_path: Path, caplog: pytest.L
     assert [s.obj for s in scores.objects] == ["1", "2"]
     followed = Validator(predictor.model, predictor.policy, find_videos(images, labels, ignore_labels=()))(CPU)
     assert [s.obj for s in followed.objects] == ["1", "2", "255"]
+
+
+def test_masks_of_another_size_and_videos_without_annotations_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = write_held_out(tmp_path)
+    shutil.copytree(images / "discs", images / "more")
+    assert [video.name for video in find_videos(images, labels)] == ["discs"]
+    assert "without annotations" in caplog.text and ": more" in caplog.text
+    path = labels / "discs" / "00002.png"
+    Image.fromarray(np.array(Image.open(path))[::2, ::2]).save(path)
+    with pytest.raises(ValueError, match=r"discs/00002.png: the mask is 32x24, the frames in .* are 64x48"):
+        find_videos(images, labels)
+
+
+def test_every_prompt_is_scored_and_one_picture_drawn(tmp_path: Path) -> None:
+    images, labels = write_held_out(tmp_path)
+    predictor = make_predictor()
+    validator = Validator(predictor.model, predictor.policy, find_videos(images, labels), prompts=("bb", "gm"))
+    found = validator.by_prompt(CPU)
+    assert list(found.by_prompt) == ["bb", "gm"]
+    assert found.by_prompt["gm"] == Validator(predictor.model, predictor.policy, find_videos(images, labels))(CPU)
+    assert found.jf == pytest.approx(np.mean([scores.jf for scores in found.by_prompt.values()]))
+    assert found.picture is not None and tuple(found.picture.shape) == (3, 2 * 144, 5 * 192)
+    assert found.object_lines()[0].startswith("discs, object ") and len(found.object_lines(1)) == 2
+    with pytest.raises(ValueError, match="got none"):
+        Validator(predictor.model, predictor.policy, [], prompts=())

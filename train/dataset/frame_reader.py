@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2v.utils.image_file import load_image
+from i2v.utils.image_file import load_image, read_image_size
 from i2v.video.frame_source import IMAGE_SUFFIXES, natural_key
 from i2v.video.video_file import VideoFile
 
@@ -27,6 +27,9 @@ class FrameReader(Protocol):
 
     def number(self, name: str) -> int | None:
         """The frame to which a file of this name, less suffix, belongs: a mask, for one. None if to none."""
+
+    def size(self, frame: int) -> tuple[int, int]:
+        """Height and width of a frame as stored, without reading its pixels."""
 
     def read(self, frame: int, size: int) -> Tensor:
         """Frame as (3,H,W) uint8, reduced at most to where both sides are still at least `size`."""
@@ -50,6 +53,9 @@ class ImageFrames:
         """The frame of the same name, else of the same number."""
         return self._numbers.get(name, int(name) if name.isdecimal() else None)
 
+    def size(self, frame: int) -> tuple[int, int]:
+        return read_image_size(self._files[frame])
+
     def read(self, frame: int, size: int) -> Tensor:
         """Frame (3,H,W) uint8; ValueError names a file that cannot be read."""
         return read_image(self._files[frame], size)
@@ -71,6 +77,9 @@ class VideoFrames:
 
     def number(self, name: str) -> int | None:
         return int(name) if name.isdecimal() else None
+
+    def size(self, frame: int) -> tuple[int, int]:
+        return self._video.height, self._video.width
 
     def read(self, frame: int, size: int) -> Tensor:
         """Frame (3,H,W) uint8 at full size; ValueError names a file that is damaged there."""

@@ -24,6 +24,7 @@ from i2v.errors import describe_error
 from i2v.utils.worker_pool import end_with_parent
 from train.dataset.structures import BatchedClip, VideoClip, collate
 from train.dataset.vos_dataset import ClipDataset
+from train.dataset.vos_sampler import TooShortError
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,11 @@ class MixedLoader:
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             **(_worker_settings(num_workers, prefetch_factor) if num_workers else {}),
         )
+
+    @property
+    def specs(self) -> tuple[LoaderSpec, ...]:
+        """The data sets of the mix."""
+        return self._specs
 
     def __len__(self) -> int:
         """Batches per epoch and rank."""
@@ -201,21 +207,26 @@ class _Samples(Dataset[VideoClip]):
 
     def __init__(self, datasets: Sequence[ClipDataset], seed: int, max_consecutive_failures: int) -> None:
         self._datasets, self._seed, self._max_failures = tuple(datasets), seed, max_consecutive_failures
+        self._too_short: set[tuple[int, int]] = set()  # samples that this worker need not look at again
 
     def __getitem__(self, key: SampleKey) -> tuple[VideoClip | None, list[str]]:  # type: ignore[override]
-        """The clip of a key, or of another sample if that cannot be read, and what could not."""
+        """The clip of a key, or of another sample if that cannot be read, and what could not and was not known."""
         dataset = self._datasets[key.dataset]
         problems: list[str] = []
         index = key.index
-        while len(problems) < self._max_failures:
-            generator = _generator(self._seed, _Stream.SAMPLE, key.dataset, key.epoch, key.index, len(problems))
-            if problems:
+        for attempt in range(self._max_failures):
+            generator = _generator(self._seed, _Stream.SAMPLE, key.dataset, key.epoch, key.index, attempt)
+            if attempt:
                 index = int(generator.integers(len(dataset)))
+            if (key.dataset, index) in self._too_short:
+                continue
             try:
                 return dataset.clip(index, generator), problems
             except (OSError, ValueError) as error:  # as RawDataset says; anything else is a fault
                 problems.append(describe_error(error))
-        return None, problems
+                if isinstance(error, TooShortError):
+                    self._too_short.add((key.dataset, index))
+        return None, problems or ["all that were drawn are too short, as was said before"]
 
 
 def _collate(samples: Iterable[tuple[VideoClip | None, list[str]]]) -> _Loaded:

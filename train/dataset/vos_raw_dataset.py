@@ -26,6 +26,7 @@ from train.dataset.frame_reader import (
     open_frames,
 )
 from train.dataset.structures import FrameObjects
+from train.dataset.survey import shorten
 from train.dataset.vos_segment_loader import (
     JSONSegmentLoader,
     MultiplePNGSegmentLoader,
@@ -87,7 +88,12 @@ class AnnotatedVideo:
     """A RawVideo of pictures and masks from files."""
 
     def __init__(
-        self, name: str, path: Path, pictures: FrameReader, masks: SegmentLoader, sample_rate: int = 1
+        self,
+        name: str,
+        path: Path,
+        pictures: FrameReader,
+        masks: SegmentLoader,
+        sample_rate: int = 1,
     ) -> None:
         """Keep every `sample_rate`-th of the frames that both have."""
         self.name, self.source = name, str(path)
@@ -97,6 +103,14 @@ class AnnotatedVideo:
 
     def visible(self, frame: int) -> Sequence[int]:
         return self._masks.visible(frame)
+
+    def void(self, frame: int) -> Sequence[int]:
+        """Labels on a frame that are no objects, beside 0."""
+        return self._masks.void(frame)
+
+    def sizes(self, frame: int) -> tuple[Size, Size]:
+        """Height and width of a frame's picture and of its masks, as stored."""
+        return self._pictures.size(frame), self._masks.size(frame)
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
         """ValueError if picture and masks differ in shape, as where one of them is turned."""
@@ -221,6 +235,8 @@ class PNGRawDataset:
         annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
         videos = find_videos(img_folder, annotations)
         described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
+        if file_list_txt is None:
+            _tell_partners(img_folder, gt_folder, annotations, videos)
         self.names = choose(videos, file_list_txt, excluded_videos_list_txt, described, max_missing)
         self._files = {name: (videos[name], annotations[name]) for name in self.names}
         self._sample_rate, self._ignored_labels = sample_rate, ignored_labels
@@ -237,6 +253,10 @@ class PNGRawDataset:
             self._ignored[name] = ignored_labels_of(files_of(annotation, (".png",)), self._ignored_labels)
         masks = open_masks(annotation, pictures, self._ignored[name])
         return AnnotatedVideo(name, frames, pictures, masks, self._sample_rate)
+
+    def open_for_survey(self, index: int) -> AnnotatedVideo:
+        """Video `index`, see `train.dataset.survey`."""
+        return self.open(index, np.random.default_rng(0))
 
 
 class ImageMaskRawDataset:
@@ -267,6 +287,26 @@ class ImageMaskRawDataset:
         image, annotation = self._files[name]
         masks = PalettisedPNGSegmentLoader({0: annotation}, ignored_labels_of([annotation], self._ignored_labels))
         return AnnotatedVideo(name, image, ImageFrames({0: image}), masks)
+
+
+def _tell_partners(
+    img_folder: PathLike, gt_folder: PathLike, annotations: Collection[str], videos: Collection[str]
+) -> None:
+    """Say which videos have no annotations, and which annotations no video: they are left out."""
+    there = [name for entry in entries(img_folder) if (name := _video_name(entry)) is not None]
+    without = [name for name in there if name not in annotations]
+    if without:
+        log.warning("%s: left out for want of annotations in %s: %s", img_folder, gt_folder, shorten(without))
+    alone = sorted(name for name in annotations if name not in videos)
+    if alone:
+        log.warning("%s: left out for want of a video in %s: %s", gt_folder, img_folder, shorten(alone))
+
+
+def _video_name(entry: os.DirEntry[str]) -> str | None:
+    """The name of a video that an entry of a folder is; None for another file, and a folder of further folders."""
+    if not entry.is_dir():
+        return os.path.splitext(entry.name)[0] if is_file_name(entry.name, VIDEO_SUFFIXES) else None
+    return None if any(below.is_dir() for below in entries(entry.path)) else entry.name
 
 
 @contextlib.contextmanager

@@ -21,6 +21,10 @@ class Sample:
     objects: tuple[int, ...]
 
 
+class TooShortError(ValueError):
+    """A video has fewer frames than a clip takes, whatever is drawn."""
+
+
 class Sampler(Protocol):
     """Draws a clip out of a video; ValueError, that names the video, where it has none to offer."""
 
@@ -44,7 +48,7 @@ class RandomUniformSampler:
     def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
         frames = list(video.frames)
         if len(frames) < self.num_frames:
-            raise ValueError(f"{video.source}: {len(frames)} frames with masks, expected {self.num_frames}")
+            raise TooShortError(f"{video.source}: {len(frames)} frames with masks, expected {self.num_frames}")
         for _ in range(_MAX_DRAWS):
             start = int(generator.integers(len(frames) - self.num_frames + 1))
             clip = frames[start : start + self.num_frames]

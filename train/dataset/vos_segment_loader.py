@@ -31,6 +31,9 @@ class SegmentLoader(Protocol):
     def visible(self, frame: int) -> Sequence[int]:
         """Objects that have at least one pixel on the frame, ascending."""
 
+    def void(self, frame: int) -> Sequence[int]:
+        """Labels on the frame that are no objects, beside 0; only label images have any."""
+
     def size(self, frame: int) -> Size:
         """Height and width of the masks of a frame, known before they are made."""
 
@@ -69,6 +72,9 @@ class JSONSegmentLoader:
         """Objects with area on the frame, found without decoding a mask."""
         rles = enumerate(self._rles(frame))
         return [i for i, rle in rles if rle is not None and _read_rle(rle, self._path, _place(frame, i)).area > 0]
+
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
 
     def size(self, frame: int) -> Size:
         """Height and width that the masks of the frame say, or else any in the file."""
@@ -128,6 +134,9 @@ class SA1BSegmentLoader:
         """All masks kept, numbered from 0 in the order of the file."""
         return range(len(self._rles))
 
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
+
     def size(self, frame: int) -> Size:
         return self._size
 
@@ -152,6 +161,9 @@ class PalettisedPNGSegmentLoader:
 
     def visible(self, frame: int) -> Sequence[int]:
         return [int(label) for label in np.unique(self._labels(frame)) if int(label) not in self._ignored]
+
+    def void(self, frame: int) -> Sequence[int]:
+        return [int(label) for label in np.unique(self._labels(frame)) if label and int(label) in self._ignored]
 
     def size(self, frame: int) -> Size:
         return read_image_size(self._files[frame])
@@ -184,6 +196,9 @@ class MultiplePNGSegmentLoader:
             for number, files in sorted(self._folders.items())
             if frame in files and read_labels(files[frame]).any()
         ]
+
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
 
     def size(self, frame: int) -> Size:
         return read_image_size(self._any_file(frame))
