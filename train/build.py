@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from i2v.build_i2v import build_network, build_policy, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
@@ -27,9 +28,12 @@ from i2v.utils.files import NO_ROOM, DiskFullError
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
 from train.checkpointing import CheckpointFolder, RunProgress, attend_by_similarity, initialize, load_progress
+from train.curve_loggers import open_loggers
 from train.distributed import World, joined
 from train.launch import StopRequest
+from train.lora import add_adapters
 from train.metrics import MetricLog
+from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
 from train.resumed_settings import check_unchanged, differences, read_settings, write_keeping_old
@@ -46,6 +50,7 @@ def run(config: DictConfig) -> None:
     """The work of one process: train, or only validate, as a composed config says."""
     config = load_config(config)  # in a new process this makes its interpolations known
     check(config)
+    expand_mix(config)
     stop = StopRequest()
     distributed = config.trainer.distributed
     device = resolve_device(config.trainer.accelerator)
@@ -135,7 +140,7 @@ def build_trainer(
         initialize(model, node.checkpoint.initial)
         if node.checkpoint.similarity is not None:
             attend_by_similarity(model, node.checkpoint.similarity)
-    freeze(model, node.freeze)
+    choose_trained(model, config)
     policy = build_policy(config)
     segmenter = FrameSegmenter(model.to(world.device), policy.selector, policy.masks)
     rollout = ClipRollout(segmenter, **node.rollout)
@@ -169,6 +174,16 @@ def build_trainer(
         )
     trainer.metrics.begin(trainer.progress.step)
     return trainer
+
+
+def choose_trained(model: nn.Module, config: DictConfig) -> None:
+    """Freeze what a config does not train, and add adapters where it trains these instead."""
+    node = config.trainer
+    if node.lora is not None:
+        if node.ema_decay is not None:
+            raise ConfigError("trainer.ema_decay: expected null with train=lora, whose adapters are not averaged")
+        add_adapters(model, build(config, "trainer.lora"))
+    freeze(model, node.freeze, node.only)
 
 
 def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> Validator:
@@ -332,6 +347,7 @@ def _trainer_settings(config: DictConfig) -> TrainerSettings:
         val_epoch_freq=node.val_epoch_freq,
         val_steps=node.val_steps,
         val_at_start=node.val_at_start,
+        keep_steps=node.checkpoint.keep_steps,
         max_skipped=node.max_skipped,
         stop_after=node.stop_after,
         max_minutes=node.max_minutes,
@@ -350,4 +366,9 @@ def _metric_log(config: DictConfig, world: World) -> MetricLog:
         return MetricLog(None)
     logging_node = config.trainer.logging
     folder = Path(config.launcher.experiment_log_dir) / "logs"
-    return MetricLog(folder, logging_node.tensorboard, logging_node.flush_secs)
+    run_folder = own_folder(Path(config.launcher.experiment_log_dir))
+    settings = OmegaConf.to_container(config)
+    assert isinstance(settings, dict)
+    plain = {str(key): value for key, value in settings.items()}
+    loggers = open_loggers(logging_node.loggers, run_folder, run_folder.name, plain)
+    return MetricLog(folder, logging_node.tensorboard, logging_node.flush_secs, loggers)

@@ -31,9 +31,11 @@ from i2v.checkpoint import (
 )
 from i2v.errors import brief
 from i2v.modeling.i2v_model import I2VModel
+from i2v.pretrained import nano_checkpoint
 from i2v.utils.files import DiskFullError, replacing
 from i2v.utils.output_folder import own_folder
 from i2v.utils.temporary import remove_leftovers
+from train.lora import has_adapters, merged, save_adapters
 from train.trunk_weights import start_from_trunk
 from train.weight_average import WeightAverage
 
@@ -47,6 +49,8 @@ _FIRST_SLOW_PAIR = 12  # from here on rotary pairs of a small model turn so slow
 _TINYSAM_PREFIX = "tinysam:"
 _LITE_PREFIX = "efficientnet_lite:"
 _AVERAGE = "ema.pt"
+_NANO = "i2v-nano"
+_TRAINED = "trained"
 
 # Sums and counts by name, as of train.metrics.RunningMeans.
 Means = Mapping[str, tuple[float, int]]
@@ -158,18 +162,28 @@ class CheckpointFolder:
         """Keep the last state as that after an epoch, if it is due, and drop the oldest of its kind."""
         if self.save_freq <= 0 or epoch % self.save_freq:
             return
-        with replacing(self.folder / f"checkpoint_{epoch}.pt") as temporary:
+        self._keep(self.folder / f"checkpoint_{epoch}.pt", self._numbered(r"checkpoint_(\d+)\.pt"))
+
+    def _keep(self, path: Path, before: list[Path]) -> None:
+        with replacing(path) as temporary:
             shutil.copyfile(self.last, temporary)
         if self.keep_last is not None:
-            for path in self._numbered()[: -self.keep_last]:
-                path.unlink(missing_ok=True)
+            others = [other for other in before if other != path]
+            for other in others[: len(others) + 1 - self.keep_last]:
+                other.unlink(missing_ok=True)
 
     def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
-        """Keep the weights alone, as a file for inference."""
-        save_checkpoint(model, self.best, epoch=epoch, jf=score)
+        """Keep the weights alone, as a file for inference; adapters are merged, and kept apart as well."""
+        save_checkpoint(merged(model), self.best, epoch=epoch, jf=score)
+        if has_adapters(model):
+            save_adapters(model, self.folder / "best_adapters.pt")
 
-    def _numbered(self) -> list[Path]:
-        found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
+    def save_step(self, step: int) -> None:
+        """Keep the last state as that after a step, and drop the oldest of its kind."""
+        self._keep(self.folder / f"checkpoint_step_{step}.pt", self._numbered(r"checkpoint_step_(\d+)\.pt"))
+
+    def _numbered(self, pattern: str) -> list[Path]:
+        found = [(re.fullmatch(pattern, path.name), path) for path in self.folder.iterdir()]
         return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
@@ -186,7 +200,9 @@ def training_state(
     ``means``: of each process, what it has measured but not written down yet.
     """
     return {
-        "model": model.state_dict(),
+        "model": merged(model).state_dict(),
+        # With adapters, what is trained beside what is used.
+        **({_TRAINED: model.state_dict()} if has_adapters(model) else {}),
         "optimizer": optimizer.state_dict(),
         "epoch": progress.epoch,
         "loss": progress.loss,
@@ -229,7 +245,7 @@ def resume(
 def load_progress(path: Path, model: nn.Module) -> RunProgress:
     """Give a model the weights of a run's state; returns how far the run had come. CheckpointError for another file."""
     content = read_content(path, mapped=False)
-    weights = state_dict_of(content, path)
+    weights = state_dict_of(content, path)  # with adapters those that are merged
     check_fit(model, weights, path)
     model.load_state_dict(weights)
     try:
@@ -251,7 +267,7 @@ def _resume(
             f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
-    weights = state_dict_of(content, path)
+    weights = content[_TRAINED] if _TRAINED in content else state_dict_of(content, path)
     check_fit(model, weights, path)
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
@@ -296,7 +312,8 @@ def _numbers(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def initialize(model: I2VModel, initial: str | Path) -> None:
-    """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's.
+    """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's, ``i2v-nano`` from
+    those of the small model that comes with i2v.
 
     ``local`` leaves them random, but lets memory attention begin by looking where it is, see :func:`look_nearby`.
     ``efficientnet_lite`` starts an EfficientNet-Lite trunk from the ImageNet weights of its package, or of a file with
@@ -305,7 +322,10 @@ def initialize(model: I2VModel, initial: str | Path) -> None:
     CheckpointError.
     """
     name = str(initial)
-    if name == "none":
+    if name == _NANO:
+        load_checkpoint(model, nano_checkpoint())
+        log.info("the weights are those of i2v-nano")
+    elif name == "none":
         log.info("the weights start random")
     elif name == "local":
         look_nearby(model)

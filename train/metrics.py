@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from i2v.utils.files import naming_full_disk, replacing
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.video.frame_loader import MEAN, STD
+from train.curve_loggers import CurveLogger
 from train.dataset.structures import BatchedClip
 
 if TYPE_CHECKING:
@@ -59,8 +60,15 @@ class MetricLog:
     ``tensorboard/`` beside it. Its methods raise DiskFullError.
     """
 
-    def __init__(self, folder: Path | None, tensorboard: bool = True, flush_secs: int = 120) -> None:
-        """``folder``: ``None`` writes nothing."""
+    def __init__(
+        self,
+        folder: Path | None,
+        tensorboard: bool = True,
+        flush_secs: int = 120,
+        loggers: Sequence[CurveLogger] = (),
+    ) -> None:
+        """``folder``: ``None`` writes nothing. ``loggers``: get the curves and pictures, too."""
+        self._loggers = tuple(loggers)
         self._folder = folder
         self._tensorboard = tensorboard
         self._flush_secs = flush_secs
@@ -93,6 +101,9 @@ class MetricLog:
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers for TensorBoard alone."""
 
+        for logger in self._loggers:
+            logger.curves(step, values)
+
         def draw(board: SummaryWriter) -> None:
             for name, value in values.items():
                 board.add_scalar(name, value, step)
@@ -102,10 +113,12 @@ class MetricLog:
     @property
     def takes_pictures(self) -> bool:
         """Whether there is a place for pictures."""
-        return self._board is not None
+        return self._board is not None or bool(self._loggers)
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
         """A picture (3,H,W) in 0..1 for TensorBoard."""
+        for logger in self._loggers:
+            logger.picture(name, step, image)
         self._draw(lambda board: board.add_image(name, image, step))
 
     def bar(self, items: Iterable[Item], total: int, done: int, label: str) -> Iterable[Item]:
@@ -116,6 +129,8 @@ class MetricLog:
 
     def close(self) -> None:
         """Write what is still held back."""
+        for logger in self._loggers:
+            logger.close()
         self._draw(lambda board: board.close())
 
     def _draw(self, draw: Callable[[SummaryWriter], object]) -> None:

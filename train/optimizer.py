@@ -17,11 +17,20 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+}
+"""What is left of the way from the start to the end of a value, after a part (0..1) of the run."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """One value of an optimizer's option over a run, and the parameters that have it.
 
-    The value goes from ``start_value`` to ``end_fraction`` of it along half a cosine. ``param_names``: Unix wildcards
+    The value goes from ``start_value`` to ``end_fraction`` of it along the ``schedule``: half a cosine, a line, or not at
+    all (``constant``). ``param_names``: Unix wildcards
     over names; ``module_cls_names``: classes whose own parameters are meant. A rule with neither is for the rest.
     ``warm_up``: the part of the run in which the value rises from 0 to that course.
     """
@@ -31,11 +40,16 @@ class Rule:
     param_names: Sequence[str] = ()
     module_cls_names: Sequence[str] = ()
     warm_up: float = 0.0
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
 
     def at(self, progress: float) -> float:
         """The value after a part (0..1) of the run."""
         end = self.start_value * self.end_fraction
-        value = end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
+        value = end + (self.start_value - end) * SCHEDULES[self.schedule](progress)
         return value if progress >= self.warm_up else value * progress / self.warm_up
 
     @property
@@ -182,9 +196,15 @@ def trunk_layers(model: nn.Module, path: str) -> tuple[dict[str, int], int]:
     return numbers, top
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Take the parameters that Unix wildcards name out of training, and return their names."""
+def freeze(model: nn.Module, patterns: Iterable[str], only: Iterable[str] | None = None) -> list[str]:
+    """Take the parameters that Unix wildcards name out of training, and return their names.
+
+    ``only``: wildcards over those that are trained at all, None for all.
+    """
     frozen = [name for pattern in patterns for name in _matching("freeze", pattern, model)]
+    if only is not None:
+        kept = {name for pattern in only for name in _matching("only", pattern, model)}
+        frozen += [name for name, _ in model.named_parameters() if name not in kept]
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

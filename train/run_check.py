@@ -1,11 +1,10 @@
-"""What a run would do, without doing it: its data, steps, parameters and memory, and a sheet of what it would be fed."""
+"""What a run would do, without doing it: its data, steps, parameters and memory, and a sheet of its clips."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,18 @@ from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.structures import Prompt
 from i2v.utils.files import replacing
 from i2v.utils.output_folder import own_folder
-from train.build import compute_dtype, find_held_out
-from train.checkpointing import RunFacts, RunProgress
+from train.build import choose_trained, compute_dtype, find_held_out
+from train.checkpointing import RunFacts
 from train.dataset.mixed_loader import MixedLoader
 from train.dataset.structures import BatchedClip
 from train.dataset.survey import Surveyed, survey
 from train.dataset.vos_dataset import VOSDataset
 from train.distributed import World
 from train.metrics import TRUE_COLOUR, denormalize, tint
+from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.model.prompt_simulator import draw_plan
-from train.optimizer import freeze
+from train.run_report import ParameterCounts, describe_length
 from train.trainer import ClipObjective, Loader
 
 log = logging.getLogger(__name__)
@@ -51,17 +51,21 @@ def check_run(config: DictConfig, world_size: int) -> Iterator[str]:
 
     Raises what building the parts of the run raises: that is what a run would fail with.
     """
+    config = load_config(config)
+    expand_mix(config)
     node = config.trainer
     loader = build(config, "data.train", seed=node.seed_value, rank=0, world_size=world_size)
     yield from _about_data(loader, config)
     yield from _about_validation(config)
-    yield from describe_length(config, loader, world_size)
+    epochs = config.scratch.num_epochs * config.scratch.phases_per_epoch
+    facts = RunFacts(world_size, node.seed_value, len(loader), node.accumulate_steps)
+    yield describe_length(facts, epochs, node.max_minutes)
     device = resolve_device(node.accelerator)
     dtype = compute_dtype(config, World(device))
     yield f"device: {device.type}, {world_size} processes, computing in {str(dtype).removeprefix('torch.')}"
     model = build_network(config)
     with _quiet():
-        freeze(model, node.freeze)
+        choose_trained(model, config)
     counts = ParameterCounts.of(model)
     yield counts.describe()
     yield f"weights to start from: {node.checkpoint.initial}"
@@ -78,9 +82,9 @@ def _about_data(loader: Loader, config: DictConfig) -> Iterator[str]:
         yield f"data: {len(loader)} batches an epoch, made by {type(loader).__name__}"
         return
     for number, spec in enumerate(loader.specs, start=1):
-        dataset: Any = spec.dataset
+        dataset: Any = getattr(spec.dataset, "dataset", spec.dataset)  # of a mix, what stands behind its weight
         kind = type(dataset.videos).__name__ if isinstance(dataset, VOSDataset) else type(dataset).__name__
-        yield f"data set {number} ({kind}): {len(dataset)} samples an epoch, {spec.batch_size} in a batch"
+        yield f"data set {number} ({kind}): {len(spec.dataset)} samples an epoch, {spec.batch_size} in a batch"
         if isinstance(dataset, VOSDataset) and isinstance(dataset.videos, Surveyed):
             facts = survey(dataset.videos, dataset.frames_of_a_clip, dataset.resolution)
             yield from (f"  {line}" for line in facts.describe())
@@ -94,44 +98,6 @@ def _about_validation(config: DictConfig) -> Iterator[str]:
     frames = sum(len(video.numbers) for video in videos)
     prompts = ", ".join(config.validation.prompts)
     yield f"held-out videos: {len(videos)}, {frames} annotated frames, prompted with {prompts}"
-
-
-def describe_length(config: DictConfig, loader: Loader, world_size: int) -> Iterator[str]:
-    """A line about the steps of an epoch and of the whole run."""
-    node = config.trainer
-    epochs = config.scratch.num_epochs * config.scratch.phases_per_epoch
-    facts = RunFacts(world_size, node.seed_value, len(loader), node.accumulate_steps)
-    steps = facts.steps_left(RunProgress(), epochs)
-    per_epoch = len(loader) / node.accumulate_steps
-    text = f"steps: {per_epoch:,.10g} an epoch, {steps:,} in {epochs} epochs"
-    if node.accumulate_steps > 1:
-        text += f", of {node.accumulate_steps} batches each"
-    if node.max_minutes is not None:
-        text += f", but no more than {node.max_minutes:g} minutes"
-    yield text
-
-
-@dataclass(frozen=True)
-class ParameterCounts:
-    """Numbers of values that are trained and that are frozen."""
-
-    trained: int
-    frozen: int
-
-    @classmethod
-    def of(cls, model: nn.Module) -> ParameterCounts:
-        """Those of a model."""
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        return cls(trained, sum(p.numel() for p in model.parameters()) - trained)
-
-    def describe(self) -> str:
-        """In a line."""
-        return f"parameters: {self.trained:,} trained, {self.frozen:,} frozen"
-
-    @property
-    def num_bytes(self) -> int:
-        """Weights in float32, and of what is trained the gradient and the two averages of AdamW."""
-        return 16 * self.trained + 4 * self.frozen
 
 
 def estimate_memory(
@@ -150,8 +116,8 @@ def estimate_memory(
     how = f" (scaled from {_SMALL} pixels)" if scale != 1 else ""
     total = counts.num_bytes + activations
     return (
-        f"memory of a process, estimated: {total / _GIB:.1f} GiB, of which {activations / _GIB:.1f} GiB are kept for the "
-        f"backward pass{how}; the framework and what a layer needs for a moment come on top"
+        f"memory of a process, estimated: {total / _GIB:.1f} GiB, of which {activations / _GIB:.1f} GiB are kept for "
+        f"the backward pass{how}; the framework and what a layer needs for a moment come on top"
     )
 
 
@@ -159,7 +125,7 @@ def _kept_for_backward(config: DictConfig, batch: BatchedClip, device: torch.dev
     """Bytes of the tensors that a forward pass keeps, each storage once, without the parameters."""
     model = build_network(config)
     with _quiet():
-        freeze(model, config.trainer.freeze)
+        choose_trained(model, config)
     model.to(device).train()
     policy = build_policy(config)
     rollout = ClipRollout(FrameSegmenter(model, policy.selector, policy.masks), **config.trainer.rollout)

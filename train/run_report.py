@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+import torch
+from torch import nn
 
 from sav_dataset.utils.report import averages
 from train.checkpointing import CheckpointFolder, RunFacts, RunProgress
@@ -33,6 +37,38 @@ _CURVES = {
 _MAX_OBJECT_LINES = 20  # of a validation, in the log; the JSON line has all
 
 
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of values that are trained and that are frozen."""
+
+    trained: int
+    frozen: int
+
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterCounts:
+        """Those of a model."""
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return cls(trained, sum(p.numel() for p in model.parameters()) - trained)
+
+    def describe(self) -> str:
+        """In a line."""
+        return f"parameters: {self.trained:,} trained, {self.frozen:,} frozen"
+
+    @property
+    def num_bytes(self) -> int:
+        """Weights in float32, and of what is trained the gradient and the two averages of AdamW."""
+        return 16 * self.trained + 4 * self.frozen
+
+
+def describe_length(facts: RunFacts, num_epochs: int, max_minutes: float | None) -> str:
+    """A line about the steps of an epoch and of the whole run."""
+    per_epoch = facts.batches_per_epoch / facts.accumulate_steps
+    text = f"steps: {per_epoch:,.10g} an epoch, {facts.steps_left(RunProgress(), num_epochs):,} in {num_epochs} epochs"
+    if facts.accumulate_steps > 1:
+        text += f", of {facts.accumulate_steps} batches each"
+    return text if max_minutes is None else f"{text}, but no more than {max_minutes:g} minutes"
+
+
 class RunReport:
     """Writes what is measured, on the main process; the others take part in making the means."""
 
@@ -49,6 +85,15 @@ class RunReport:
         self._metrics, self._facts = metrics, facts
         self._num_epochs, self._max_minutes = num_epochs, max_minutes
         self._checkpoints, self._world = checkpoints, world
+
+    def begin(self, progress: RunProgress, model: nn.Module, dtype: torch.dtype) -> None:
+        """What the run is: where it goes on, how long it is, what it trains, on what, and where its files are."""
+        world = self._world
+        log.info("%s; %d are done", describe_length(self._facts, self._num_epochs, self._max_minutes), progress.step)
+        log.info("%s", ParameterCounts.of(model).describe())
+        precision = str(dtype).removeprefix("torch.")
+        log.info("device: %s, processes: %d, computing in %s", world.device.type, world.size, precision)
+        log.info("checkpoints go to %s", self._checkpoints.folder)
 
     def step(self, progress: RunProgress, means: RunningMeans, rates: Mapping[str, float]) -> None:
         """A line about the steps since the last one, whose means are taken; all processes have to call it alike.

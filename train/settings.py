@@ -75,6 +75,7 @@ _KINDS = {
     "labels": "a list of whole numbers",
 }
 _MODES = ("train_only", "train", "val")
+_SCHEDULES = ("cosine", "linear", "constant")
 _PROMPTS = ("gm", "bb", "1c", "3c", "5c")
 
 NUM_COMMON = 10
@@ -122,18 +123,23 @@ SETTINGS = (
     ),
     Setting("trainer.resume_changed", "switch", "go on though settings differ that change the run"),
     Setting("trainer.freeze", "names", "wildcards over parameters that are not trained"),
+    Setting("trainer.only", "names", "wildcards over the parameters that are trained; null: all", is_optional=True),
     Setting("trainer.freeze_batch_norm", "switch", "batch norms keep their statistics"),
     Setting("trainer.optim.amp.enabled", "switch", "compute in trainer.optim.amp.amp_dtype"),
     Setting("trainer.optim.amp.amp_dtype", "text", "precision of the computation", choices=("bfloat16", "float32")),
     Setting("trainer.optim.gradient_clip.max_norm", "number", "longest gradient; null: any", least=0, is_optional=True),
     Setting("trainer.checkpoint.save_steps", "whole", "steps after which the last state is saved; 0: never", least=0),
     Setting("trainer.checkpoint.save_freq", "whole", "epochs between the states that are kept; 0: none", least=0),
+    Setting("trainer.checkpoint.keep_steps", "whole", "steps between the states that are kept; 0: none", least=0),
     Setting("trainer.checkpoint.keep_last", "whole", "so many of them; null: all", least=1, is_optional=True),
     Setting("trainer.checkpoint.initial", "text", "the weights to start from"),
     Setting("trainer.checkpoint.resume_from", "text", "state of another run to go on from", is_optional=True),
     Setting("trainer.logging.log_freq", "whole", "steps from one line to the next; 0: none", least=0),
     Setting("trainer.logging.image_freq", "whole", "steps from one picture to the next; 0: none", least=0),
     Setting("trainer.logging.tensorboard", "switch", "curves and pictures for TensorBoard"),
+    Setting("trainer.logging.loggers", "names", "further services for curves", choices=("wandb", "mlflow")),
+    Setting("trainer.optim.lr.rest.schedule", "text", "course of the learning rate", choices=_SCHEDULES),
+    Setting("trainer.optim.lr.rest.warm_up", "number", "part of the run in which it rises", least=0, most=1),
     Setting("launcher.gpus_per_node", "whole", "processes on each machine; null: all GPUs", least=1, is_optional=True),
     Setting("launcher.num_nodes", "whole", "machines", least=1),
 )

@@ -72,6 +72,7 @@ class TrainerSettings:
     val_epoch_freq: int = 1
     val_steps: int = 0
     val_at_start: bool = True
+    keep_steps: int = 0
     max_skipped: int = 10
     stop_after: int | None = None
     max_minutes: float | None = None
@@ -162,6 +163,7 @@ class Trainer:
         if self._is_complete and self._is_settled:
             log.info("nothing to do: %s", self.report.end(self.progress))
             return True
+        self.report.begin(self.progress, self.model, self.dtype)
         self._settle(self._is_complete)
         if not self._is_complete and not self._is_far_enough:
             self._take_steps()
@@ -171,6 +173,13 @@ class Trainer:
         else:
             log.info("done: %s", self.report.end(self.progress))
         return self._is_complete
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the objective computes in."""
+        objective = self.objective.module if hasattr(self.objective, "module") else self.objective
+        assert isinstance(objective, ClipObjective)
+        return objective.dtype
 
     def validate(self) -> float:
         """J&F in percent of the held-out videos, the mean over all kinds of prompts."""
@@ -303,8 +312,11 @@ class Trainer:
         marks = step == 1 or ends or self.progress.epoch > self.progress.closed
         if _is_due(step, settings.log_freq) or (marks and settings.log_freq > 0):
             self.report.step(self.progress, self.means, self.optimizer.rates())
-        if _is_due(step, settings.save_steps):
+        keeps = _is_due(step, settings.keep_steps)
+        if keeps or _is_due(step, settings.save_steps):
             self._save()
+        if keeps and self.world.is_main:
+            self.checkpoints.save_step(step)
 
     def _validation_is_due(self, ends: bool) -> bool:
         progress, settings = self.progress, self.settings

@@ -28,8 +28,8 @@ def find_checkout(module: str) -> Path:
         if (folder / path).is_file():
             return folder
     raise FileNotFoundError(
-        f"training and evaluation run from a checkout: {path} is not in {folders[0]} and not in {folders[1]}; clone the "
-        "repository, and run the command in its folder"
+        f"training and evaluation run from a checkout: {path} is neither in {folders[0]} nor in {folders[1]}; clone "
+        "the repository, and run the command in its folder"
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from multiprocessing.synchronize import Event
 from multiprocessing.util import Finalize
@@ -39,10 +40,15 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True)
 class LoaderSpec:
-    """A data set of the mix. A step takes `batch_size` of its clips on every rank."""
+    """A data set of the mix. A step takes `batch_size` of its clips on every rank.
+
+    `weight`: how many clips an epoch has of it in relation to the weights of the others, None for all it has. Either
+    all data sets of a mix have weights, or none.
+    """
 
     dataset: ClipDataset
     batch_size: int
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class MixedLoader:
             raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1} for a world size of {world_size}")
         if phases_per_epoch < 1 or max_consecutive_failures < 1:
             raise ValueError("phases_per_epoch and max_consecutive_failures: expected at least 1")
-        self._specs = tuple(loaders)
+        self._specs = _weighted(loaders)
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._phases = phases_per_epoch
         self._counts = [self._num_batches(i, spec) for i, spec in enumerate(self._specs)]
@@ -187,6 +193,38 @@ class MixedLoader:
                 f"{where}: {len(loaded.skipped)} samples in a row could not be read, the last because: "
                 f"{loaded.skipped[-1]}"
             )
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """A data set as if it had another length: its samples again and again, or a different part of them each epoch."""
+
+    dataset: ClipDataset
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
+        total = len(self.dataset)
+        # Of more samples than are wanted, each stands for several, of which the generator takes one.
+        choices = max(math.ceil((total - index) / self.length), 1)
+        return self.dataset.clip((index + self.length * int(generator.integers(choices))) % total, generator)
+
+
+def _weighted(specs: Sequence[LoaderSpec]) -> tuple[LoaderSpec, ...]:
+    """Data sets whose lengths are as their weights, and together what they were."""
+    weights = [spec.weight for spec in specs]
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return tuple(specs)
+    if len(given) < len(weights) or min(given) <= 0:
+        raise ValueError(f"weights of data sets: expected one above 0 for each, got {weights}")
+    total = sum(len(spec.dataset) for spec in specs)
+    shares = [max(round(total * weight / sum(given)), 1) for weight in given]
+    return tuple(
+        replace(spec, dataset=_Resampled(spec.dataset, share)) for spec, share in zip(specs, shares, strict=True)
+    )
 
 
 class _Plan:
