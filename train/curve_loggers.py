@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,7 +80,10 @@ class MlflowLogger:
         self._mlflow.end_run()
 
 
-LOGGERS = {"wandb": WandbLogger, "mlflow": MlflowLogger}
+LOGGERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], CurveLogger]] = {
+    "wandb": WandbLogger,
+    "mlflow": MlflowLogger,
+}
 """The services, by the names that `trainer.logging.loggers` takes."""
 
 
