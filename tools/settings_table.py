@@ -24,8 +24,8 @@ CONFIGS = ("i2v-train", "i2v-finetune", "i2v-nano-finetune")
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 _HEAD = """# Settings of training
 
-Made by `python tools/settings_table.py` from the configs. `i2v train CONFIG KEY=VALUE ...` changes a setting for a run,
-`--print-config` shows all that there are, and `--check` what a run would be like. A dash: the config has no such key, or
+Made by `python tools/settings_table.py` from the configs. `i2v train CONFIG KEY=VALUE ...` changes one,
+`--print-config` shows all of them, and `--check` what a run would be like. A dash: the config has no such key, or
 no value for it.
 
 | key | {configs} | range | effect |

@@ -30,8 +30,8 @@ class Rule:
     """One value of an optimizer's option over a run, and the parameters that have it.
 
     The value goes from ``start_value`` to ``end_fraction`` of it along the ``schedule``: half a cosine, a line, or not
-    at all (``constant``). ``param_names``: Unix wildcards over names; ``module_cls_names``: classes whose own parameters
-    are meant. A rule with neither is for the rest.
+    at all (``constant``). ``param_names``: Unix wildcards over names; ``module_cls_names``: classes whose own
+    parameters are meant. A rule with neither is for the rest.
     ``warm_up``: the part of the run in which the value rises from 0 to that course.
     """
 

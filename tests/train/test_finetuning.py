@@ -197,9 +197,9 @@ def test_a_mix_needs_no_file_of_its_own(tmp_path: Path) -> None:
     names = [clip.names[0] for clip in loader.epoch(0)]
     assert len(names) == 5 and sum(name in "ab" for name in names) == 3
     config = load_config("i2v-finetune", ["data=mix", "data.mix=[mine:3,mose:2]", *roots, *small])
-    with pytest.raises(ConfigError, match="data.mix names mose: set dataset.mose_root"):
+    with pytest.raises(ConfigError, match=r"data\.mix names mose: set dataset\.mose_root"):
         expand_mix(config)
-    with pytest.raises(ConfigError, match="data.mix"):
+    with pytest.raises(ConfigError, match=r"data\.mix"):
         check(load_config("i2v-finetune", ["data=mix", *roots]))
 
 
