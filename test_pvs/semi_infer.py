@@ -22,10 +22,12 @@ import torch
 from tqdm import tqdm
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.checkpoint import read_checkpoint_info
 from i2v.cli.arguments import add_trust_option
 from i2v.cli.checkout import NAME_VARIABLE
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
+from i2v.pretrained import PUBLISHED, config_of
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
 from i2v.utils.terminal import log_to_stderr, printable
@@ -50,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
     add("--ckpt", required=True, help="NAME for checkpoints/NAME.pt, a path, or 'none' for random weights")
-    add("--yaml", default="i2v-infer", help="config: its name or path (default: %(default)s)")
+    add("--yaml", help="config: its name or path (default: the one that the checkpoint is for)")
     add_trust_option(parser)
     add("--save_dir_name", help="folder of the run below --output_root (default: the checkpoint's name)")
     add("--dataset", choices=LAYOUTS, default="sav", help="benchmark (default: %(default)s)")
@@ -182,11 +184,26 @@ class _FrameCounter:
         self._frames[job.video] = frames
 
 
+def find_config(checkpoint: str | None) -> str:
+    """The config that a checkpoint is for: the one that it names, or that its run wrote beside it; else the published.
+
+    CheckpointError where it names what is no config of the package.
+    """
+    if checkpoint is None:
+        return PUBLISHED
+    metadata = read_checkpoint_info(checkpoint).metadata
+    beside = Path(checkpoint).parent.parent / "inference.yaml"
+    if "config" not in metadata and Path(checkpoint).parent.name == "checkpoints" and beside.is_file():
+        return str(beside)
+    return config_of(checkpoint, metadata)
+
+
 def _settings(args: argparse.Namespace) -> RunSettings:
+    checkpoint = find_checkpoint(args.ckpt)
     return RunSettings(
         prompt=args.input,
-        config=args.yaml,
-        checkpoint=find_checkpoint(args.ckpt),
+        config=args.yaml or find_config(checkpoint),
+        checkpoint=checkpoint,
         dataset=args.dataset,
         overrides=tuple(args.overrides),
         dtype=args.dtype,

@@ -34,8 +34,8 @@ settings="dataset.root=$work/data/train trainer.mode=train validation.img_folder
     "$python" -m i2v train i2v-nano-finetune $settings
 }
 weights=$run/checkpoints/best.pt
-"$python" -m i2v test --input gm --ckpt "$weights" --yaml "$run/inference.yaml" --dataset davis2016 \
-    --data_root "$work/data/val" --output_root "$run/masks" --workers 1
+"$python" -m i2v test --input gm --ckpt "$weights" --dataset davis2016 --data_root "$work/data/val" \
+    --output_root "$run/masks" --workers 1
 "$python" -m i2v eval --dataset davis2016 --data_root "$work/data/val" \
     --pred_root "$run/masks/best/Semi_davis2016_best_gm" -q
 echo "J&F on held-out frames by step, and the last line of training:"

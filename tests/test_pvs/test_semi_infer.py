@@ -203,6 +203,18 @@ def test_names_of_runs_and_checkpoints(tmp_path, checkpoint):
         semi_infer.find_checkpoint("nobody")
 
 
+def test_the_config_is_that_of_the_checkpoint(tmp_path, checkpoint):
+    assert semi_infer.find_config(None) == "i2v-infer"
+    assert semi_infer.find_config(str(checkpoint)) == "i2v-infer"
+    assert semi_infer.find_config(semi_infer.find_checkpoint("i2v-nano")) == "i2v-nano-infer"
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(checkpoint.read_bytes())
+    assert semi_infer.find_config(str(best)) == "i2v-infer"
+    (tmp_path / "run" / "inference.yaml").write_text("model: {}\n")
+    assert semi_infer.find_config(str(best)) == str(tmp_path / "run" / "inference.yaml")
+
+
 def test_videos_without_annotations_are_told(checkpoint, sav, tmp_path, capsys):
     (sav / "mask_info" / "sav_000002").mkdir(parents=True)
     assert semi_infer.main(arguments(checkpoint, sav, tmp_path / "out")) == 1
