@@ -35,7 +35,7 @@ from i2v.pretrained import nano_checkpoint
 from i2v.utils.files import DiskFullError, replacing
 from i2v.utils.output_folder import own_folder
 from i2v.utils.temporary import remove_leftovers
-from train.lora import has_adapters, merged, save_adapters
+from train.lora import has_adapters, merged_state, save_adapters
 from train.trunk_weights import start_from_trunk
 from train.weight_average import WeightAverage
 
@@ -174,7 +174,7 @@ class CheckpointFolder:
 
     def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
         """Keep the weights alone, as a file for inference; adapters are merged, and kept apart as well."""
-        save_checkpoint(merged(model), self.best, epoch=epoch, jf=score)
+        save_checkpoint(merged_state(model), self.best, epoch=epoch, jf=score)
         if has_adapters(model):
             save_adapters(model, self.folder / "best_adapters.pt")
 
@@ -200,7 +200,7 @@ def training_state(
     ``means``: of each process, what it has measured but not written down yet.
     """
     return {
-        "model": merged(model).state_dict(),
+        "model": merged_state(model),
         # With adapters, what is trained beside what is used.
         **({_TRAINED: model.state_dict()} if has_adapters(model) else {}),
         "optimizer": optimizer.state_dict(),

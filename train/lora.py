@@ -6,7 +6,6 @@ The layers keep their classes' behaviour: a weight W reads as W + (alpha / rank)
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 import math
 from collections.abc import Sequence
@@ -19,6 +18,9 @@ from torch.nn.utils import parametrize
 
 from i2v.checkpoint import CheckpointError, read_content, save_atomically
 from i2v.errors import brief
+
+# What PyTorch calls the parts of a weight that is changed, behind the name of its layer.
+_ORIGINAL, _CHANGE = ".parametrizations.weight.original", ".parametrizations.weight.0."
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,22 @@ def has_adapters(model: nn.Module) -> bool:
     return any(isinstance(module, LowRankChange) for module in model.modules())
 
 
-def merged(model: nn.Module) -> nn.Module:
-    """The model with the changes worked into its weights: a copy, or the model itself if it has none."""
-    if not has_adapters(model):
-        return model
-    whole = copy.deepcopy(model)
-    for module in whole.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    return whole
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model by the names of one without adapters, the changes worked into the weights."""
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if name.endswith(_ORIGINAL):
+            layer = name.removesuffix(_ORIGINAL)
+            state[f"{layer}.weight"] = model.get_submodule(layer).weight.detach()  # type: ignore[operator]
+        elif _CHANGE not in name:
+            state[name] = value
+    return state
 
 
 def save_adapters(model: nn.Module, path: Path) -> None:
     """Write the changes alone, by the names of their layers: scale, A and B."""
     changes = {
-        name.removesuffix(".parametrizations.weight.0"): {
+        name.removesuffix(_CHANGE.removesuffix(".")): {
             "scale": torch.tensor(module.scale),
             "a": module.a.detach(),
             "b": module.b.detach(),
