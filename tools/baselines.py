@@ -110,8 +110,9 @@ def follow(source: FrameSource, targets: Sequence[Target], carry: Carry) -> Iter
     masks = np.zeros((len(targets), source.height, source.width), np.float32)
     frame = source.read(0)
     for t in range(source.num_frames or 0):
-        previous, frame = frame, source.read(t)
-        masks = carry(masks, previous, frame)
+        if t > 0:
+            previous, frame = frame, source.read(t)
+            masks = carry(masks, previous, frame)
         for number, target in enumerate(targets):
             if target.frame == t:
                 masks = np.where(target.mask, np.float32(0), masks)

@@ -27,7 +27,7 @@ class _ClipFeatures:
 
     def at(self, frame: int) -> FrameFeatures:
         """One row for each of the N objects."""
-        return FrameFeatures(self.rows.vision[self.video_of * self.num_frames + frame], self.rows.position)
+        return self.rows.rows(self.video_of * self.num_frames + frame)
 
 
 class ClipRollout(nn.Module):
