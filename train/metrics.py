@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from i2v.utils.files import naming_full_disk, replacing
 from i2v.utils.output_folder import own_folder, refuse_link
-from i2v.video.frame_loader import MEAN, STD
 from train.dataset.structures import BatchedClip
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def draw_clip(clip: BatchedClip, masks: Tensor) -> Tensor:
 def denormalize(frames: Tensor) -> Tensor:
     """Normalized frames (...,3,S,S) as pictures: 0..1 but for what augmentations have brought beyond."""
     frames = frames.float()
-    return frames * _colour(frames, STD) + _colour(frames, MEAN)
+    return frames * _colour(frames, IMAGE_STD) + _colour(frames, IMAGE_MEAN)
 
 
 def tint(frames: Tensor, masks: Tensor, colour: tuple[float, float, float]) -> Tensor:

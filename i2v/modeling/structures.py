@@ -25,6 +25,10 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from i2v.modeling.memory.readout import MemoryReadout
 
+# Normalized RGB, here and in all docstrings: (value / 255 - mean) / deviation, per channel.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
 BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1  # point labels
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
 

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from i2v.video.frame_source import FrameSource
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 # Frames that the model looks at together with the current one; the cache has to have room for them.
 WINDOW_LENGTH = 5
@@ -172,5 +170,5 @@ def _normalization(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, to
     # Made once for all sessions, so they must not be tied to the inference mode of the first.
     with torch.inference_mode(False):
         scale = torch.tensor(255.0, device=device)
-        mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
         return scale, mean, std

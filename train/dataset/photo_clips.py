@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.build_i2v import resolve_device
-from i2v.video.frame_loader import MEAN, STD
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from train.dataset.photo_library import PhotoLibrary
 from train.dataset.structures import BatchedClip
 from train.seeding import generator_for
@@ -223,7 +223,7 @@ class SceneComposer:
         """Frames (B,T,3,S,S) in 0..1 and masks (B,K,T,S,S) of what is on them, with up to so many objects a clip."""
         frames = self._photometric(frames, draw)
         rows, clips = self._choose(masks, max_num_objects, draw)
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
         return BatchedClip(
             frames=((frames.clamp(0, 1) - mean) / std).transpose(0, 1).contiguous(),
             masks=rows.transpose(0, 1).contiguous(),
