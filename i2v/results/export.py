@@ -382,7 +382,7 @@ class ResultFolder:
             raise troubles[0]
 
     def lacks(self) -> list[str]:
-        """List what is missing besides the finished frames' PNGs, for a message. Empty after a successful ``finish``."""
+        """List what is missing besides the finished frames' PNGs, for a message. Empty if ``finish`` succeeded."""
         names = [name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME) if not (self.folder / name).exists()]
         written = len(self._scores) if self._masks is None else self._masks.num_frames
         if JSON_NAME not in names and written < len(self._scores):
