@@ -44,7 +44,7 @@ class FrameLoader:
             ("ahead", ahead, 0),
         ):
             if value < least:
-                raise ValueError(f"{name}: got {value}, expected at least {least}")
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
         self.source = source
         self.image_size = image_size
         self._capacity = capacity
@@ -74,7 +74,7 @@ class FrameLoader:
         try:
             return future.result()
         except CancelledError:
-            raise RuntimeError(f"{self.source.name}: closed while frame {index} was waited for") from None
+            raise RuntimeError(f"{self.source.name}: closed while waiting for frame {index}") from None
         finally:
             if future.done() and (future.cancelled() or future.exception() is not None):
                 self._forget(index, future)
@@ -92,7 +92,7 @@ class FrameLoader:
             ValueError: If ``step`` is neither.
         """
         if step not in (1, -1):
-            raise ValueError(f"step: got {step}, expected 1 or -1")
+            raise ValueError(f"step: expected 1 or -1, got {step}")
         count = self.source.num_frames
         if count is None:
             return
@@ -128,7 +128,7 @@ class FrameLoader:
     def _request(self, index: int) -> Future[torch.Tensor]:
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"{self.source.name}: frame {index} was asked for after the loader was closed")
+                raise RuntimeError(f"{self.source.name}: frame {index} was requested after the loader was closed")
             self._guesses.discard(index)
             future = self._frames.get(index)
             if future is not None:
@@ -190,7 +190,7 @@ def normalize(frames: torch.Tensor) -> torch.Tensor:
         ValueError: If the frames have another dtype or shape.
     """
     if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
-        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (...,3,S,S)")
+        raise ValueError(f"frames: expected uint8 (...,3,S,S), got {frames.dtype} {tuple(frames.shape)}")
     scale, mean, std = _normalization(frames.device)
     return frames.to(torch.float32).div_(scale).sub_(mean).div_(std)
 

@@ -151,7 +151,7 @@ class FrameArray(FrameSource):
         self.name = name
         self.frame_rate = None
         if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim != 4:
-            raise ValueError(f"{name}: got shape {tuple(frames.shape)}, expected (T,H,W,3) or (T,3,H,W)")
+            raise ValueError(f"{name}: expected shape (T,H,W,3) or (T,3,H,W), got {tuple(frames.shape)}")
         if len(frames) == 0:
             raise ValueError(f"{name}: got no frames")
         self._frames = frames
@@ -190,7 +190,7 @@ class LiveFrames(FrameSource):
             ValueError: If ``keep`` is below 1.
         """
         if keep < 1:
-            raise ValueError(f"keep: got {keep}, expected at least 1 frame")
+            raise ValueError(f"keep: expected at least 1 frame, got {keep}")
         self.name = "live"
         self.frame_rate = frame_rate
         self._incoming: Iterator[Frame] | None = None if frames is None else iter(frames)
@@ -310,10 +310,10 @@ def frame_size(frame: Frame, where: str) -> tuple[int, int]:
     elif isinstance(frame, (np.ndarray, torch.Tensor)):
         shape = tuple(frame.shape)
         if len(shape) != 3 or (shape[2] != 3 and shape[0] != 3):
-            raise ValueError(f"{where}: got shape {shape}, expected (H,W,3) or (3,H,W)")
+            raise ValueError(f"{where}: expected shape (H,W,3) or (3,H,W), got {shape}")
         size = shape[:2] if shape[2] == 3 else shape[1:]
     else:
-        raise TypeError(f"{where}: got {type(frame).__name__}, expected an array, a tensor or a Pillow image")
+        raise TypeError(f"{where}: expected an array, a tensor or a Pillow image, got {type(frame).__name__}")
     if 0 in size:
         raise ValueError(f"{where}: got an empty picture of {size[1]}x{size[0]}")
     return size
@@ -345,10 +345,10 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
-        raise TypeError(f"{where}: got values of type {frame.dtype}, expected uint8 or floats in [0,1]")
+        raise TypeError(f"{where}: expected uint8 or floats in [0,1], got {frame.dtype}")
     # Negated so that NaN fails too.
     if not (frame.min() >= 0 and frame.max() <= 1):
-        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, expected 0 to 1")
+        raise ValueError(f"{where}: expected floats in [0,1], got values from {frame.min():g} to {frame.max():g}")
     return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
 
 

@@ -64,8 +64,8 @@ def open_source(video: Any) -> FrameSource:
     if isinstance(video, Iterator):
         return LiveFrames(video)
     raise TypeError(
-        f"video: got {type(video).__name__}, expected a path, bytes, an array, a list of pictures, an iterator "
-        "or a FrameSource"
+        "video: expected a path, bytes, an array, a list of pictures, an iterator or a FrameSource, "
+        f"got {type(video).__name__}"
     )
 
 
@@ -85,6 +85,6 @@ def window_indices(frame: int, length: int = WINDOW_LENGTH) -> list[int]:
     if frame < 0:
         raise IndexError(f"frame {frame}: frames are numbered from 0")
     if length < 1:
-        raise ValueError(f"length: got {length}, expected at least 1")
+        raise ValueError(f"length: expected at least 1, got {length}")
     indices = list(range(max(0, frame - length + 1), frame + 1))
     return indices + [frame] * (length - len(indices))

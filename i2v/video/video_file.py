@@ -77,7 +77,7 @@ class VideoFile(FrameSource):
         self._check_index(index)
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"{self.name}: frame {index} was asked for after the video was closed")
+                raise RuntimeError(f"{self.name}: frame {index} was requested after the video was closed")
             frame = self._find(index)
             if frame is None and not self._index.damaged:
                 log.warning("%s: damaged at frame %d", self.name, index)
