@@ -133,7 +133,7 @@ def _session(request: Request) -> Session:
     try:
         session: Session = request.app.state.book.get(number)
     except KeyError:
-        raise HTTPException(404, f"there is no session {number}: open the address anew") from None
+        raise HTTPException(404, f"there is no session {number}: open the address again") from None
     return session
 
 

@@ -91,10 +91,10 @@ class Recording(Footage):
         self.trouble = None
         self._frames, self._max_frames, self._clock = frames, max_frames, clock
         if any(own_folder(folder).iterdir()):
-            raise FileExistsError(f"{folder} holds an earlier recording: give another --out")
+            raise FileExistsError(f"{folder} contains an earlier recording: use another --out")
         first = next(frames, None)
         if first is None:
-            raise ValueError(f"{folder.name}: the camera gave no picture")
+            raise ValueError(f"{folder.name}: the camera delivered no frame")
         self._arrived, self._finished = 0, False
         self._stop = threading.Event()
         self.height, self.width = rgb_array(first, folder.name).shape[:2]

@@ -57,7 +57,7 @@ def _check(args: Namespace, out: Path) -> None:
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
     refuse_link(out)
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file, expected a folder for the results")
+        raise FileExistsError(f"{out} is a file, expected an output folder")
 
 
 def _open(args: Namespace, out: Path) -> Footage:
@@ -80,9 +80,9 @@ def _resumed(args: Namespace, out: Path, footage: Footage) -> Path | None:
 
 def _greet(args: Namespace, book: SessionBook, door: Door, footage: Footage, say: Callable[[str], None]) -> None:
     if args.resume is None and book.file_of(1).exists():
-        say(f"an earlier session is kept in {book.file_of(1)}: --resume goes on with it")
+        say(f"an earlier session was saved as {book.file_of(1)}: use --resume to continue it")
     say(f"annotating {footage.name}; sessions and exports go to {book.out}")
-    say(f"open {door.address}   (Ctrl-C ends it)")
+    say(f"open {door.address}   (Ctrl-C to quit)")
     if not args.no_browser:
         # Opening can block, for example with a text browser, and must not block the server.
         threading.Thread(target=webbrowser.open, args=(door.address,), daemon=True).start()

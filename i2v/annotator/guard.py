@@ -71,9 +71,9 @@ class Guard:
         origin = headers.get("origin")
         needs_origin = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
         if (origin is None and needs_origin) or (origin is not None and origin not in self._origins):
-            return 403, "only the page of this server may ask for this"
+            return 403, "only this server's own page may request this"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return 403, "only the page of this server may ask for this"
+            return 403, "only this server's own page may request this"
         if not hmac.compare_digest(_token_of(scope).encode(errors="replace"), self._token):
             return 403, "wrong token: use the address that the command printed"
         return self._body_refusal(scope, headers) if needs_origin and scope["type"] == "http" else None

@@ -59,7 +59,7 @@ def plan_tracking(
     chosen = prompts if objects is None else {number: prompts.get(number, ()) for number in objects}
     prompted = sorted({frame for frames in chosen.values() for frame in frames})
     if not prompted:
-        raise ValueError("nothing to track yet: mark an object with a click, a box or the brush first")
+        raise ValueError("nothing to track yet: prompt an object with a click, a box or the brush first")
     before, behind = [f for f in prompted if f <= shown], [f for f in prompted if f >= shown]
     start = behind[0] if direction == "backward" and behind else before[-1] if before else prompted[0]
     only = None if objects is None else frozenset(objects)

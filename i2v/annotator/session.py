@@ -281,7 +281,7 @@ class Session:
         outdated = {number: masks.outdated for number, masks in objects.items()}
         ranges = plan_update(corrected, self.prompted_frames, outdated, self.footage.num_available)
         if not ranges:
-            raise ValueError("nothing to update: no tracked mask rests on prompts that have changed")
+            raise ValueError("nothing to update: no tracked mask depends on a changed prompt")
         self.track(ranges)
 
     def prepare(self, frame: int) -> None:

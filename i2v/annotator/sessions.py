@@ -166,7 +166,7 @@ class SessionBook:
     async def _evict(self) -> None:
         idle = [s for s in self if not s.events.num_listeners and not s.work.busy and s.number != self._unclaimed]
         if not idle:
-            raise ValueError(f"{len(self._sessions)} sessions are open, which is as many as there can be: close a tab")
+            raise ValueError(f"all {len(self._sessions)} sessions are in use: close a tab")
         await self._close(min(idle, key=lambda session: session.last_used))
 
     async def _close(self, session: Session) -> None:

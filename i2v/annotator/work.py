@@ -65,7 +65,7 @@ class Work:
             RuntimeError: If another job is running.
         """
         if self.busy:
-            raise RuntimeError("something else is being done: wait for it, or cancel it")
+            raise RuntimeError("another job is running: wait for it, or cancel it")
         self.progress, self._started = Progress(task, total=total), time.perf_counter()
         self._announce()
         self.stopping = False
@@ -96,7 +96,7 @@ class Work:
             self._events.publish("error", message=describe_error(error))
         elif error is not None:
             log.error("a job failed", exc_info=error)
-            self._events.publish("error", message="this failed for a reason that the terminal tells")
+            self._events.publish("error", message="this failed unexpectedly: see the terminal")
 
     def _announce(self) -> None:
         self._events.publish("progress", progress=None if self.progress is None else asdict(self.progress))

@@ -283,7 +283,7 @@ class ResultFolder:
         for own in (self.folder, self.folder / "masks"):
             refuse_link(own)
         if self.folder.exists() and not self.folder.is_dir():
-            raise FileExistsError(f"{self.folder} is a file, expected a folder for the results")
+            raise FileExistsError(f"{self.folder} is a file, expected an output folder")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} is not empty: give --overwrite or another --out")
 

@@ -93,7 +93,7 @@ def test_a_recording_keeps_its_rate_and_its_bounds(tmp_path: Path) -> None:
 def test_what_is_no_camera_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="camera 77: cannot be opened as"):
         open_camera("77")
-    with pytest.raises(ValueError, match="the camera gave no picture"):
+    with pytest.raises(ValueError, match="the camera delivered no frame"):
         Recording(iter(()), tmp_path / "empty")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "000000.jpg").write_bytes(b"")
