@@ -381,7 +381,15 @@ def _line(error: BaseException) -> str:
 
 
 def state_dict_of(content: dict[Any, Any], path: StrPath) -> dict[str, Tensor]:
-    """Return the state dict in a checkpoint's content; CheckpointError, which names the path, for another layout."""
+    """Return the state dict in a checkpoint's content.
+
+    Args:
+        content: The top-level dictionary.
+        path: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: If the checkpoint has another layout.
+    """
     weights = content.get("model")
     if isinstance(weights, dict) and _is_state_dict(weights):
         return weights

@@ -81,7 +81,15 @@ def check_config(config: DictConfig, allowed: AllowedTargets) -> None:
 
 
 def check_resolved(plain: Any, where: _Key = ()) -> None:
-    """Check that resolved values contain no further references; ConfigError, which names the key, if they do."""
+    """Check that resolved values contain no further references.
+
+    Args:
+        plain: The values.
+        where: Key of the values, for messages.
+
+    Raises:
+        ConfigError: If one does; the message names its key.
+    """
     if isinstance(plain, str) and "${" in plain:
         raise ConfigError(f"{_dotted(where)}: {plain!r} looks like a reference once it is resolved, which it must not")
     for name, value in _children(plain):
@@ -111,7 +119,15 @@ class AllowedTargets:
         return (module in self._modules or module.startswith(_below(_PACKAGES))) and _defines(module, name)
 
     def check(self, plain: Any, where: _Key = ()) -> None:
-        """Check every ``_target_`` in nested dicts and lists; ConfigError, with its key, if one is not allowed."""
+        """Check every ``_target_`` in nested dicts and lists.
+
+        Args:
+            plain: The values.
+            where: Key of the values, for messages.
+
+        Raises:
+            ConfigError: If one is not allowed; the message names its key.
+        """
         if isinstance(plain, dict) and "_target_" in plain and plain["_target_"] not in self:
             raise ConfigError(
                 f"{_dotted((*where, '_target_'))}: {plain['_target_']!r} is no class that is made for configs, and "

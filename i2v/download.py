@@ -94,7 +94,11 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Return the next request; DownloadError if it is not https."""
+        """Return the next request.
+
+        Raises:
+            DownloadError: If its address is not https.
+        """
         _check(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -35,7 +35,11 @@ class ModelChoice:
 
 
 def nano_checkpoint() -> Path:
-    """Return the path of i2v-nano's weights; FileNotFoundError if they are not installed."""
+    """Return the path of i2v-nano's weights.
+
+    Raises:
+        FileNotFoundError: If they are not installed.
+    """
     for folder in _PLACES:
         if (folder / "i2v-nano.pt").is_file():
             return folder / "i2v-nano.pt"

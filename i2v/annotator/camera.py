@@ -114,7 +114,11 @@ class Recording(Footage):
         self._thread.start()
 
     def path(self, frame: int) -> Path:
-        """Return the path of a frame; IndexError if it has not arrived."""
+        """Return the path of a frame.
+
+        Raises:
+            IndexError: If it has not arrived.
+        """
         if not 0 <= frame < self._arrived:
             raise IndexError(f"{self.name}: frame {frame} has not arrived: {self._arrived} frames so far")
         return self.folder / f"{frame:06d}.jpg"

@@ -88,7 +88,11 @@ class Document:
         return tuple(info.number for info in self.objects)
 
     def check(self, number: int) -> None:
-        """Raise ValueError if there is no object with this number."""
+        """Check that an object exists.
+
+        Raises:
+            ValueError: If there is no object with this number.
+        """
         if number not in self.numbers:
             raise ValueError(f"there is no object {number}: {_listed(self.numbers)}")
 
@@ -148,7 +152,11 @@ class Document:
         return replace(self, prompts={**self.prompts, place: chain})
 
     def cleared(self, place: Place) -> Document:
-        """Remove the prompts on an object and frame; ValueError if there are none."""
+        """Remove the prompts on an object and frame.
+
+        Raises:
+            ValueError: If there are none.
+        """
         self.check(place[0])
         if place not in self.prompts:
             raise ValueError(f"object {place[0]} has no prompt on frame {place[1]}")

@@ -34,6 +34,12 @@ class Engine:
     """
 
     def __init__(self, predictor: I2VVideoPredictor, source: FrameSource) -> None:
+        """Open a session without objects.
+
+        Args:
+            predictor: The predictor.
+            source: The video, for this session alone.
+        """
         self._predictor = predictor
         self._model: InferenceState = predictor.init_state(source)
         self._store = MaskStore()

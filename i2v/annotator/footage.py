@@ -50,7 +50,11 @@ class Footage(ABC):
 
     @abstractmethod
     def jpeg(self, frame: int) -> bytes:
-        """Return a frame as a JPEG file; IndexError if there is none."""
+        """Return a frame as a JPEG file.
+
+        Raises:
+            IndexError: If there is no such frame.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -78,14 +78,22 @@ class History:
 
     @property
     def last(self) -> Entry:
-        """The edit to undo; ValueError if there is none."""
+        """The edit to undo.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if not self.past:
             raise ValueError("there is nothing to undo")
         return self.past[-1]
 
     @property
     def next(self) -> Entry:
-        """The edit to redo; ValueError if there is none."""
+        """The edit to redo.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if not self.future:
             raise ValueError("there is nothing to redo")
         return self.future[0]

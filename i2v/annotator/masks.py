@@ -18,12 +18,28 @@ from i2v.results.rle import Mask, RunLengths, Size
 
 
 def decode(counts: bytes, size: Size) -> Mask:
-    """Decode compressed run lengths to a mask ``(H, W)``; ValueError if they do not cover the size."""
+    """Decode compressed run lengths to a mask ``(H, W)``.
+
+    Args:
+        counts: The run lengths.
+        size: (height, width).
+
+    Raises:
+        ValueError: If they do not cover the size.
+    """
     return RunLengths.of_counts(counts, size).mask()
 
 
 def checked_counts(text: str, size: Size) -> bytes:
-    """Convert untrusted compressed run lengths to bytes; ValueError if they are malformed or do not cover the frame."""
+    """Check untrusted compressed run lengths, and convert them to bytes.
+
+    Args:
+        text: The run lengths.
+        size: (height, width) that they must cover.
+
+    Raises:
+        ValueError: If they are malformed or do not cover the size.
+    """
     RunLengths.of_counts(text, size)
     return text.encode("ascii")
 

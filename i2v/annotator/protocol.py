@@ -148,7 +148,11 @@ Reply = dict[str, Any]
 
 
 def read_command(body: bytes) -> _Command:
-    """Parse a command from JSON; InvalidFileError, a ValueError, if it is invalid."""
+    """Parse a command from JSON.
+
+    Raises:
+        InvalidFileError: If it is invalid (a ``ValueError``).
+    """
     command: _Command = validate_json(_COMMANDS, body, "", "a command")
     return command
 

@@ -155,11 +155,19 @@ class Session:
         return await self._alone(self._edit(change, imported or {}))
 
     async def undo(self) -> None:
-        """Undo the last edit or tracking run, which is stopped first. ValueError if there is none."""
+        """Undo the last edit or tracking run. A running one is stopped first.
+
+        Raises:
+            ValueError: If there is nothing to undo.
+        """
         await self._alone(self._undo())
 
     async def redo(self) -> None:
-        """Redo the edit or tracking run undone last. ValueError if there is none."""
+        """Redo the edit or tracking run undone last.
+
+        Raises:
+            ValueError: If there is nothing to redo.
+        """
         await self._alone(self._redo())
 
     def show(self, number: int, visible: bool) -> None:
@@ -269,13 +277,22 @@ class Session:
     # Tracking
 
     def track(self, ranges: list[TrackRange]) -> None:
-        """Start tracking ranges in order; undo reverts them as one run. RuntimeError if another job is running."""
+        """Start tracking ranges one after another. Undo reverts them as one run.
+
+        Raises:
+            RuntimeError: If another job is running.
+        """
         counts = [track_range.count for track_range in ranges]
         total = None if None in counts else sum(count or 0 for count in counts)
         self.work.start("track", lambda: self._track(ranges), total)
 
     def update(self) -> None:
-        """Start tracking again what depends on changed prompts. ValueError if there is nothing to update."""
+        """Start tracking again what depends on changed prompts.
+
+        Raises:
+            ValueError: If there is nothing to update.
+            RuntimeError: If another job is running.
+        """
         objects = self.store.objects
         corrected = [(number, frame) for number, masks in objects.items() for frame in masks.corrected]
         outdated = {number: masks.outdated for number, masks in objects.items()}

@@ -61,7 +61,14 @@ class MaskEntry:
     ceded: str | None = None
 
     def stored(self, size: Size) -> StoredMask:
-        """Return the mask; ValueError if it does not match the video's ``size`` (height, width)."""
+        """Return the mask.
+
+        Args:
+            size: (height, width) of the video.
+
+        Raises:
+            ValueError: If the mask has another size or is malformed.
+        """
         if tuple(self.segmentation.size) != size:
             got = self.segmentation.size
             raise ValueError(f"a mask is {got[1]}x{got[0]}, expected {size[1]}x{size[0]} like the video")
@@ -149,7 +156,15 @@ class SavedSession:
 
 
 def save_session(path: Path, pieces: Iterator[str]) -> None:
-    """Write the text from ``session_pieces`` to a file atomically. Raises OSError, for example a DiskFullError."""
+    """Write a session file atomically.
+
+    Args:
+        path: Path of the file. Its folder is created if necessary.
+        pieces: Its text, from ``session_pieces``.
+
+    Raises:
+        OSError: If the file cannot be written, for example a DiskFullError.
+    """
     own_folder(path.parent)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
@@ -273,7 +288,16 @@ def masks_by_object(
 
 
 def check_places(places: Iterable[Place], num_frames: int, numbers: Collection[int] | None = None) -> None:
-    """Raise ValueError if an object or frame does not exist, or an object occurs twice on a frame."""
+    """Check objects and frames of a file.
+
+    Args:
+        places: (object, frame) pairs.
+        num_frames: Number of frames of the video.
+        numbers: Existing objects; ``None`` to accept any.
+
+    Raises:
+        ValueError: If an object or frame does not exist, or a pair occurs twice.
+    """
     known: set[Place] = set()
     for number, frame in places:
         if frame >= num_frames or (numbers is not None and number not in numbers):

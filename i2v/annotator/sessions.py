@@ -81,7 +81,11 @@ class SessionBook:
         return self.out / ("session.json" if number == 1 else f"session-{number}.json")
 
     def get(self, number: int) -> Session:
-        """Return an open session; KeyError if there is none with this number."""
+        """Return an open session.
+
+        Raises:
+            KeyError: If there is no open session with this number.
+        """
         session = self._sessions[number]
         session.last_used = time.monotonic()
         return session
@@ -117,7 +121,14 @@ class SessionBook:
         self._chores = [asyncio.create_task(self._save_always()), asyncio.create_task(self._tell_of_frames())]
 
     async def save(self, session: Session) -> Path:
-        """Save a session now. Returns the path; raises OSError."""
+        """Save a session now.
+
+        Returns:
+            The path of its file.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         saving = self._savings[session.number]
         path, num_changes, started = self.file_of(session.number), session.num_changes, time.monotonic()
         await asyncio.to_thread(save_session, path, session_pieces(session))

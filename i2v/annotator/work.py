@@ -43,6 +43,7 @@ class Work:
     """
 
     def __init__(self, events: EventHub) -> None:
+        """Create without a job. Progress and errors are published to ``events``."""
         self.progress: Progress | None = None
         self._events = events
         self._task: asyncio.Task[None] | None = None

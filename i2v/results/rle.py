@@ -66,7 +66,15 @@ class RunLengths:
 
     @staticmethod
     def of_counts(counts: str | bytes, size: Size) -> RunLengths:
-        """Read COCO's compressed run lengths; ValueError if they are malformed or do not cover the size exactly."""
+        """Read COCO's compressed run lengths.
+
+        Args:
+            counts: The run lengths.
+            size: (height, width) that they must cover.
+
+        Raises:
+            ValueError: If they are malformed or do not cover the size exactly.
+        """
         try:
             code = counts.encode("ascii") if isinstance(counts, str) else counts
         except UnicodeEncodeError:
@@ -76,7 +84,15 @@ class RunLengths:
 
     @staticmethod
     def of_runs(runs: Sequence[int], size: Size) -> RunLengths:
-        """Read a list of run lengths; ValueError if they are malformed or do not cover the size exactly."""
+        """Read a list of run lengths.
+
+        Args:
+            runs: Lengths of background and object in turn, in column-major order.
+            size: (height, width) that they must cover.
+
+        Raises:
+            ValueError: If they are malformed or do not cover the size exactly.
+        """
         _check_length(len(runs))
         most = size[0] * size[1]
         for run in runs:

@@ -130,6 +130,7 @@ class StreamedFile(ABC):
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Open nothing yet. ``path`` is the final path."""
         self.path = Path(path)
         self.num_frames = 0
         self.is_kept = False

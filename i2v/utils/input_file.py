@@ -67,7 +67,15 @@ def read_text(path: StrPath, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def as_text(data: bytes, name: StrPath) -> str:
-    """Decode UTF-8, with or without a byte order mark; InvalidFileError, which names the file, if it is invalid."""
+    """Decode UTF-8, with or without a byte order mark.
+
+    Args:
+        data: The bytes.
+        name: Name of the file in messages.
+
+    Raises:
+        InvalidFileError: If they are not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

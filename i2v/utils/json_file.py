@@ -42,7 +42,18 @@ def read_json(path: StrPath, max_bytes: int = MAX_BYTES) -> JsonValue:
 
 
 def parse_json(data: bytes, name: StrPath) -> JsonValue:
-    """Parse JSON from bytes, like ``read_json``. ``name`` is the file's name in messages."""
+    """Parse JSON from bytes.
+
+    Args:
+        data: The bytes.
+        name: Name of the file in messages.
+
+    Returns:
+        The top-level value.
+
+    Raises:
+        InvalidFileError: If they are not JSON, or exceed the limits on nesting and values.
+    """
     check_structure(data, name)
     text = as_text(data, name)
     with reading(name, "this JSON"):
@@ -50,7 +61,15 @@ def parse_json(data: bytes, name: StrPath) -> JsonValue:
 
 
 def check_structure(data: bytes, name: StrPath) -> None:
-    """Check nesting and number of values before parsing; InvalidFileError, which names the file, if over the limits."""
+    """Check nesting and number of values of JSON before parsing it.
+
+    Args:
+        data: The JSON.
+        name: Name of the file in messages.
+
+    Raises:
+        InvalidFileError: If it exceeds the limits.
+    """
     depth = containers = values = 0
     for outside in _outside_strings(data):
         brackets = outside.translate(None, _ALL_BUT_BRACKETS)
@@ -129,7 +148,15 @@ class JsonValue:
         return str(self._as(str, "a text"))
 
     def integer(self, least: int = 0, most: int = _LARGEST_INTEGER) -> int:
-        """Return an integer in [least, most]. Floats with an integer value, such as 4.0, are accepted."""
+        """Return an integer. Floats with an integer value, such as 4.0, are accepted.
+
+        Args:
+            least: Smallest accepted value.
+            most: Largest accepted value.
+
+        Raises:
+            InvalidFileError: If it is anything else.
+        """
         value = self.value
         is_whole = type(value) is int or (isinstance(value, float) and value.is_integer())
         if not is_whole or not least <= value <= most:

@@ -58,7 +58,11 @@ def child(folder: Path, name: str) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise ValueError if a path is a symbolic link: writing and removing there would affect another folder."""
+    """Refuse a symbolic link: writing and removing there would affect another folder.
+
+    Raises:
+        ValueError: If the path is a symbolic link.
+    """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {os.readlink(path)}: results go to real folders only")
 

@@ -7,7 +7,11 @@ MAX_PIXELS = 1 << 25
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ValueError if an image is empty or has more than ``MAX_PIXELS`` pixels."""
+    """Check the size of an image in pixels.
+
+    Raises:
+        ValueError: If it is empty or has more than ``MAX_PIXELS`` pixels.
+    """
     if width < 1 or height < 1:
         raise ValueError(f"an empty picture of {width}x{height} pixels")
     if width * height > MAX_PIXELS:

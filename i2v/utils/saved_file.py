@@ -34,7 +34,11 @@ def check_archive(path: Path) -> None:
 
 
 def check_pickles(path: Path) -> None:
-    """Check a file from before PyTorch 1.6; ValueError if its pickles are truncated or have too many operations."""
+    """Check a ``torch.save`` file from before PyTorch 1.6.
+
+    Raises:
+        ValueError: If its pickles are truncated or have too many operations.
+    """
     operations = 0
     with path.open("rb") as file:
         for _ in range(_NUM_PICKLES):

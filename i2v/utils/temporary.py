@@ -46,13 +46,21 @@ class Temporary:
         self._lock: int | None = None
 
     def make_file(self) -> None:
-        """Create an empty file. Raises OSError."""
+        """Create an empty file.
+
+        Raises:
+            OSError: If it cannot be created.
+        """
         while self._lock is None:
             self.path = _hidden_name(self.target)
             self._lock = _make_locked(self.path)
 
     def make_folder(self) -> None:
-        """Create an empty folder and its parents. Raises OSError."""
+        """Create an empty folder and its parents.
+
+        Raises:
+            OSError: If it cannot be created.
+        """
         self.target.parent.mkdir(parents=True, exist_ok=True)
         while self._lock is None:
             self.path = _hidden_name(self.target)
@@ -60,7 +68,11 @@ class Temporary:
             self._lock = _make_locked(self.path / _LOCK)
 
     def keep(self) -> None:
-        """Move to the final path, replacing a file or folder there. Raises OSError."""
+        """Move to the final path, replacing a file or folder there.
+
+        Raises:
+            OSError: If it cannot be moved.
+        """
         if self.path.is_dir():
             (self.path / _LOCK).unlink()
             _replace_folder(self.path, self.target)

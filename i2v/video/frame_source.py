@@ -76,7 +76,7 @@ class FrameSource(ABC):
         self.close()
 
     def _check_index(self, index: int) -> None:
-        """Raise IndexError unless `index` is the number of a frame."""
+        """Raise IndexError unless ``index`` is the number of a frame."""
         count = self.num_frames
         if index < 0:
             raise IndexError(f"{self.name}: frame {index}: frames are numbered from 0")
