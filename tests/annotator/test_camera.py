@@ -97,7 +97,7 @@ def test_what_is_no_camera_is_told(tmp_path: Path) -> None:
         Recording(iter(()), tmp_path / "empty")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "000000.jpg").write_bytes(b"")
-    with pytest.raises(FileExistsError, match="an earlier recording: give another --out"):
+    with pytest.raises(FileExistsError, match="an earlier recording: use another --out"):
         Recording(iter(PICTURES), tmp_path / "old")
     changing = Recording(iter([PICTURES[0], PICTURES[1][:50]]), tmp_path / "changing", frame_rate=1e6)
     changing.start()
