@@ -171,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@as_command("baselines", "the same command goes on from here")
+@as_command("baselines", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)

@@ -115,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@as_command("results", "the same command goes on from here")
+@as_command("results", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the tables, print and write them. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@as_command("save_gt_mask", "the same command goes on from here")
+@as_command("save_gt_mask", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert all videos. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)

@@ -55,7 +55,7 @@ def extract(video: Path, folder: Path, extraction: Extraction) -> int:
     return len(numbers)
 
 
-@as_command("extract_sav_frames", "the same command goes on from here")
+@as_command("extract_sav_frames", "the same command resumes from here")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a video could not be extracted."""
     args = _parser().parse_args(arguments)
