@@ -211,7 +211,7 @@ def draw_clip(clip: BatchedClip, masks: Tensor) -> Tensor:
 
 
 def denormalize(frames: Tensor) -> Tensor:
-    """Undo the normalization of frames ``(..., 3, S, S)``; color augmentations may leave values outside 0..1."""
+    """Undo the normalization of frames ``(..., 3, S, S)``; colour augmentations may leave values outside 0..1."""
     frames = frames.float()
     return frames * _colour(frames, IMAGE_STD) + _colour(frames, IMAGE_MEAN)
 

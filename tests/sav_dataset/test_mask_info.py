@@ -193,7 +193,7 @@ def test_arrays_that_are_no_pickle_are_refused(tmp_path):
         (json.dumps(CONTENT | {"object": 3}), "object: expected a text, got 3"),
         (json.dumps(CONTENT | {"counts": {"-1": "06"}}), "counts.-1: expected a frame number as the key"),
         (json.dumps(CONTENT | {"counts": {"00": "06"}}), "counts.00: expected a frame number as the key"),
-        (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not among the annotated ones"),
+        (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not listed under annotated"),
         (json.dumps(CONTENT | {"counts": {"0": "\u0660"}}), "counts.0: expected run lengths in ASCII"),
         (json.dumps(CONTENT | {"counts": None}), "the key 'counts' is missing"),
     ],

@@ -163,8 +163,8 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a mask image.
 
-    Labels are the indices of palette images, the values of gray images (255 for white), and red * 65536 + green * 256 +
-    blue for color images.
+    Labels are the indices of palette images, the values of grey images (255 for white), and red * 65536 + green * 256 +
+    blue for colour images.
 
     Args:
         path: The file.

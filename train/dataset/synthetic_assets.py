@@ -1,4 +1,4 @@
-"""Procedural assets of rendered clips: color textures, collages and silhouettes, all drawn from a generator."""
+"""Procedural assets of rendered clips: colour textures, collages and silhouettes, all drawn from a generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OVERSAMPLING = 2
 
 
 def texture(generator: np.random.Generator, size: int) -> Tensor:
-    """Draw a procedural texture ``(3, size, size)`` float32 in 0..255: a pattern in colors of a random palette."""
+    """Draw a procedural texture ``(3, size, size)`` float32 in 0..255: a pattern in colours of a random palette."""
     pattern = _PATTERNS[int(generator.integers(len(_PATTERNS)))](generator, size)
     pattern = pattern + generator.uniform(0, 0.3) * (fractal_noise(generator, size) - 0.5)
     low, high = float(pattern.min()), float(pattern.max())
@@ -163,11 +163,11 @@ def _edge(generator: np.random.Generator, wave: Tensor) -> Tensor:
 
 
 def _palette(generator: np.random.Generator) -> np.ndarray:
-    """Draw 256 colors ``(3, 256)`` float32 that interpolate a few random ones around a common mean."""
+    """Draw 256 colours ``(3, 256)`` float32 that interpolate a few random ones around a common mean."""
     mood, spread = generator.uniform(30, 225, 3), generator.uniform(10, 120)
     count = int(generator.integers(2, 6))
     stops = mood + generator.normal(0, spread, (count, 3))
-    # Most real objects have unsaturated colors.
+    # Most real objects have unsaturated colours.
     stops += generator.uniform(0, 0.9) * (stops.mean(1, keepdims=True) - stops)
     stops = np.clip(stops, 0, 255)
     places = np.linspace(0, 255, count)

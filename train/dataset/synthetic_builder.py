@@ -295,7 +295,7 @@ def _look(generator: np.random.Generator, num_frames: int, size: int, settings: 
 
 
 def _sprite(generator: np.random.Generator, pixels: int, footage: Footage) -> tuple[Tensor, Tensor]:
-    """Draw colors ``(3, P, P)`` in 0..255 and opacity ``(P, P)`` in 0..1: a cut-out, or a textured silhouette."""
+    """Draw colours ``(3, P, P)`` in 0..255 and opacity ``(P, P)`` in 0..1: a cut-out, or a textured silhouette."""
     if footage.cutouts.wanted(generator):
         colours, alpha = footage.cutouts.sprite(generator, pixels)
         tint = generator.uniform(0.7, 1.2) * generator.uniform(0.85, 1.15, (3, 1, 1))

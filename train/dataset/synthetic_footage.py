@@ -69,7 +69,7 @@ class Cutouts:
         down, along = (side - height) // 2, (side - width) // 2
         room = (along, side - width - along, down, side - height - down)
         alpha = F.pad(mask[top:bottom, left:right].float(), room)
-        # Pad with the picture's own colors: interpolation at the edge would otherwise blend with black.
+        # Pad with the picture's own colours: interpolation at the edge would otherwise blend with black.
         colours = F.pad(picture[None, :, top:bottom, left:right].float(), room, mode="replicate")[0]
         if generator.random() < 0.5:
             alpha, colours = alpha.flip(-1), colours.flip(-1)

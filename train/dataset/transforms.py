@@ -1,6 +1,6 @@
 """Augmentations of a clip at model size. All randomness comes from the given generator.
 
-Flip, affine and grayscale are drawn once per clip; color jitter once per clip or per frame.
+Flip, affine and greyscale are drawn once per clip; colour jitter once per clip or per frame.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class RandomGrayscale:
-    """Convert to grayscale with probability ``p``."""
+    """Convert to greyscale with probability ``p``."""
 
     p: float = 0.05
 
@@ -156,7 +156,7 @@ def _warp(image: Tensor, masks: Tensor, grid: Tensor, fill: Sequence[int]) -> tu
     """Sample image ``(3, S, S)`` uint8 and masks ``(N, S, S)`` bool at a grid, with ``fill`` beyond the border."""
     background = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1)
     layers = torch.empty(3 + len(masks), *image.shape[1:])
-    # grid_sample pads with zeros: subtract the fill color before and add it afterwards.
+    # grid_sample pads with zeros: subtract the fill colour before and add it afterwards.
     torch.sub(image, background, out=layers[:3])
     layers[3:].copy_(masks)
     sampled = F.grid_sample(layers[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]

@@ -90,7 +90,7 @@ class JSONSegmentLoader:
         """
         rles = self._rles(frame)
         if objects and max(objects) >= len(rles):
-            raise InvalidFileError(self._path, f"this frame has only {len(rles)} objects", _place(frame, max(objects)))
+            raise InvalidFileError(self._path, f"this frame has {len(rles)} objects", _place(frame, max(objects)))
         size = self.size(frame)
         masks = (None if rles[i] is None else _read_rle(rles[i], self._path, _place(frame, i), size) for i in objects)
         return _stack([np.zeros(size, bool) if rle is None else rle.mask() for rle in masks], size)
