@@ -121,7 +121,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, masks, where):
         "state": {0: {0: masks[0], 1: attack}},
     }[where]
     path = save_published(tmp_path / "000.npy", content)
-    with pytest.raises(ValueError, match=r"000.npy: not a published mask_info file: it asks for posix.mkdir"):
+    with pytest.raises(ValueError, match=r"000.npy: not a published mask_info file: it refers to posix.mkdir"):
         load_published(path)
     assert not target.exists()
 
@@ -129,7 +129,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, masks, where):
 @pytest.mark.parametrize("call", [eval, getattr, np.load, pickle.loads, np.frombuffer])
 def test_no_function_is_within_reach(tmp_path, call):
     path = save_published(tmp_path / "000.npy", {0: {0: Attack(call, "1 + 1")}})
-    with pytest.raises(ValueError, match="it asks for"):
+    with pytest.raises(ValueError, match="it refers to"):
         load_published(path)
 
 
