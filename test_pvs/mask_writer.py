@@ -45,8 +45,8 @@ def mask_folder(
         The folder to put images into.
 
     Raises:
-        FileExistsError: If the folder exists and ``overwrite`` is false.
-        ValueError: If the name leads out of ``parent``.
+        FileExistsError: If the folder exists and ``overwrite`` is false, or it contains other files.
+        ValueError: If the name leads out of ``parent``, or the folder is a symbolic link.
         OSError: If writing failed.
     """
     with new_folder(parent, name, overwrite=overwrite) as hidden:
