@@ -80,10 +80,9 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
     objects = video.visible(0)
     numbers = np.arange(1, len(objects) + 1, dtype=np.uint8)[:, None, None]
     with (
-        mask_folder(
-            root / "Annotations", name, write_label_png, threads
-        ) as labels,  # appears last: then all is complete
-        # A run killed in between leaves the frames only, which are then overwritten by equal ones.
+        # The labels appear last: then the clip is complete. A run killed in between leaves the frames only, which are
+        # then overwritten by equal ones.
+        mask_folder(root / "Annotations", name, write_label_png, threads) as labels,
         mask_folder(root / "JPEGImages", name, write_jpeg, threads, overwrite=True) as frames,
     ):
         for t in video.frames:

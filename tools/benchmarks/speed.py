@@ -35,9 +35,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
     at_once = max(side.predictor.settings.frames_at_once for side in ways)
     num_warm_up, num_laps = -(-args.warm_up // at_once), -(-args.frames // at_once)
-    num_frames = 1 + at_once * (
-        num_warm_up + sides.RUNS_OF_A_LAP * num_laps + 1
-    )  # plus the prompted frame and a lap for counting
+    # The prompted frame, and one more lap in which operations are counted.
+    num_frames = 1 + at_once * (num_warm_up + sides.RUNS_OF_A_LAP * num_laps + 1)
     with ExitStack() as stack:
         frames = [follow(stack, side, num_frames, args.objects) for side in ways]
         laps, masks = sides.take_turns(ways, frames, args.clock, num_laps, num_warm_up, lap_frames=at_once)
