@@ -26,7 +26,7 @@ from train.launch import run_on_this_node, submit, under_launcher
 
 log = logging.getLogger(__name__)
 
-# Options of SAM 2's command line, and the config keys that they set.
+# Options of the published command line, and the config keys that they set.
 _OPTIONS = {
     "num_gpus": "launcher.gpus_per_node",
     "num_nodes": "launcher.num_nodes",

@@ -92,7 +92,7 @@ def _sources(args: argparse.Namespace, folder: Path, size: int) -> dict[str, Raw
 
 
 def _clips_per_second(dataset: RawDataset, size: int, args: argparse.Namespace) -> float:
-    """Measure a source, with the augmentations of SAM 2's recipe except for rendered clips, which need none."""
+    """Measure a source, with the augmentations of the published recipe except for rendered clips, which need none."""
     augment = () if isinstance(dataset, SyntheticRawDataset) else _published_transforms()
     warm_up = max(args.workers, 1)
     multiplier = -(-(args.clips + warm_up) // len(dataset))

@@ -76,7 +76,7 @@ class _Loaded:
 
 
 class MixedLoader:
-    """Mixes data sets as SAM 2 does: each step draws one of them, the same on all ranks.
+    """Mixes data sets by the published rule: each step draws one of them, the same on all ranks.
 
     Probabilities are proportional to the number of batches of each data set; an exhausted data set is no longer drawn,
     and the epoch ends when all are exhausted. Batch k of an epoch depends only on the seed, k and the global batch

@@ -22,7 +22,7 @@ BOX_NOISE, BOX_NOISE_BOUND = 0.1, 20.0  # of the box's extent, and in pixels
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """How prompts are sampled; names and defaults are those of SAM 2.
+    """How prompts are sampled; names and defaults are those of the published training config.
 
     Attributes:
         prob_to_use_pt_input_for_train: Probability (0..1) of clicks or boxes on a clip instead of masks.

@@ -37,7 +37,7 @@ class _Named(Protocol):
     names: list[str]
 
 
-# The reader of each kind of data set, and the suffix of names in SAM 2's list of that kind.
+# The reader of each kind of data set, and the suffix of names in the published list of that kind.
 _KINDS: dict[str, tuple[Callable[[Path, Path], _Named], str]] = {
     "sav": (JSONRawDataset, ""),
     "sa1b": (SA1BRawDataset, ".jpg"),
