@@ -27,7 +27,12 @@ PATIENCE = 10.0  # seconds that a process has for cleaning up
 
 @dataclass(frozen=True)
 class Failure(Generic[Job]):
-    """A job that failed, and why."""
+    """A job that failed.
+
+    Attributes:
+        job: The job.
+        reason: Why it failed, as a sentence.
+    """
 
     job: Job
     reason: str

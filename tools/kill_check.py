@@ -260,6 +260,12 @@ class Disturbance:
     """Sends signals to runs of a command, and checks what each leaves behind."""
 
     def __init__(self, subject: Subject, rng: random.Random) -> None:
+        """Start without any signal sent.
+
+        Args:
+            subject: The command.
+            rng: Draws the moments of the signals.
+        """
         self._subject = subject
         self._rng = rng
         self._count = Count()

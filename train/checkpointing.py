@@ -76,7 +76,14 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What must be unchanged for a run to resume exactly."""
+    """What must be unchanged for a run to resume exactly.
+
+    Attributes:
+        world_size: Number of processes.
+        seed_value: Seed of the run.
+        batches_per_epoch: Batches per epoch and process.
+        accumulate_steps: Batches per optimizer step, 1 to ``batches_per_epoch``.
+    """
 
     world_size: int
     seed_value: int

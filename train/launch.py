@@ -119,7 +119,13 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """A run as a cluster job: submitit calls it in every task, and resubmits it after a timeout or preemption."""
+    """A run as a cluster job: submitit calls it in every task, and resubmits it after a timeout or preemption.
+
+    Attributes:
+        work: What every task runs.
+        config: Its argument.
+        port_range: Lowest and highest port for the rendezvous, inclusive.
+    """
 
     work: Work
     config: DictConfig
