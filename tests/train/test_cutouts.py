@@ -72,7 +72,7 @@ def test_the_command_writes_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[
     with Image.open(tmp_path / "out" / names[0]) as labels, Image.open(tmp_path / "out" / "video_00000.jpg") as image:
         assert labels.size == image.size == (384, 288)
     assert make_cutouts.main(["--input", str(tmp_path / "none"), "--output", str(tmp_path / "out")]) == 1
-    assert "none: there is no such video or folder" in capsys.readouterr().err
+    assert "none: no such video or folder" in capsys.readouterr().err
 
 
 def test_a_sprite_is_the_thing_and_nothing_around_it(tmp_path: Path) -> None:
