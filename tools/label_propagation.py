@@ -1,7 +1,7 @@
-"""Label propagation on the features of an image trunk, without any training: the baseline that a tracker has to beat.
+"""Label propagation on the features of an image trunk: a baseline without training on videos.
 
-Each place of a frame takes the labels of the most similar places of the frames where objects were annotated and of the
-latest frames (as in Jabri et al., NeurIPS 2020, with features of an ImageNet classifier).
+Each location of a frame takes the labels of the most similar locations of the annotated frames and of the latest frames
+(as in Jabri et al., NeurIPS 2020, with features of an ImageNet classifier).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _LabelledFrame:
     Attributes:
         features: Unit features ``(C, h*w)``.
         labels: Soft masks ``(N, h*w)`` of the objects.
-        is_known: ``(N, h*w)`` whether the object was annotated by then. Before, nobody knows where it is.
+        is_known: ``(N, h*w)`` bool, whether the object was annotated by then; before, its location is unknown.
     """
 
     features: Tensor
@@ -40,13 +40,14 @@ class _LabelledFrame:
 
 
 class LabelPropagation:
-    """Carries the masks of one video: it remembers the frames where objects were annotated and the latest ones."""
+    """Propagates the masks of one video; keeps features and labels of annotated frames and of the latest ones."""
 
     def __init__(self, trunk: EfficientNetLite | None = None) -> None:
-        """Start without memory.
+        """Start with an empty memory.
 
         Args:
-            trunk: By default EfficientNet-Lite0 with the ImageNet weights of its package (extra train).
+            trunk: Extracts features; ``None`` for EfficientNet-Lite0 with the ImageNet weights of its package (extra
+                train).
 
         Raises:
             CheckpointError: If those weights are missing.
@@ -63,7 +64,16 @@ class LabelPropagation:
     def __call__(
         self, masks: NDArray[np.float32], previous: NDArray[np.uint8], frame: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        """Carry soft masks ``(N, H, W)`` of the previous frame ``(H, W, 3)`` to the frame after it."""
+        """Propagate masks to the next frame.
+
+        Args:
+            masks: Soft masks ``(N, H, W)`` of the previous frame in 0..1.
+            previous: Previous frame ``(H, W, 3)``.
+            frame: The next frame ``(H, W, 3)``.
+
+        Returns:
+            Soft masks ``(N, H, W)`` of the next frame.
+        """
         features = self._encode(previous) if self._features is None else self._features
         self._remember(features, self._to_grid(torch.from_numpy(masks)))
         self._features = self._encode(frame)
@@ -87,7 +97,7 @@ class LabelPropagation:
         self._recent.append(frame)
 
     def _encode(self, frame: NDArray[np.uint8]) -> Tensor:
-        """Unit features ``(C, h*w)`` of a frame; each stage counts the same."""
+        """Encode a frame as unit features ``(C, h*w)`` to which each stage contributes equally."""
         pixels = torch.tensor(frame).permute(2, 0, 1)[None].float()
         pixels = F.interpolate(pixels, (HEIGHT, WIDTH), mode="bilinear", align_corners=False, antialias=True)
         maps = self._trunk.stages(normalize(pixels.round().clamp(0, 255).byte()))
@@ -100,16 +110,16 @@ class LabelPropagation:
 
 
 def propagate(queries: Tensor, keys: Tensor, labels: Tensor, is_known: Tensor) -> Tensor:
-    """Label places by the most similar places of other frames.
+    """Label locations by the most similar locations of other frames, weighted by a softmax over similarities.
 
     Args:
-        queries: Unit features ``(C, Q)`` of the places to label.
-        keys: Unit features ``(C, K)`` of labelled places.
-        labels: Their labels ``(N, K)``, 0 to 1.
-        is_known: ``(N, K)`` bool: which of these count.
+        queries: Unit features ``(C, Q)`` of the locations to label.
+        keys: Unit features ``(C, K)`` of labelled locations.
+        labels: Their soft labels ``(N, K)`` in 0..1.
+        is_known: ``(N, K)`` bool, which of these to use.
 
     Returns:
-        Labels ``(N, Q)``; 0 where none of the most similar places counts.
+        Soft labels ``(N, Q)``; 0 where none of the most similar locations is known.
     """
     scores, places = (queries.t() @ keys).topk(min(NUM_MATCHES, keys.shape[1]), dim=1)
     weights = (scores / TEMPERATURE).softmax(dim=1) * is_known[:, places]  # (N, Q, matches)

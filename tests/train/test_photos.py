@@ -120,7 +120,7 @@ def test_a_pack_holds_no_more_than_it_has_bytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "shared.zip", "w") as archive:
         archive.writestr("index.json", b" " * 100_000)
         archive.filelist *= 3  # three names of the same bytes
-    with pytest.raises(InvalidFileError, match=r"shared\.zip: .*more bytes than it has"):
+    with pytest.raises(InvalidFileError, match=r"shared\.zip: .*more bytes than the archive has"):
         PhotoLibrary.open(tmp_path / "shared.zip")
 
 
