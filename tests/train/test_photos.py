@@ -99,7 +99,7 @@ def index_of(**changes: object) -> dict[str, object]:
         (index_of(area=None), "the key 'area' is missing"),
         (index_of(objects=3), "objects: expected a list"),
         ([], "expected an object"),
-        ({"photos": [], "backgrounds": []}, "no object of"),
+        ({"photos": [], "backgrounds": []}, "no object that covers"),
         ({**index_of(), "backgrounds": [{"aspect": 1}] * 10_000}, "its pictures would take"),
     ],
 )
