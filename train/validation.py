@@ -1,4 +1,4 @@
-"""Held-out videos, tracked from simulated prompts with the weights as they are, and scored as J&F."""
+"""Validation during training: held-out videos are tracked from simulated prompts and scored as J&F."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HeldOutVideo:
-    """A folder of frames, its masks, and the numbers of the frames that have one, by the name of the mask's file."""
+    """A video for validation.
+
+    Attributes:
+        frames: Folder of the frames.
+        masks: Ground-truth masks.
+        numbers: Frame number by file name of its mask.
+    """
 
     frames: Path
     masks: MaskVideo
@@ -95,7 +101,7 @@ class ValidationResult:
 
 
 class Validator:
-    """Tracks held-out videos with the model in training, under the policy of inference."""
+    """Tracks held-out videos with the model being trained, under the inference policy."""
 
     def __init__(
         self,
@@ -105,9 +111,17 @@ class Validator:
         dtype: torch.dtype | None = None,
         prompts: Sequence[str] = ("gm",),
     ) -> None:
-        """``policy`` is that of inference; ``dtype`` is what it computes in. ``prompts``: of testing, by name.
+        """Wrap the model in a predictor.
 
-        Raises ValueError for a prompt that there is not, or for none.
+        Args:
+            model: The model being trained, used with its current weights at every call.
+            policy: The inference policy.
+            videos: The held-out videos.
+            dtype: Compute dtype; ``None`` for the default of the device.
+            prompts: Names of prompt protocols, see ``test_pvs.prompts``.
+
+        Raises:
+            ValueError: If there are no prompts, or one is unknown.
         """
         if not prompts:
             raise ValueError(f"validation.prompts: expected some of {', '.join(PROMPT_NAMES)}, got none")
@@ -123,10 +137,18 @@ class Validator:
         return ValidationResult(found, pictures[0] if pictures else None)
 
     def __call__(self, world: World, prompt: str | None = None, pictures: list[Tensor] | None = None) -> Scores:
-        """Score all videos with one prompt, by default the first. Afterwards the model is in the mode in which it was.
+        """Score all videos with one prompt, spread over the processes; the model's training mode is then restored.
 
-        ``pictures`` is given one of the first video, on the process that tracks it. ValueError if no object is seen on
-        a frame that counts.
+        Args:
+            world: The processes; all have to call.
+            prompt: Name of the prompt protocol; ``None`` for the first.
+            pictures: A picture of the first video is appended, in the process that tracks it.
+
+        Returns:
+            The scores of all objects, in every process.
+
+        Raises:
+            ValueError: If no object is visible on a scored frame.
         """
         name = prompt or next(iter(self._protocols))
         mine: list[ObjectScore] = []
@@ -144,9 +166,9 @@ class Validator:
         return Scores(tuple(sorted(scores, key=lambda score: score.key)))
 
     def _score(self, video: HeldOutVideo, prompt: Protocol, picture: FramePicture | None) -> list[ObjectScore]:
-        """Every object, prompted where it is first seen, on the annotated frames after that.
+        """Prompt every object where it first appears, and score the annotated frames after that.
 
-        The first and the last annotated frame never count: that is the rule of the SA-V and DAVIS benchmarks.
+        As in the SA-V and DAVIS benchmarks, the first and the last annotated frame are not scored.
         """
         predictor, scores = self._predictor, dict[str, list[FrameScore]]()
         with predictor.init_state(str(video.frames)) as state:
@@ -209,7 +231,7 @@ def _labels(masks: Sequence[NDArray[np.bool_]] | NDArray[np.bool_], size: tuple[
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards every part of it is in the mode in which it was."""
+    """Put a model into evaluation mode for the block, then restore the mode of every submodule."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -225,18 +247,27 @@ def find_videos(
     max_videos: int | None = None,
     ignore_labels: Sequence[int] | None = None,
 ) -> list[HeldOutVideo]:
-    """The videos of ``gt_folder`` (see ``sav_dataset.utils.mask_files`` for layouts) with the frames of the same name.
+    """Find held-out videos and match their masks with frames of the same stem.
 
-    Masks belong to the frames of the same stem; other frames are tracked but not scored. ``ignore_labels``: void ones,
-    as :meth:`MaskVideo.open` takes them. Raises FileNotFoundError or ValueError, with the path.
+    Frames without a mask are tracked but not scored.
+
+    Args:
+        img_folder: Holds a folder of frames per video.
+        gt_folder: Holds a folder of masks per video; see ``sav_dataset.utils.mask_files`` for layouts.
+        max_videos: Use only the first so many; ``None`` for all.
+        ignore_labels: Void labels, as in :meth:`MaskVideo.open`.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: If there are no videos, or the masks of one do not fit its frames, show no object or are too few.
     """
     for key, folder in (("img_folder", img_folder), ("gt_folder", gt_folder)):
         if not Path(folder).is_dir():
-            raise FileNotFoundError(f"validation.{key}: {folder} is no folder")
+            raise FileNotFoundError(f"validation.{key}: {folder} is not a folder")
     annotated = list_videos(gt_folder)
     names = annotated[:max_videos]
     if not names:
-        raise ValueError(f"validation.gt_folder: {gt_folder} has no folders of videos")
+        raise ValueError(f"validation.gt_folder: {gt_folder} contains no video folders")
     without = [name for name in list_videos(img_folder) if name not in set(annotated)]
     if without:
         log.warning("held-out videos without annotations in %s are left out: %s", gt_folder, shorten(without))
@@ -274,7 +305,7 @@ def _open_video(frames: Path, labels: Path, ignore_labels: Sequence[int] | None)
     if missing:
         raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")
     if len(found) < 3:
-        raise ValueError(f"{labels}: the first and the last mask are not scored: expected at least 3, got {len(found)}")
+        raise ValueError(f"{labels}: expected at least 3 masks, as the first and last are not scored, got {len(found)}")
     if next(masks.first_masks(), None) is None:
-        raise ValueError(f"{labels}: no object shows in any of the {len(found)} masks")
+        raise ValueError(f"{labels}: all {len(found)} masks are empty")
     return HeldOutVideo(frames, masks, {name: stems[Path(name).stem] for name in found})
