@@ -87,7 +87,7 @@ def _about_data(loader: Loader, config: DictConfig) -> Iterator[str]:
         yield f"data set {number} ({kind}): {len(spec.dataset)} samples an epoch, {spec.batch_size} in a batch"
         if isinstance(dataset, VOSDataset) and isinstance(dataset.videos, Surveyed):
             facts = survey(dataset.videos, dataset.frames_of_a_clip, dataset.resolution)
-            yield from (f"  {line}" for line in facts.describe())
+            yield from facts.describe()
 
 
 def _about_validation(config: DictConfig) -> Iterator[str]:
