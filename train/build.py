@@ -97,8 +97,7 @@ def validate(config: DictConfig, world: World, checkpoints: CheckpointFolder) ->
         progress = load_progress(last, model)
     validator = build_validator(config, model.to(world.device), compute_dtype(config, world))
     found = validator.by_prompt(world)
-    metrics = _metric_log(config, world)
-    metrics.begin(progress.step)
+    metrics = _metric_log(config, world)  # not begun, which would drop what a run under way has not saved yet
     report_validation(metrics, progress, found, limit=None)
     metrics.close()
     return found

@@ -42,7 +42,7 @@ def expand_mix(config: DictConfig) -> None:
     mix = read_mix(OmegaConf.to_container(config.data)["mix"], sorted(config.data.sets))  # type: ignore[index,call-overload]
     for name in mix:
         key = f"{name}_root"
-        if config.dataset[key] is None:
+        if key in config.dataset and config.dataset[key] is None:
             raise ConfigError(f"data.mix names {name}: set dataset.{key} to its folder")
     loaders = [
         {

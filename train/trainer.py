@@ -214,19 +214,20 @@ class Trainer:
             RuntimeError: If too many steps in a row had non-finite values.
         """
         set_training(self.model, self.settings.freeze_batch_norm)
-        if self._is_complete and self._is_settled:
+        complete = self._is_complete
+        if complete and self._is_settled:
             log.info("nothing to do: %s", self.report.end(self.progress))
             return True
         self.report.begin(self.progress, self.model, self.dtype)
-        self._settle(self._is_complete)
-        if not self._is_complete and not self._is_far_enough:
-            self._take_steps()
-        if not self._is_complete:
+        self._settle(complete)
+        if not complete and not self._is_far_enough:
+            complete = self._take_steps()
+        if not complete:
             self._save()
             log.info("stopped after step %d; the same command resumes from there", self.progress.step)
         else:
             log.info("done: %s", self.report.end(self.progress))
-        return self._is_complete
+        return complete
 
     @property
     def dtype(self) -> torch.dtype:
@@ -273,8 +274,8 @@ class Trainer:
         minutes = self.settings.max_minutes
         return by_steps if minutes is None else min(max(by_steps, self.progress.time_elapsed / 60 / minutes), 1.0)
 
-    def _take_steps(self) -> None:
-        """Take the remaining steps, until asked to stop."""
+    def _take_steps(self) -> bool:
+        """Take the remaining steps, until asked to stop. Returns whether the run is complete, the same on all ranks."""
         step = self.progress.step
         total = step + self.facts.steps_left(self.progress, self.settings.num_epochs)
         started = time.perf_counter()
@@ -291,12 +292,13 @@ class Trainer:
             stops, ends = (part > 0 for part in self.world.mean([float(asked), float(self._is_complete)]))
             self._record(ends)
             if stops and not ends:
-                return
+                return False
             before = time.perf_counter()
             self._settle(ends)
             started += time.perf_counter() - before
             if ends:
-                return
+                return True
+        return False
 
     def _batches_of_steps(self) -> Iterator[list[BatchedClip]]:
         """Batches of the remaining steps. A step that an epoch leaves incomplete continues with the next one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ class SurveyedVideo(Protocol):
         """Height and width of a frame's picture and of its masks, as stored."""
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -122,26 +125,29 @@ def survey(dataset: Surveyed, num_frames: int, resolution: int | None = None) ->
 
 
 def _look(dataset: Surveyed, index: int, num_frames: int, resolution: int | None) -> VideoFacts:
-    name = f"video {index}"
     try:
-        video = dataset.open_for_survey(index)
-        name = video.name
-        frames = list(video.frames)
-        if len(frames) < num_frames:
-            problem = f"{video.source}: {len(frames)} frames with masks, a clip takes {num_frames}"
-            return VideoFacts(name, len(frames), problem=problem)
-        seen = next(((frame, objects) for frame in frames if (objects := tuple(video.visible(frame)))), None)
-        if seen is None:
-            return VideoFacts(name, len(frames), problem=f"{video.source}: no object on any of the {len(frames)} masks")
-        frame, objects = seen
-        pictures, masks = video.sizes(frame)
-        vanishing: tuple[int, ...] = ()
-        if resolution is not None:
-            small = resize(video.load(frame, objects, resolution), resolution).masks.flatten(1).any(dim=1)
-            vanishing = tuple(obj for obj, is_left in zip(objects, small.tolist(), strict=True) if not is_left)
-        return VideoFacts(name, len(frames), pictures, masks, objects, tuple(video.void(frame)), vanishing)
+        with contextlib.closing(dataset.open_for_survey(index)) as video:
+            return _facts(video, num_frames, resolution)
     except (OSError, ValueError) as error:
-        return VideoFacts(name, problem=describe_error(error))
+        return VideoFacts(f"video {index}", problem=describe_error(error))
+
+
+def _facts(video: SurveyedVideo, num_frames: int, resolution: int | None) -> VideoFacts:
+    frames = list(video.frames)
+    if len(frames) < num_frames:
+        problem = f"{video.source}: {len(frames)} frames with masks, a clip takes {num_frames}"
+        return VideoFacts(video.name, len(frames), problem=problem)
+    seen = next(((frame, objects) for frame in frames if (objects := tuple(video.visible(frame)))), None)
+    if seen is None:
+        problem = f"{video.source}: no object on any of the {len(frames)} masks"
+        return VideoFacts(video.name, len(frames), problem=problem)
+    frame, objects = seen
+    pictures, masks = video.sizes(frame)
+    vanishing: tuple[int, ...] = ()
+    if resolution is not None:
+        small = resize(video.load(frame, objects, resolution), resolution).masks.flatten(1).any(dim=1)
+        vanishing = tuple(obj for obj, is_left in zip(objects, small.tolist(), strict=True) if not is_left)
+    return VideoFacts(video.name, len(frames), pictures, masks, objects, tuple(video.void(frame)), vanishing)
 
 
 def describe_size(size: Size | None) -> str:

@@ -304,8 +304,8 @@ def _tell_partners(
     img_folder: PathLike, gt_folder: PathLike, annotations: Collection[str], videos: Collection[str]
 ) -> None:
     """Say which videos have no annotations, and which annotations no video: they are left out."""
-    there = [name for entry in entries(img_folder) if (name := _video_name(entry)) is not None]
-    without = [name for name in there if name not in annotations]
+    unknown = [entry for entry in entries(img_folder) if os.path.splitext(entry.name)[0] not in annotations]
+    without = [name for entry in unknown if (name := _video_name(entry)) is not None and name not in annotations]
     if without:
         log.warning("%s: left out for want of annotations in %s: %s", img_folder, gt_folder, shorten(without))
     alone = sorted(name for name in annotations if name not in videos)
