@@ -156,6 +156,10 @@ class ScheduledOptimizer:
         limit = math.inf if self.settings.max_norm is None else self.settings.max_norm
         return nn.utils.clip_grad_norm_(self.parameters, limit, self.settings.norm_type)
 
+    def values(self) -> dict[str, float]:
+        """Learning rate of every parameter group, by name."""
+        return {f"lr/{options['name']}": float(options["lr"]) for options in self.optimizer.param_groups}
+
     def rates(self) -> dict[str, float]:
         """Learning rate of every rule, by name; with layer-wise decay that of the uppermost layer."""
         rates: dict[str, float] = {}

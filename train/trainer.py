@@ -400,7 +400,7 @@ class Trainer:
             if self.progress.step:
                 self._save()  # if validation is interrupted, only it has to be repeated
             self._keep_if_best(self.validate())
-        if not (validates or ended):
+        if not (validates or ended or ends):
             return
         self.progress = replace(self.progress, closed=epoch)
         self._save()
