@@ -204,7 +204,7 @@ def test_losses_are_means_over_the_decoded_frames(tmp_path: Path) -> None:
     assert not plan.corrections
     trainer.fit()
     (line,) = lines_of(tmp_path)
-    assert line["loss_mask"] == pytest.approx(losses.mask.item() / 3, rel=1e-5)
+    assert line["loss_mask"] == pytest.approx(losses.mask.item() / 3, rel=1e-3)
 
 
 def held_out_settings(folder: Path) -> tuple[str, ...]:
