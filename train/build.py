@@ -73,10 +73,10 @@ def run(config: DictConfig) -> None:
             validate(config, world, checkpoints)
             return
         check_resumed(config, checkpoints, world)
-        if world.is_main:
-            write_configs(config, folder)
         trainer = build_trainer(config, world, stop, checkpoints)
         stack.push(functools.partial(_close, trainer.metrics))
+        if world.is_main:
+            write_configs(config, folder)  # not before it is known that the run can go on with them
         trainer.fit()
 
 
