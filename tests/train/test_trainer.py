@@ -305,7 +305,7 @@ def test_settings_that_change_nothing_may_change(tmp_path: Path) -> None:
 def test_a_run_that_cannot_go_on_keeps_its_settings(tmp_path: Path) -> None:
     run(tiny_run(tmp_path, "trainer.stop_after=1"))
     config = (tmp_path / "config.yaml").read_text()
-    with pytest.raises(CheckpointError, match="grouped|parameter groups"):
+    with pytest.raises(CheckpointError, match="the parameter groups differ"):
         run(tiny_run(tmp_path, "trainer.freeze=['image_encoder.*']", "trainer.resume_changed=true"))
     assert (tmp_path / "config.yaml").read_text() == config and not list(tmp_path.glob("config_*.yaml"))
 
