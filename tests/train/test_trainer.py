@@ -153,7 +153,7 @@ def test_a_run_that_is_done_does_nothing_more_and_says_so(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("videos", "accumulate", "steps"),
-    [(3, 4, [1, 2, 3, 4, 5]), (5, 4, [1, 2, 3, 4, 5, 6, 7]), (1, 7, [1])],
+    [(3, 4, [1, 2, 3, 4, 5]), (5, 4, [1, 2, 3, 4, 5, 7]), (1, 7, [1])],
 )
 def test_few_videos_train_and_tell(tmp_path: Path, videos: int, accumulate: int, steps: list[int]) -> None:
     """Epochs of fewer batches than a step takes, or that no step ends with: nothing is left over, all is logged."""
