@@ -194,7 +194,7 @@ def test_lines_tell_how_far_and_how_fast(tmp_path: Path) -> None:
         assert line["loss"] in (line.get("loss_from_masks"), line.get("loss_from_clicks"))
     assert {name for line in lines for name in line} >= {"loss_from_masks", "loss_from_clicks"}
     text = (tmp_path / "logs" / "log.txt").read_text()
-    assert re.search(r"step 1 of 8 \(epoch 0\.25 of 2\), \d+:\d\d:\d\d left: loss .* clips/s, .* waiting for data", text)
+    assert re.search(r"step 1 of 8 \(epoch 0\.25 of 2\), \d+:\d\d:\d\d left: loss .* clips/s, .* for data", text)
 
 
 def test_losses_are_means_over_the_decoded_frames(tmp_path: Path) -> None:
