@@ -26,7 +26,9 @@ def test_every_setting_is_one_of_some_config() -> None:
     configs = [load_config(name) for name in training_configs()]
     for setting in SETTINGS:
         parent, _, name = setting.key.rpartition(".")
-        assert any(name in (OmegaConf.select(config, parent) or {}) for config in configs) or "optim" in parent
+        # `in` a config would be False for a value that is still missing.
+        nodes = (OmegaConf.select(config, parent) for config in configs)
+        assert any(node is not None and name in list(node.keys()) for node in nodes) or "optim" in parent, setting.key
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
