@@ -18,7 +18,7 @@ from i2v.inference.tracker import StepRequest, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
-from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt
+from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt, warn_of_small_box
 from i2v.utils.masks import resize_logits, suppress_overlap
 from i2v.video.sources import open_source
 
@@ -163,6 +163,7 @@ class I2VVideoPredictor:
             raise ValueError(f"{where}: a box comes before any click, so it needs clear_old_points=True")
         size = (state.video_height, state.video_width)
         coordinates, kinds = read_points(points, labels, box, size, not normalize_coords, where)
+        warn_of_small_box(coordinates, kinds, self.model.image_size, where)
         prompt = to_prompt(coordinates, kinds, self.model.image_size, self.device)
         with state.lock:
             track = self._get_or_create_track(state, obj_id)
@@ -180,13 +181,16 @@ class I2VVideoPredictor:
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> FrameMasks:
         """Prompt an object on a frame with its mask. An empty mask says that the object is not in view.
 
-        The returned mask is slightly smoothed, with logits within +-10.
+        The returned mask is slightly smoothed, with logits within +-10. One that is too small for the model's resolution
+        is widened until a pixel of it is left; a warning is logged for objects that are too small to be followed.
 
         Args:
             inference_state: The session.
             frame_idx: Index of the frame.
             obj_id: The object's id, new or known.
-            mask: ``(H, W)``, bool or numeric (floats count from 0.5), with the video's size or aspect ratio.
+            mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio. Label maps count as the object
+                from 1, grey levels (0..255) from half of their range, floats in 0..1 from 0.5, and what is negative
+                never.
 
         Returns:
             The frame index, all object ids, and their mask logits on the frame.

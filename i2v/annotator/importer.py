@@ -14,6 +14,7 @@ from i2v.annotator.checked_json import CHECKED, validate_json
 from i2v.annotator.masks import Masks, StoredMask
 from i2v.annotator.session_file import FrameEntry, check_places, masks_by_object
 from i2v.errors import InvalidFileError, locating
+from i2v.prompts.mask_values import VOID, Meaning, meaning_of
 from i2v.results.rle import Size, encode_mask
 from i2v.utils.image_file import decode_image
 
@@ -39,8 +40,8 @@ def read_masks(name: str, data: bytes, target: Target) -> Masks:
     """The masks of a file by object and frame.
 
     A PNG belongs to the frame whose number ends its name. Its values are object numbers; one without a palette that
-    has a single value beside 0 is the mask of the `selected` object. JSON is what `i2v track` and the export write.
-    Raises InvalidFileError for anything else, and for frames that the video lacks.
+    has a single value beside 0, or grey levels, is the mask of the `selected` object. JSON is what `i2v track` and the
+    export write. Raises InvalidFileError for anything else, and for frames that the video lacks.
     """
     with locating(name):
         if name.lower().endswith(".json"):
@@ -69,6 +70,8 @@ def _read_png(name: str, data: bytes, target: Target) -> Masks:
         raise ValueError(f"expected 8-bit labels or a black and white mask, got mode {image.mode}")
     labels = np.asarray(image, dtype=np.uint8)
     values = [int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if value]
+    if image.mode == "L" and meaning_of(labels, VOID) is Meaning.LEVELS:  # soft edges are no objects
+        return {target.selected: {frame: StoredMask(encode_mask(labels > VOID // 2))}}
     if len(values) == 1 and image.mode != "P":
         return {target.selected: {frame: StoredMask(encode_mask(labels > 0))}}
     if not values:

@@ -67,7 +67,12 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     for option, kind, metavar, text in (
         ("--click", _click, "X,Y[,0]", "in pixels; 0: background"),
         ("--box", _box, "X0,Y0,X1,Y1", "in pixels"),
-        ("--mask", _mask, "PNG", "non-zero is the object; in a palette PNG, its id if it is there"),
+        (
+            "--mask",
+            _mask,
+            "FILE",
+            "a label map (the object is its id), a black and white mask, or a cut-out with alpha",
+        ),
         ("--object", _object, "ID", "object of the prompts after it"),
         ("--frame", _frame, "N", "frame of the prompts after it"),
     ):

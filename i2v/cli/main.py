@@ -28,13 +28,12 @@ from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.prompts.frame_bounds import check_points, clip_box
+from i2v.prompts.mask_file import read_mask_file
 from i2v.results.export import PictureSource, ResultFolder, read_label_png
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
 from i2v.utils.files import sha256_of
-from i2v.utils.image_file import MAX_BYTES, decode_image
-from i2v.utils.input_file import read_input
 from i2v.utils.iou import mask_iou
 from i2v.utils.output_folder import default_output_folder
 from i2v.utils.signals import interrupts_deferred
@@ -229,7 +228,8 @@ def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
 
 def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: UserPrompt) -> None:
     if prompt.mask is not None:
-        mask = _read_mask(prompt, state.video_width, state.video_height)
+        where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
+        mask = read_mask_file(prompt.mask, prompt.obj_id, (state.video_height, state.video_width), where)
         predictor.add_new_mask(state, frame_idx=prompt.frame, obj_id=prompt.obj_id, mask=mask)
         return
     clicks = np.array(prompt.clicks, dtype=np.float32).reshape(-1, 3)
@@ -241,19 +241,6 @@ def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: Use
         labels=clicks[:, 2].astype(np.int32) if len(clicks) else None,
         box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
     )
-
-
-def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]:
-    where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
-    image = decode_image(read_input(str(prompt.mask), MAX_BYTES), where, size=(height, width))
-    values = np.asarray(image)
-    # Where there is opacity, the last channel, it is 255 all over and says nothing.
-    colours = values[..., :-1] if image.mode in ("LA", "RGBA") else values
-    nonzero = np.asarray(colours.reshape(height, width, -1).any(axis=2))
-    if not nonzero.any():
-        raise ValueError(f"{where}: every pixel is zero, expected the object non-zero")
-    own = np.asarray(values == prompt.obj_id) if image.mode == "P" else nonzero
-    return own if own.any() else nonzero
 
 
 def _follow(
