@@ -181,8 +181,9 @@ class I2VVideoPredictor:
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> FrameMasks:
         """Prompt an object on a frame with its mask. An empty mask says that the object is not in view.
 
-        The returned mask is slightly smoothed, with logits within +-10. One that is too small for the model's resolution
-        is widened until a pixel of it is left; a warning is logged for objects that are too small to be followed.
+        The returned mask is slightly smoothed, with logits within +-10. One that is too small for the model's
+        resolution is widened until a pixel of it is left; a warning is logged for objects that are too small to be
+        followed.
 
         Args:
             inference_state: The session.

@@ -13,7 +13,7 @@ from torch import nn
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.policy import InferencePolicy
 from i2v.modeling.i2v_model import I2VModel
-from i2v.video.frame_source import ImageFolder
+from i2v.video.image_files import ImageFolder
 from sav_dataset.utils.mask_files import MaskVideo, list_videos
 from sav_dataset.utils.measures import mask_scores
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,6 @@ class InferenceState:
         storage_device: Device of the memories.
         frames_at_once: Most frames that a propagation encodes as one batch.
         tracks: Everything known about each object, by object id.
-        lock: Held while the state changes.
     """
 
     def __init__(
@@ -56,10 +56,25 @@ class InferenceState:
         self.storage_device = storage_device or device
         self.frames_at_once = frames_at_once
         self.tracks: dict[Hashable, ObjectTrack] = {}
-        self.lock = threading.RLock()
+        self._process = os.getpid()
+        self._lock = threading.RLock()
         self._video = _OpenVideo(source, FrameLoader(source, image_size))
         self._cache = FeatureCache(self._video.loader, window_length, device, frames_at_once)
         self._is_propagating = False
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while the state changes.
+
+        Raises:
+            RuntimeError: In a process that was forked, where the lock and the thread that reads frames do not work.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError(
+                "this inference state was made in another process, before a fork, and cannot be used here: "
+                "call init_state in this process"
+            )
+        return self._lock
 
     @property
     def source(self) -> FrameSource:
@@ -164,7 +179,7 @@ class InferenceState:
             other = object.__new__(type(self))
             other.__dict__.update(self.__dict__)
             other.tracks = {obj_id: track.copy() for obj_id, track in self.tracks.items()}
-            other.lock = threading.RLock()
+            other._lock = threading.RLock()
             other._video = self._video.share()
             other._cache = self._cache.empty_copy()
             other._is_propagating = False
@@ -212,8 +227,9 @@ class InferenceState:
             self._is_propagating = False
 
     def close(self) -> None:
-        """Stop reading ahead, and close the video unless a copy of the state is still open."""
-        self._video.close()
+        """Stop reading ahead, and close the video unless a copy of the state is still open. Nothing after a fork."""
+        if self._process == os.getpid():
+            self._video.close()
 
     def __enter__(self) -> InferenceState:
         return self

@@ -11,7 +11,7 @@ from PIL import Image
 
 from i2v.errors import StrPath, brief, locating
 from i2v.prompts.mask_values import VOID, Mask, Meaning, flat_values, foreground, meaning_of
-from i2v.utils.image_file import MAX_BYTES, decode_image
+from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image
 from i2v.utils.input_file import read_input
 
 _MOST_SHOWN = 12  # labels or colours in a message
@@ -41,7 +41,7 @@ def read_mask_file(path: StrPath, obj_id: Hashable, size: tuple[int, int], where
         OSError: If the file cannot be read.
         InvalidFileError: If it is no picture of the size, has several objects but not this one, or no object at all.
     """
-    image = decode_image(read_input(path, MAX_BYTES), where, size=size)
+    image = decode_image(read_input(path, MAX_BYTES), where, FRAME_FORMATS, size)
     with locating(where):
         mask = _mask_of(image, obj_id)
         if not mask.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -25,7 +26,8 @@ class FrameLoader:
     """Frames of a source as uint8 tensors (3,S,S): those used last are kept, the next ones read ahead.
 
     May be used from several threads, and beside other loaders of the same source, which it does not close.
-    Its background thread is joined by `close`, and ends with the loader or the program if nobody calls that.
+    Its background thread is joined by `close`, and ends with the loader or the program if nobody calls that. It does
+    not survive a fork: in a process that was forked, the methods raise RuntimeError.
     """
 
     def __init__(self, source: FrameSource, image_size: int, capacity: int = 24, ahead: int = 8) -> None:
@@ -45,6 +47,7 @@ class FrameLoader:
         self.image_size = image_size
         self._capacity = capacity
         self._ahead = max(min(ahead, capacity - WINDOW_LENGTH), 0)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
         self._frames: OrderedDict[int, Future[torch.Tensor]] = OrderedDict()  # least recently used first
@@ -54,6 +57,7 @@ class FrameLoader:
 
     def get(self, index: int) -> torch.Tensor:
         """Frame `index` (3,S,S) uint8, shared with later calls; what reading it raised is raised here."""
+        self._check_process()
         future = self._request(index)
         try:
             return future.result()
@@ -69,6 +73,7 @@ class FrameLoader:
         The thread reads `index` and up to `ahead` frames beyond it, and forgets what it was going to read
         otherwise. A live source is never read ahead.
         """
+        self._check_process()
         if step not in (1, -1):
             raise ValueError(f"step: got {step}, expected 1 or -1")
         count = self.source.num_frames
@@ -89,6 +94,8 @@ class FrameLoader:
 
     def close(self) -> None:
         """Stop reading; returns when the frame being read is done. `get` raises RuntimeError from then on."""
+        if self._process != os.getpid():
+            return  # the thread is the other process's
         with self._lock:
             self._closed = True
             self._frames.clear()
@@ -102,6 +109,13 @@ class FrameLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise RuntimeError(
+                f"{self.source.name}: this loader reads frames in another process, from before a fork: "
+                "open the video in this process"
+            )
 
     def _request(self, index: int) -> Future[torch.Tensor]:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Frames of a video by number: the interface, and image folders, arrays and live frames behind it."""
+"""Frames of a video by number: the interface, and arrays and live frames behind it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from i2v.errors import InvalidFileError
-from i2v.utils.image_file import load_image, read_image_size
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Of picture files that are taken for frames, in lower case."""
 
 # One picture as users hand it over; `rgb_array` says which shapes and values are meant.
 Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
@@ -46,6 +47,16 @@ class FrameSource(ABC):
     def read(self, index: int) -> np.ndarray:
         """Frame `index` as (H,W,3) uint8 RGB, not to be written into; IndexError if there is none."""
 
+    def frame_name(self, index: int) -> str | None:
+        """Name of the file of frame `index`, without its folder; None where frames have no files of their own."""
+        del index
+        return None
+
+    def frame_time(self, index: int) -> float | None:
+        """When frame `index` is shown, in seconds after the first one; None where nothing says so."""
+        del index
+        return None
+
     def close(self) -> None:
         """Let go of files and decoders."""
         return
@@ -65,46 +76,6 @@ class FrameSource(ABC):
             raise IndexError(f"{self.name}: frame {index}: frames are numbered from 0")
         if count is not None and index >= count:
             raise IndexError(f"{self.name}: frame {index} is beyond the end: there are {count} frames")
-
-
-class ImageFolder(FrameSource):
-    """The images of a folder in natural order; a frame's number is its place in that order.
-
-    Files ending in .jpg, .jpeg, .png, .bmp or .webp count, in any letter case; others, sub-folders and names
-    that start with a dot are passed over. Pictures are taken as stored: EXIF orientation is not applied, as
-    in the published model. All must have the size of the first, which is checked when a frame is read.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """List the folder; the system's OSError if there is none, ValueError if it holds no images that are read."""
-        self.name = os.fspath(folder)
-        self.frame_rate = None
-        with os.scandir(self.name) as entries:
-            names = [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
-        if not names:
-            raise ValueError(f"{self.name}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
-        self.files = sorted(names, key=natural_key)
-        self.height, self.width = read_image_size(self._path(0))
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int) -> np.ndarray:
-        """Frame `index` (H,W,3) uint8; InvalidFileError names a file that is damaged or of another size."""
-        self._check_index(index)
-        path = self._path(index)
-        image = load_image(path)
-        if image.size != (self.width, self.height):
-            raise InvalidFileError(
-                path,
-                f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} "
-                f"like the first of the folder, {self.files[0]}",
-            )
-        return _picture_to_rgb(image)
-
-    def _path(self, index: int) -> str:
-        return os.path.join(self.name, self.files[index])
 
 
 class FrameArray(FrameSource):
@@ -177,6 +148,9 @@ class LiveFrames(FrameSource):
     @property
     def width(self) -> int:  # type: ignore[override]
         return self._first_size()[1]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("live frames cannot be pickled or sent to another process: nobody knows where they come from")
 
     def append(self, frame: Frame) -> None:
         """Take one more frame, copied; ValueError if its size is not that of the first."""
@@ -270,7 +244,7 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     """
     frame_size(frame, where)
     if isinstance(frame, Image.Image):
-        return _picture_to_rgb(frame)
+        return picture_to_rgb(frame)
     if isinstance(frame, torch.Tensor):
         tensor = frame.detach().cpu()
         frame = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -280,10 +254,7 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
         raise TypeError(f"{where}: got values of type {frame.dtype}, expected uint8 or floats in [0,1]")
-    # Written so that NaN fails too.
-    if not (frame.min() >= 0 and frame.max() <= 1):
-        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, expected 0 to 1")
-    return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
+    return _scaled(frame, where)
 
 
 def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tuple[int, int]:
@@ -294,15 +265,24 @@ def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tup
     return size
 
 
-def _picture_to_rgb(image: Image.Image) -> np.ndarray:
-    """Any Pillow image as (H,W,3) uint8; alpha is dropped, grey and palette are spread to three channels."""
+def picture_to_rgb(image: Image.Image) -> np.ndarray:
+    """Any Pillow image as (H,W,3) uint8; alpha is dropped, grey and palette are spread to three channels.
+
+    Grey of 16 bits keeps its high byte, floats are scaled by 255. ValueError for floats outside [0,1].
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow would clip 16-bit grey at 255. Its reader of 16-bit colour keeps the high byte: do the same.
         grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    elif image.mode == "F":  # which Pillow would clip, too
+        grey = _scaled(np.asarray(image), "a picture of floats")
+    else:
+        return np.asarray(image.convert("RGB"))
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _is_image(name: str) -> bool:
-    # A leading dot marks hidden files, among them the ones macOS leaves beside each copied picture.
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def _scaled(frame: np.ndarray, where: str) -> np.ndarray:
+    """Floats in [0,1] as uint8."""
+    # Written so that NaN fails too.
+    if not (frame.min() >= 0 and frame.max() <= 1):
+        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, expected 0 to 1")
+    return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
