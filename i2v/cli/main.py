@@ -199,6 +199,7 @@ def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], tru
         device=device,
         hydra_overrides_extra=list(overrides),
         trust_config=trust_config,
+        **({} if model.checkpoint else {"random_weights": True}),
     )
 
 

@@ -90,7 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_sides(args: argparse.Namespace) -> list[Side]:
     """The plain path first, then ours in every dtype asked for; all have the same weights."""
     predictor = build_i2v_video_predictor(
-        args.config, args.checkpoint, device=args.device, hydra_overrides_extra=args.set, trust_config=args.trust_config
+        args.config,
+        args.checkpoint,
+        device=args.device,
+        hydra_overrides_extra=args.set,
+        trust_config=args.trust_config,
+        random_weights=args.checkpoint is None,
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)
