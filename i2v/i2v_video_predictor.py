@@ -18,6 +18,7 @@ from i2v.inference.tracker import StepRequest, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
+from i2v.prompts.object_ids import canonical_id
 from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt, warn_of_small_box
 from i2v.utils.masks import resize_logits, suppress_overlap
 from i2v.video.sources import open_source
@@ -142,7 +143,8 @@ class I2VVideoPredictor:
         Args:
             inference_state: The session.
             frame_idx: Index of the frame.
-            obj_id: The object's id.
+            obj_id: The object's id: an integer, a text or another hashable value. Integers of NumPy and tensors of one
+                integer are the same ids as Python's.
             points: ``(P, 2)``, x first, in pixels of the video, or in 0..1 with ``normalize_coords=False``.
             labels: ``(P,)``: 1 on the object, 0 on the background.
             clear_old_points: Whether to replace the object's earlier points on this frame instead of adding to them.
@@ -154,9 +156,10 @@ class I2VVideoPredictor:
 
         Raises:
             ValueError: If the prompt is malformed or off the frame.
+            TypeError: If the object's id is not hashable.
             IndexError: If the video has no such frame.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
         where = describe_location(frame, obj_id)
         if box is not None and not clear_old_points:
@@ -200,7 +203,7 @@ class I2VVideoPredictor:
             ValueError: If the mask is malformed or has another shape.
             IndexError: If the video has no such frame.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
         size = (state.video_height, state.video_width)
         where = describe_location(frame, obj_id)
@@ -246,7 +249,7 @@ class I2VVideoPredictor:
             ValueError: If ``max_frame_num_to_track`` is negative.
         """
         state = inference_state
-        selected = None if obj_ids is None else tuple(obj_ids)
+        selected = None if obj_ids is None else tuple(canonical_id(obj_id) for obj_id in obj_ids)
         tracks = state.select_tracks(None) if selected is None else {i: state.get_track(i) for i in selected}
         prompted = [frame for track in tracks.values() for frame in (*track.prompted, *track.pending)]
         if not prompted:
@@ -304,7 +307,7 @@ class I2VVideoPredictor:
         Raises:
             RuntimeError: If ``strict`` and the session has no such object.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         with state.lock:
             if obj_id not in state.tracks:
                 if strict:

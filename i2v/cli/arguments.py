@@ -81,6 +81,8 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     add("--direction", choices=("forward", "backward", "both"), default="forward")
     add("--max-frames", type=_count, metavar="N", help="at most so many frames in each direction")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    renumbered = "call masks 00000.png and so on; default: frames that are files lend them their names"
+    add("--renumber", action="store_true", help=renumbered)
     _add_common(parser)
 
 

@@ -30,6 +30,7 @@ from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.prompts.frame_bounds import check_points, clip_box
 from i2v.prompts.mask_file import read_mask_file
 from i2v.results.export import PictureSource, ResultFolder, read_label_png
+from i2v.results.frame_names import FrameNames
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
@@ -108,6 +109,7 @@ class _Run:
     trust_config: bool = False
     direction: str = "forward"
     max_frames: int | None = None
+    renumber: bool = False
 
 
 def _track(args: Namespace) -> int:
@@ -122,6 +124,7 @@ def _track(args: Namespace) -> int:
         trust_config=args.trust_config,
         direction=args.direction,
         max_frames=args.max_frames,
+        renumber=args.renumber,
     )
     _perform(run)
     return 0
@@ -178,7 +181,7 @@ def _perform(run: _Run) -> ResultFolder:
     # The overlay lags behind the model: with a reader of its own, none of the two makes the other seek.
     with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
         ordered = reader if run.direction == "forward" else None
-        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered)
+        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered, FrameNames(reader, run.renumber))
         prompts = [_checked(prompt, state) for prompt in run.prompts]
         for prompt in prompts:
             _add_prompt(predictor, state, prompt)
@@ -281,6 +284,10 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")
     for name in ("masks", "masks.json", "overlay.mp4", "contact_sheet.png"):
         print(f"  {printable(results.folder / name)}")
+    renamed = {obj_id: label for obj_id, label in results.labels.items() if obj_id != label}
+    if renamed:
+        table = ", ".join(f"object {obj_id} has label {label}" for obj_id, label in results.labels.items())
+        print(f"labels in the masks, which hold 1 to 255 only: {printable(table)}")
 
 
 def _propagate(

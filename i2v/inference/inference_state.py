@@ -13,6 +13,7 @@ import torch
 from i2v.inference.feature_cache import Encoder, FeatureCache
 from i2v.inference.object_track import ObjectScores, ObjectSnapshot, ObjectTrack
 from i2v.modeling.structures import FrameFeatures
+from i2v.prompts.object_ids import canonical_id
 from i2v.video.frame_loader import FrameLoader
 from i2v.video.frame_source import FrameSource
 
@@ -109,6 +110,7 @@ class InferenceState:
         Raises:
             KeyError: If the session has no such object.
         """
+        obj_id = canonical_id(obj_id)
         if obj_id not in self.tracks:
             raise KeyError(f"object {obj_id!r} is not in the session, which has {self.obj_ids}")
         return self.tracks[obj_id]
@@ -118,11 +120,13 @@ class InferenceState:
 
         Ids that the session does not have are skipped.
         """
-        return {i: track for i, track in self.tracks.items() if obj_ids is None or i in obj_ids}
+        wanted = None if obj_ids is None else {canonical_id(i) for i in obj_ids}
+        return {i: track for i, track in self.tracks.items() if wanted is None or i in wanted}
 
     def has_mask(self, obj_id: Hashable, frame: int) -> bool:
         """Whether an object has a mask on a frame, from a prompt or from tracking."""
-        return obj_id in self.tracks and self.tracks[obj_id].has_mask(frame)
+        track = self.tracks.get(canonical_id(obj_id))
+        return track is not None and track.has_mask(frame)
 
     def frames_with_mask(self, obj_id: Hashable) -> list[int]:
         """Return the indices of the frames on which an object has a mask, in order.
@@ -165,7 +169,7 @@ class InferenceState:
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
         """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""
         with self.lock:
-            self.tracks[obj_id] = snapshot.track.copy()
+            self.tracks[canonical_id(obj_id)] = snapshot.track.copy()
 
     # Copies
 

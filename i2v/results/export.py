@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.errors import InvalidFileError
+from i2v.errors import InvalidFileError, brief
+from i2v.prompts.object_ids import canonical_id
+from i2v.results.frame_names import NUMBERED, FrameNames, clear_masks
 from i2v.results.overlay import (
     COARSE_CRF,
     CRF,
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 MAX_OBJECTS = 255
 Progress: TypeAlias = Callable[[list[int]], Iterable[int]]
 JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
-MASK_NAME = r"\d{5,}\.png"  # of a frame, as a regular expression
+MASK_NAME = NUMBERED
 
 
 class PictureSource(Protocol):
@@ -75,7 +77,7 @@ def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
 
     Raises ValueError for more than 255 objects: a label map has one byte per pixel.
     """
-    ids = list(dict.fromkeys(obj_ids))
+    ids = list(dict.fromkeys(map(canonical_id, obj_ids)))
     if len(ids) > MAX_OBJECTS:
         raise ValueError(f"a palette PNG holds at most {MAX_OBJECTS} objects, got {len(ids)}")
     integers = [obj_id for obj_id in ids if isinstance(obj_id, int) and 1 <= obj_id <= MAX_OBJECTS]
@@ -122,11 +124,23 @@ class RleJson(StreamedFile):
 
     _END = b"\n]}\n"
 
-    def __init__(self, path: str | Path, labels: Mapping[Hashable, int], frame_rate: float | None = None) -> None:
-        """`labels`: the label of every object of the run in the label maps to come."""
+    def __init__(
+        self,
+        path: str | Path,
+        labels: Mapping[Hashable, int],
+        frame_rate: float | None = None,
+        names: FrameNames | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        `labels`: the label of every object of the run in the label maps to come; `names`: what is said of frames.
+        Raises ValueError for ids that JSON has not.
+        """
         super().__init__(path)
-        self._labels = dict(labels)
+        self._labels = {canonical_id(obj_id): label for obj_id, label in labels.items()}
+        check_json_ids(self._labels, self.path)
         self._frame_rate = frame_rate
+        self._names = names or FrameNames()
         self._file: io.FileIO | None = None
         self._size = 0  # bytes, up to the end of the last frame
 
@@ -135,8 +149,9 @@ class RleJson(StreamedFile):
 
         Raises DiskFullError; then the file has the frames before.
         """
-        entries = [_entry(obj_id, labels == self._labels[obj_id], given) for obj_id, given in scores.items()]
-        line = _compact({"frame": frame, "objects": entries})
+        given = {canonical_id(obj_id): score for obj_id, score in scores.items()}
+        entries = [_entry(obj_id, labels == self._labels[obj_id], score) for obj_id, score in given.items()]
+        line = _compact({**self._names.describe(frame), "objects": entries})
         with self._writing():
             if self._file is None:
                 self._file = io.FileIO(self._make(), "w")
@@ -165,12 +180,20 @@ class RleJson(StreamedFile):
 
     def _header(self, size: tuple[int, ...]) -> str:
         objects = [{"id": obj_id, "label": label} for obj_id, label in self._labels.items()]
-        fields = _compact({"size": size, "frame_rate": self._frame_rate, "objects": objects})
+        video = {} if self._names.video is None else {"video": self._names.video}
+        fields = _compact({**video, "size": size, "frame_rate": self._frame_rate, "objects": objects})
         return fields[:-1] + ',"frames":['
 
     def _finalize(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def check_json_ids(obj_ids: Iterable[Hashable], path: str | Path) -> None:
+    """ValueError unless ids can be written to JSON and read from it: integers and texts."""
+    for obj_id in obj_ids:
+        if not isinstance(obj_id, int | str):
+            raise ValueError(f"{path}: ids of objects: expected integers or texts, got {brief(obj_id)}")
 
 
 def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: MaskScores | None) -> dict[str, Any]:
@@ -197,6 +220,9 @@ def _rounded(score: float) -> float | None:
 class ResultFolder:
     """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4, contact_sheet.png.
 
+    Masks of frames from picture files are called after these, see `FrameNames`. Where labels differ from ids, the table
+    of both is in the head of masks.json and in `labels`.
+
     Masks are written as the frames come, in any order. JSON and video need the order of the video. They grow along
     where that is how the frames come; a backward run gives them reversed, so `finish` makes both afterwards, from the
     masks on disk and the frames, read again. On a full disk the finished frames keep their masks, in PNGs and JSON,
@@ -209,16 +235,20 @@ class ResultFolder:
         obj_ids: Iterable[Hashable],
         overwrite: bool = False,
         ordered: PictureSource | None = None,
+        names: FrameNames | None = None,
     ) -> None:
         """Make nothing yet.
 
         Raises FileExistsError if the folder holds anything, unless `overwrite`, and ValueError if it, or the one of the
         masks in it, is a link to another folder.
 
-        `ordered`: the video, which nobody else reads, given if frames will be added in its order.
+        `ordered`: the video, which nobody else reads, given if frames will be added in its order; `names`: how its
+        frames are called, by number if not given.
         """
         self.folder = Path(folder)
         self.labels = assign_labels(obj_ids)
+        check_json_ids(self.labels, self.folder / JSON_NAME)
+        self._names = names or FrameNames()
         self._scores: dict[int, dict[Hashable, MaskScores | None]] = {}
         self._ordered = ordered
         self._masks: RleJson | None = None
@@ -237,7 +267,7 @@ class ResultFolder:
 
     def mask_path(self, frame: int) -> Path:
         """Where the label map of a frame is."""
-        return self.folder / "masks" / f"{frame:05d}.png"
+        return self.folder / "masks" / self._names.mask_name(frame)
 
     def add(
         self,
@@ -251,13 +281,13 @@ class ResultFolder:
 
     def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor) -> Pixels:
         """Merge logits (N,1,H,W) into one label map (H,W) with the labels of these results."""
-        return label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
+        return label_map(logits, [self.labels[canonical_id(obj_id)] for obj_id in obj_ids])
 
     def add_labels(
         self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, MaskScores]
     ) -> None:
         """As `add`, from a label map; may run in another thread, for one frame at a time."""
-        given = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
+        given = {canonical_id(obj_id): scores.get(obj_id) for obj_id in obj_ids}
         picture = None if self._ordered is None else blend_overlay(self._ordered.read(frame), labels)
         # A frame is finished or it is not: an interrupt must not leave its PNG without its scores.
         with interrupts_deferred():
@@ -275,18 +305,19 @@ class ResultFolder:
     def _begin(self) -> RleJson:
         # Only our own file names go: the folder is the user's.
         own_folder(self.folder)
-        pngs = own_folder(self.mask_path(0).parent)
+        pngs = own_folder(self.folder / "masks")
         for folder in (self.folder, pngs):
             remove_leftovers(folder)
         clear_files(self.folder, "|".join(map(re.escape, (JSON_NAME, VIDEO_NAME, SHEET_NAME))))
-        clear_files(pngs, MASK_NAME)
+        clear_masks(pngs)
         self._masks = self._new_masks(self._ordered)
         if self._ordered is not None:
             self._video = VideoWriter(self.folder / VIDEO_NAME, self._ordered.frame_rate)
         return self._masks
 
     def _new_masks(self, source: PictureSource | None) -> RleJson:
-        return RleJson(self.folder / JSON_NAME, self.labels, None if source is None else source.frame_rate)
+        frame_rate = None if source is None else source.frame_rate
+        return RleJson(self.folder / JSON_NAME, self.labels, frame_rate, self._names)
 
     def finish(self, source: PictureSource, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
         """Complete JSON and video, or make them of the finished frames, and write the contact sheet.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from i2v.errors import InvalidFileError, brief
+from i2v.errors import InvalidFileError, brief, locating
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, read_image_size
 from i2v.utils.input_file import read_input, read_text
 from i2v.video.frame_source import IMAGE_SUFFIXES, FrameSource, natural_key, picture_to_rgb
@@ -77,7 +77,8 @@ class ImageFiles(FrameSource):
                 f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} "
                 f"like the first one, {os.path.basename(self._paths[0])}",
             )
-        return picture_to_rgb(image)
+        with locating(self._shown[index]):
+            return picture_to_rgb(image)
 
 
 class ImageFolder(ImageFiles):
