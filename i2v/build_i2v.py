@@ -18,7 +18,7 @@ from i2v.config import ConfigLike, instantiate, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
 from i2v.inference.policy import InferencePolicy
-from i2v.inference.precision import default_dtype
+from i2v.inference.precision import default_dtype, fresh_defaults
 from i2v.modeling.fast_path import Backend, set_backend
 from i2v.pretrained import choose_model, is_nano_config, nano_checkpoint
 
@@ -251,11 +251,12 @@ def _build_model(
 ) -> I2VModel:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode: expected 'eval' or 'train', got {mode!r}")
-    model = build_network(config)
-    set_backend(model, backend)
-    # Load weights first: modules may derive tables from them when they enter eval mode or move.
-    if ckpt_path is None:
-        log.warning("no checkpoint was given: the weights of the model are random")
-    else:
-        load_checkpoint(model, ckpt_path)
-    return model.train(mode == "train").to(device)
+    with fresh_defaults():
+        model = build_network(config)
+        set_backend(model, backend)
+        # Load weights first: modules may derive tables from them when they enter eval mode or move.
+        if ckpt_path is None:
+            log.warning("no checkpoint was given: the weights of the model are random")
+        else:
+            load_checkpoint(model, ckpt_path)
+        return model.train(mode == "train").to(device)

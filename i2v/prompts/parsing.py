@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2v.errors import brief
 from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Prompt
 from i2v.prompts.frame_bounds import check_points, clip_box
 from i2v.prompts.mask_values import foreground
@@ -49,6 +51,8 @@ def read_points(
         corners = clip_box(_read_box(box, where), scale, where)
         coordinates = np.concatenate((corners, coordinates))
         point_labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), point_labels))
+    if (point_labels == PADDING).all():
+        raise ValueError(f"{where}: expected a box or at least one point with label 1 (object) or 0, got none")
     check_points(coordinates[point_labels != PADDING], scale, where)
     # Padding points have no place, so only real ones were checked.
     return coordinates / scale, point_labels
@@ -152,22 +156,41 @@ def _read_box(box: Any, where: str) -> np.ndarray:
 
 
 def _mask_array(mask: Any, where: str) -> np.ndarray:
-    if isinstance(mask, Tensor):
-        tensor = mask.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     try:
-        return np.asarray(mask)
+        return np.asarray(_on_host(mask))
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{where}: expected a mask of shape (height, width): {error}") from error
 
 
 def _numbers(values: Any, name: str, where: str) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+    """Values as float32, of any numbers that NumPy and PyTorch have; texts that look like numbers are none."""
     try:
-        return np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: expected {name} to be numbers, got {values!r}") from error
+        array = np.asarray(_on_host(values))
+        if array.dtype.kind == "O":
+            array = np.array([_number(value) for value in array.flat], dtype=np.float64).reshape(array.shape)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"values of type {array.dtype}")
+        return array.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: expected {name} to be numbers, got {brief(values)}") from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor):
+        return float(value)
+    if not isinstance(value, numbers.Real | np.bool_):
+        raise TypeError(f"a {type(value).__name__}")
+    return float(value)
+
+
+def _on_host(values: Any) -> Any:
+    """The same without tensors, which may be on another device, or of a type that NumPy has not."""
+    if isinstance(values, Tensor):
+        host = values.detach().cpu()
+        return (host.float() if host.is_floating_point() else host).numpy()
+    if isinstance(values, list | tuple):
+        return [_on_host(value) for value in values]
+    return values
 
 
 def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:
