@@ -7,12 +7,19 @@ import os
 import reprlib
 from collections.abc import Iterator
 
+from av.error import FFmpegError
+from PIL.Image import DecompressionBombError
+
 from i2v.utils.terminal import printable
 
 StrPath = str | os.PathLike[str]
 
-USER_ERRORS = (ValueError, IndexError, OSError, RuntimeError, MemoryError)
-"""What the library raises for mistakes of its user, and the system for files, disks and memory.
+USER_ERRORS = (
+    *(ValueError, IndexError, OSError, RuntimeError, MemoryError),
+    *(OverflowError, EOFError, FFmpegError, DecompressionBombError),
+)
+"""What the library raises for mistakes of its user, the system for files, disks and memory, and those who decode videos
+and pictures. Not all errors of FFmpeg are ValueError or OSError, and a decompression bomb is neither.
 
 Programs tell these in a sentence; anything else is a fault of the program and keeps its traceback.
 """

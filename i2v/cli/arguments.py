@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from i2v import __version__
 from i2v.results.overlay import UserPrompt
+from i2v.video.standard_input import RawFormat
 
 TRUST = "--trust-config"
 
@@ -63,7 +64,9 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
         "after them are about, at first object 1 on frame 0."
     )
     add = parser.add_argument
-    add("video", metavar="VIDEO", type=Path, help="a video file or a folder of frames")
+    video = "a video file, a folder of frames, a quoted pattern of them ('frames/*.jpg'), or - for standard input"
+    add("video", metavar="VIDEO", type=Path, help=video)
+    add("--raw", type=_raw, metavar="WxH", help="standard input is raw RGB frames of that size, 8 bits a channel")
     for option, kind, metavar, text in (
         ("--click", _click, "X,Y[,0]", "in pixels; 0: background"),
         ("--box", _box, "X0,Y0,X1,Y1", "in pixels"),
@@ -178,6 +181,13 @@ def _object(text: str) -> _Switch:
 
 def _frame(text: str) -> _Switch:
     return _Switch("frame", _integer(text, minimum=0))
+
+
+def _raw(text: str) -> RawFormat:
+    try:
+        return RawFormat.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _port(text: str) -> int:

@@ -34,11 +34,13 @@ from i2v.results.frame_names import FrameNames
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
+from i2v.utils.file_pattern import is_pattern
 from i2v.utils.files import sha256_of
 from i2v.utils.iou import mask_iou
 from i2v.utils.output_folder import default_output_folder
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
+from i2v.video.standard_input import spooled
 
 if TYPE_CHECKING:
     import torch
@@ -113,10 +115,20 @@ class _Run:
 
 
 def _track(args: Namespace) -> int:
+    prompts = collect_prompts(args.marks or ())
+    if args.raw and str(args.video) != "-":
+        raise UsageError(f"--raw is about frames on standard input, expected - as the video, got {args.video}")
+    if str(args.video) != "-":
+        return _track_video(args, prompts, args.video, args.out or default_output_folder(args.video))
+    with spooled(sys.stdin.buffer, args.raw) as video:
+        return _track_video(args, prompts, video, args.out or Path("stdin_i2v"))
+
+
+def _track_video(args: Namespace, prompts: tuple[UserPrompt, ...], video: Path | NDArray[np.uint8], out: Path) -> int:
     run = _Run(
-        video=args.video,
-        prompts=collect_prompts(args.marks or ()),
-        out=args.out or default_output_folder(args.video),
+        video=video,
+        prompts=prompts,
+        out=out,
         overwrite=args.overwrite,
         model=choose_model(args.config, args.checkpoint),
         device=args.device,
@@ -208,7 +220,7 @@ def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], tru
 
 def _check_video(run: _Run) -> None:
     if isinstance(run.video, Path):
-        if not run.video.exists():
+        if not run.video.exists() and not is_pattern(str(run.video)):
             raise FileNotFoundError(f"{run.video}: no such video file or folder of frames")
         video, out = run.video.resolve(), run.out.resolve()
         if out == video or out in video.parents:

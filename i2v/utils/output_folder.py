@@ -114,6 +114,11 @@ def _strange_entry(folder: Path, made: str) -> str | None:
 
 
 def default_output_folder(video: Path) -> Path:
-    """Where the results of a video go that were given no folder: NAME_i2v in the working directory."""
+    """Where the results of a video go that were given no folder: NAME_i2v in the working directory.
+
+    NAME is that of a folder, of a file without its suffix, or of the folder that a pattern of files starts from.
+    """
     named = video.resolve()
+    if not named.exists() and re.search(r"[*?\[%]", video.name):
+        named = next(folder for folder in named.parents if folder.is_dir())
     return Path(f"{named.name if named.is_dir() else named.stem}_i2v")

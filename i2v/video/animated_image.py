@@ -13,6 +13,7 @@ import numpy as np
 from i2v.errors import InvalidFileError, StrPath, reading
 from i2v.utils.image_file import MAX_BYTES, open_picture
 from i2v.utils.input_file import open_input, read_input
+from i2v.utils.picture_size import check_size
 from i2v.utils.process_local import ProcessLocal
 from i2v.video.frame_source import FrameSource, picture_to_rgb
 
@@ -124,6 +125,7 @@ class _OpenPicture:
     def _decode(self, frame: int) -> None:
         with reading(self._name, "this picture", f"frame {frame}"):
             self._image.seek(frame)
+            check_size(self._image.width, self._image.height)  # those of a TIFF differ
             self._image.load()
             pixels = picture_to_rgb(self._image)
         self._position = frame

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from i2v.errors import InvalidFileError, brief, locating
+from i2v.utils.file_pattern import NUMBER
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, read_image_size
 from i2v.utils.input_file import read_input, read_text
 from i2v.video.frame_source import IMAGE_SUFFIXES, FrameSource, natural_key, picture_to_rgb
 
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".ffconcat")
 _KINDS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".j2k": ".jp2"}
-_MAGIC = re.compile(r"[*?\[]")
-_NUMBERED = re.compile(r"%(0\d{1,2})?d")
 
 
 class ImageFiles(FrameSource):
@@ -116,7 +115,7 @@ def image_pattern(pattern: str) -> ImageFiles:
         FileNotFoundError: If no file matches.
         ValueError: If a match is no picture, or they are not one sequence; see ``check_sequence``.
     """
-    found = _numbered_files(pattern) if _NUMBERED.search(pattern) else _globbed(pattern)
+    found = _numbered_files(pattern) if NUMBER.search(pattern) else _globbed(pattern)
     paths: list[str] = [path for path in found if os.path.isfile(path) and not os.path.basename(path).startswith(".")]
     if not paths:
         raise FileNotFoundError(f"{pattern}: no file matches this pattern")
@@ -127,11 +126,6 @@ def image_pattern(pattern: str) -> ImageFiles:
         check_sequence([os.path.basename(path) for path in names], os.path.join(folder, os.path.basename(pattern)))
     paths.sort(key=_path_key)
     return ImageFiles(paths, pattern)
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path can only be a pattern of picture files."""
-    return bool(_MAGIC.search(path) or _NUMBERED.search(path)) and not os.path.exists(path)
 
 
 def is_list(path: str) -> bool:
@@ -256,7 +250,7 @@ def _numbered_files(pattern: str) -> list[str]:
 
 
 def _split_numbered(form: str) -> tuple[str | None, int, str]:
-    matches = list(_NUMBERED.finditer(form))
+    matches = list(NUMBER.finditer(form))
     if len(matches) != 1:
         return None, 0, ""
     found = matches[0]

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from i2v.utils.file_pattern import is_pattern
 from i2v.video.animated_image import AnimatedImage, is_animated
 from i2v.video.frame_loader import WINDOW_LENGTH, FrameLoader, normalize
 from i2v.video.frame_source import FrameArray, FrameSource, LiveFrames
-from i2v.video.image_files import ImageFiles, ImageFolder, image_list, image_pattern, is_list, is_pattern
+from i2v.video.image_files import ImageFiles, ImageFolder, image_list, image_pattern, is_list
 from i2v.video.video_file import VideoFile
 
 __all__ = [
