@@ -1,7 +1,7 @@
-"""i2v: promptable video segmentation. Importing the package loads nothing else and changes nothing.
+"""i2v: promptable video segmentation. Importing the package imports nothing else and has no side effects.
 
-`build_i2v_video_predictor` builds an `I2VVideoPredictor`, which follows objects through recorded videos;
-`i2v.inference.live_session.LiveSession` follows them through the frames of a camera.
+``build_i2v_video_predictor`` builds an ``I2VVideoPredictor``, which tracks objects in recorded videos;
+``i2v.inference.live_session.LiveSession`` tracks them in the frames of a camera.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = ["I2VVideoPredictor", "__version__", "build_i2v_video_predictor"]
 
-# The function `build_i2v` is missing on purpose: as an attribute of the package, that name is the module it
-# lives in.
+# `build_i2v` is missing on purpose: as an attribute of the package, that name is the module.
 _HOMES = {
     "build_i2v_video_predictor": "i2v.build_i2v",
     "I2VVideoPredictor": "i2v.i2v_video_predictor",

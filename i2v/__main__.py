@@ -1,4 +1,4 @@
-"""`python -m i2v` is the `i2v` command."""
+"""``python -m i2v`` is the ``i2v`` command."""
 
 from i2v.cli.main import main
 

@@ -1,7 +1,6 @@
-"""Checkpoints: read them without running code, load them strictly by name, write them atomically.
+"""Checkpoints: read without running code, load strictly by name, write atomically.
 
-A checkpoint is a file of `torch.save` with the state dict under the key "model"; training state may stand
-beside it.
+A checkpoint is a ``torch.save`` file with the state dict under the key "model", possibly next to training state.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ log = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
-# The first bytes of the two formats of torch.save: a zip archive, and before PyTorch 1.6 a pickled magic
-# number.
+# First bytes of the two torch.save formats: a zip archive, and before PyTorch 1.6 a pickled magic number.
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
@@ -40,12 +38,18 @@ _TINYSAM_MLP = {".mlp.lin1.": ".mlp.layers.0.", ".mlp.lin2.": ".mlp.layers.1."}
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint, or one that does not fit the model; the message says which and why."""
+    """A file is not a checkpoint, or does not fit the model; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An entry that both sides have, in forms that do not go together."""
+    """An entry of both state dicts with different shapes or kinds.
+
+    Attributes:
+        name: Name of the entry.
+        found: Kind and shape in the file.
+        wanted: Kind and shape in the model.
+    """
 
     name: str
     found: str
@@ -54,7 +58,13 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class StateDictReport:
-    """How weights compare to a model's entries by name, shape and kind of number (floating-point or not)."""
+    """Comparison of weights with a model by name, shape and kind (floating-point or integer).
+
+    Attributes:
+        missing: Entries of the model only.
+        unexpected: Entries of the weights only.
+        mismatched: Entries of both, with different shapes or kinds.
+    """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -62,10 +72,11 @@ class StateDictReport:
 
     @property
     def fits(self) -> bool:
+        """Whether all entries match."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def describe(self) -> str:
-        """Counts, and the first few names of each sort."""
+        """Summarize as counts with the first few names."""
         if self.fits:
             return "all entries fit"
         wrong = [f"{m.name} (found {m.found}, expected {m.wanted})" for m in self.mismatched]
@@ -75,14 +86,20 @@ class StateDictReport:
 
 @dataclass(frozen=True)
 class StartReport:
-    """What a start from other weights did: model entries set from the file and left fresh, file entries ignored."""
+    """Result of initializing a part of a model from other weights.
+
+    Attributes:
+        set: Model entries set from the file.
+        fresh: Model entries left as initialized.
+        ignored: File entries without a counterpart in the model.
+    """
 
     set: tuple[str, ...]
     fresh: tuple[str, ...]
     ignored: tuple[str, ...]
 
     def describe(self) -> str:
-        """Counts, and the first few names left fresh or ignored."""
+        """Summarize as counts with the first few names."""
         parts = [f"{len(self.set)} entries set"]
         if self.fresh:
             parts.append(f"{len(self.fresh)} left fresh: {_first(self.fresh)}")
@@ -93,7 +110,15 @@ class StartReport:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint file holds: counts over the state dict, and what stands beside it."""
+    """Contents of a checkpoint file.
+
+    Attributes:
+        num_entries: Number of entries of the state dict.
+        num_values: Number of values in all entries.
+        dtypes: Names of the entries' dtypes.
+        metadata: Strings and numbers next to the state dict.
+        other_keys: Other keys next to the state dict.
+    """
 
     num_entries: int
     num_values: int
@@ -103,17 +128,25 @@ class CheckpointInfo:
 
 
 def read_checkpoint(path: StrPath) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file or https address, on the CPU and possibly mapped from the file.
+    """Read the state dict of a checkpoint.
 
-    An address may end in `#sha256=` and the checksum that the file must have, see `i2v.download.fetch`. Raises
-    FileNotFoundError for a missing file and CheckpointError for one that is not a checkpoint, is damaged, is laid out
-    differently, could only be read by running code, or cannot be fetched.
+    Args:
+        path: Path of a file, or an https address. An address may end in ``#sha256=`` and the file's checksum, see
+            ``i2v.download.fetch``.
+
+    Returns:
+        Tensors by name, on the CPU, memory-mapped if the file's format allows it.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is not a checkpoint, is damaged, has another layout, could only be read by running
+            code, or cannot be downloaded.
     """
     return state_dict_of(read_content(path), path)
 
 
 def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
-    """A summary of a checkpoint file or address; raises what `read_checkpoint` does."""
+    """Summarize a checkpoint file or address. Raises the errors of ``read_checkpoint``."""
     content = read_content(path)
     weights = state_dict_of(content, path)
     beside = {str(key): value for key, value in content.items() if key != "model"}
@@ -128,9 +161,17 @@ def read_checkpoint_info(path: StrPath) -> CheckpointInfo:
 
 
 def read_bare_state_dict(path: StrPath, whose: str) -> dict[str, Tensor]:
-    """The state dict of a file that holds nothing else, as `whose` weights are published.
+    """Read a file that contains nothing but a state dict.
 
-    Raises what `read_checkpoint` does.
+    Args:
+        path: Path of a file, or an https address.
+        whose: Name of the model for messages, such as "TinySAM".
+
+    Returns:
+        Tensors by name, as in ``read_checkpoint``.
+
+    Raises:
+        CheckpointError: If it is not a state dict; other errors are those of ``read_checkpoint``.
     """
     content = read_content(path)
     if not _is_state_dict(content):
@@ -139,7 +180,7 @@ def read_bare_state_dict(path: StrPath, whose: str) -> dict[str, Tensor]:
 
 
 def compare_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> StateDictReport:
-    """Compare weights with a model by name, shape and kind; float16 for float32 is the same kind."""
+    """Compare weights with a model by name, shape and kind. All floating-point dtypes are of the same kind."""
     entries = model.state_dict()
     return StateDictReport(
         missing=tuple(name for name in entries if name not in weights),
@@ -153,10 +194,15 @@ def compare_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> State
 
 
 def load_checkpoint(model: nn.Module, path: StrPath) -> None:
-    """Load a checkpoint file or address into a model, every entry of both; values take the model's dtypes.
+    """Load a checkpoint into a model. All entries must match; values are converted to the model's dtypes.
 
-    Raises what `read_checkpoint` does, and CheckpointError if an entry is missing, left over or of another
-    shape; the model is then unchanged.
+    Args:
+        model: The model; unchanged if an error is raised.
+        path: Path of a file, or an https address.
+
+    Raises:
+        CheckpointError: If entries are missing, unexpected or mismatched; other errors are those of
+            ``read_checkpoint``.
     """
     weights = read_checkpoint(path)
     check_fit(model, weights, path)
@@ -165,7 +211,16 @@ def load_checkpoint(model: nn.Module, path: StrPath) -> None:
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: StrPath) -> None:
-    """Raise CheckpointError, which names what is missing, left over or of another shape, if weights do not fit."""
+    """Check that weights fit a model.
+
+    Args:
+        model: The model.
+        weights: Tensors by name.
+        path: Path or address of the weights, for messages.
+
+    Raises:
+        CheckpointError: If entries are missing, unexpected or mismatched; the message names them.
+    """
     report = compare_state_dict(model, weights)
     if not report.fits:
         wanted = f"{type(model).__name__} with {len(model.state_dict())} entries"
@@ -173,10 +228,18 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: StrPath) ->
 
 
 def load_tinysam(model: nn.Module, path: StrPath) -> StartReport:
-    """Start a model's image trunk, prompt encoder and mask decoder from TinySAM's weights (a bare state dict).
+    """Initialize a model's image trunk, prompt encoder and mask decoder from TinySAM's weights.
 
-    Raises what `read_checkpoint` does, and CheckpointError if the file has no entry for the model or one of
-    another shape; the model is then unchanged.
+    Args:
+        model: The model; unchanged if an error is raised.
+        path: Path or address of TinySAM's file, a bare state dict.
+
+    Returns:
+        Which entries were set, left fresh and ignored.
+
+    Raises:
+        CheckpointError: If no entry belongs to the model, or one has another shape; other errors are those of
+            ``read_checkpoint``.
     """
     content = read_bare_state_dict(path, "TinySAM")
     entries = model.state_dict()
@@ -202,10 +265,18 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     **metadata: str | int | float,
 ) -> None:
-    """Write weights as a checkpoint file, with `metadata` beside them; an existing file is replaced as a whole.
+    """Write a checkpoint file atomically.
 
-    `dtype` converts the floating-point entries, for example to float16 for a file of half the size. Raises
-    CheckpointError if that makes a value infinite.
+    Args:
+        model: The model, or tensors by name.
+        path: Path of the file.
+        dtype: Dtype of floating-point entries, for example float16 to halve the size; by default their own.
+        **metadata: Strings and numbers to store next to the state dict.
+
+    Raises:
+        CheckpointError: If a value overflows in ``dtype``.
+        DiskFullError: If the disk is full.
+        OSError: If the file cannot be written otherwise.
     """
     weights = model.state_dict() if isinstance(model, nn.Module) else model
     stored = {name: _stored(name, tensor.detach(), dtype) for name, tensor in weights.items()}
@@ -213,13 +284,22 @@ def save_checkpoint(
 
 
 def save_atomically(content: Any, path: StrPath) -> None:
-    """`torch.save` to a path that holds, at every moment, the old file or the whole new one. Raises DiskFullError."""
+    """``torch.save`` to a path that always contains either the old file or the complete new one.
+
+    Args:
+        content: What to save.
+        path: Path of the file.
+
+    Raises:
+        DiskFullError: If the disk is full.
+        OSError: If the file cannot be written otherwise.
+    """
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
-                # torch itself only tells that its archive is not complete.
+                # torch only reports an incomplete archive; the cause is in its context.
                 raise error.__context__ from None
             raise
         file.flush()
@@ -227,22 +307,31 @@ def save_atomically(content: Any, path: StrPath) -> None:
 
 
 def read_content(path: StrPath, mapped: bool = True) -> dict[Any, Any]:
-    """All that a checkpoint file or address holds; raises what `read_checkpoint` does.
+    """Read everything in a checkpoint file or address, on the CPU.
 
-    `mapped`: tensors are read from the file when they are used, where its format allows.
+    Args:
+        path: Path of a file, or an https address.
+        mapped: Whether to memory-map tensors, if the file's format allows it.
+
+    Returns:
+        The top-level dictionary.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If it cannot be read; see ``read_checkpoint``.
     """
     file = _local(path)
     head = _head(file)
     is_archive = head.startswith(_ZIP_MAGIC)
     try:
         check_archive(file) if is_archive else check_pickles(file)
-        # Mapping skips the optimizer state of training checkpoints, two thirds of the file.
+        # Memory mapping avoids reading the optimizer state of training checkpoints, two thirds of the file.
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and is_archive)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_needs_code(path, str(error))) from error
     except MemoryError:
         raise
-    except Exception as error:  # which ones, on bytes that are garbled or cut short, is nowhere documented
+    except Exception as error:  # torch does not document its errors on corrupt or truncated files
         raise CheckpointError(f"{path} is damaged or cut short: get it again ({_line(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict with the key 'model', got a {type(content).__name__}")
@@ -259,13 +348,13 @@ def _local(path: StrPath) -> Path:
 
 
 def _head(file: Path) -> bytes:
-    """The first bytes of a file that can be a checkpoint."""
+    """Read the first bytes of a file, checking that it can be a checkpoint."""
     if file.is_dir():
         raise CheckpointError(f"{file} is a folder, expected a checkpoint file")
     if not file.exists():
         raise FileNotFoundError(f"checkpoint {file} does not exist (looked in {file.parent.absolute()})")
     if not file.is_file():
-        raise CheckpointError(f"{file} is no regular file, expected a checkpoint file")  # a pipe may block for ever
+        raise CheckpointError(f"{file} is no regular file, expected a checkpoint file")  # a pipe could block forever
     with file.open("rb") as stream:
         head = stream.read(len(_LEGACY_MAGIC))
     if not head:
@@ -292,7 +381,15 @@ def _line(error: BaseException) -> str:
 
 
 def state_dict_of(content: dict[Any, Any], path: StrPath) -> dict[str, Tensor]:
-    """The state dict in the content of a checkpoint; CheckpointError, with the path, if it is laid out differently."""
+    """Return the state dict in a checkpoint's content.
+
+    Args:
+        content: The top-level dictionary.
+        path: Path of the file, for messages.
+
+    Raises:
+        CheckpointError: If the checkpoint has another layout.
+    """
     weights = content.get("model")
     if isinstance(weights, dict) and _is_state_dict(weights):
         return weights
@@ -323,7 +420,7 @@ def _form(tensor: Tensor) -> str:
 
 
 def _from_tinysam(name: str) -> str | None:
-    """Our name of a TinySAM entry; None outside the parts that start from it."""
+    """Translate the name of a TinySAM entry; ``None`` if the model does not use it."""
     for theirs, ours in _TINYSAM_PREFIXES.items():
         if name.startswith(theirs):
             if theirs == "mask_decoder.":
@@ -335,7 +432,7 @@ def _from_tinysam(name: str) -> str | None:
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
-        return tensor.cpu().clone()  # a view would be saved with all that it looks into
+        return tensor.cpu().clone()  # torch.save would store a view with its whole storage
     converted = tensor.to("cpu", dtype, copy=True)
     if bool(tensor.isfinite().all()) and not bool(converted.isfinite().all()):
         raise CheckpointError(f"{name}: values up to {tensor.abs().max().item():.3g} do not fit {dtype}")

@@ -1,7 +1,6 @@
-"""Configs by name: find the file, compose it with Hydra, apply overrides.
+"""Configs by name: find the file, compose it with Hydra, apply overrides, instantiate.
 
-Nothing here needs or touches Hydra's global state, so a program with a Hydra app of its own can build
-models too.
+Hydra's global state is neither needed nor changed, so a program with a Hydra app of its own can build models, too.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ __all__ = ["ConfigError", "ConfigLike", "available_configs", "instantiate", "loa
 
 log = logging.getLogger(__name__)
 
-# What names a config: a name or a path, or a composed config itself.
+# A config: its name or path, or a composed config.
 ConfigLike = str | os.PathLike[str] | DictConfig
 
 PACKAGE_CONFIGS = Path(__file__).parent / "configs"
 FEATURE_STRIDE = 16  # pixels of the model image for one cell of its feature map
 
-# Keys of the published configs that live elsewhere here; a key with dots below it takes those along.
+# Keys of the published configs that have another place here. Keys below them move along.
 _MOVED_KEYS = {
     "model.num_maskmem_global_all": "model.selector.num_maskmem_global_all",
     "model.num_maskmem_global": "model.selector.num_maskmem_global",
@@ -63,7 +62,7 @@ _MOVED_KEYS = {
     "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
 }
 
-# Classes that configs of version 0.1.0 name by another path, as the inference.yaml beside a run's checkpoints does.
+# Old paths of classes in configs of version 0.1.0, such as the inference.yaml next to a training run's checkpoints.
 _MOVED_TARGETS = {
     "i2v.inference_state.PredictorSettings": "i2v.inference.policy.PredictorSettings",
     "i2v.modeling.memory_associator.SimilaritySelector": "i2v.modeling.memory.selectors.SimilaritySelector",
@@ -80,7 +79,7 @@ _MOVED_TARGETS = {
     "i2v.modeling.memory_reader.MemoryReader": "i2v.modeling.memory.memory_cross_attention.MemoryCrossAttention",
 }
 
-# Published keys that a config may have nothing for, with the values at which that makes no difference.
+# Published keys without a counterpart here, with the values that this implementation has built in.
 _FIXED_KEYS: dict[str, tuple[Any, ...]] = {
     "model.iou_threshold": (0,),
     "model.area_threshold": (100,),
@@ -109,24 +108,33 @@ _FIXED_KEYS: dict[str, tuple[Any, ...]] = {
 
 
 def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config: bool = False) -> DictConfig:
-    """Compose a config and apply overrides, the last one of a key winning.
+    """Compose a config and apply overrides.
 
-    `config` is the name of a config of this package ("i2v-infer"), a path to a YAML file with or without its suffix,
-    or a composed config, which is copied. A path has a separator ("./mine.yaml"): a bare name never means a file of
-    the working directory. Where there is no file, the published paths `configs/NAME` and `i2v/configs/NAME` mean this
-    package's. A YAML file's `defaults` may name this package's groups (`model: i2v`), and files below its own folder.
+    A path contains a separator ("./mine.yaml"): a bare name is never a file in the working directory. If there is no
+    such file, the published paths ``configs/NAME`` and ``i2v/configs/NAME`` refer to the package's configs. The
+    ``defaults`` of a YAML file can name the package's config groups (``model: i2v``) and files below its own folder.
 
-    `overrides` follow Hydra's grammar: `KEY=VALUE` and `++KEY=VALUE` set a key that the config has or that
-    the constructor it belongs to takes, `+KEY=VALUE` may also add one to a plain mapping, `~KEY` removes one
-    and `GROUP@NODE=NAME` chooses another file. Keys of the published SAM-I2V configs are translated.
+    Untrusted configs are restricted, see ``i2v.config_trust``.
 
-    What a config may name is bounded, see `i2v.config_trust`. `trust_config` says that it and the overrides are as good
-    as a program of the caller's: any `_target_` and any resolver is then allowed. That holds for copies, too.
+    Args:
+        config: Name of a packaged config ("i2v-infer"), path of a YAML file with or without its suffix, or a composed
+            config, which is copied.
+        overrides: Hydra overrides; later ones win. ``KEY=VALUE`` and ``++KEY=VALUE`` set an existing key or a parameter
+            of the constructor that the node names, ``+KEY=VALUE`` can also add a key to a plain mapping, ``~KEY``
+            deletes one, and ``GROUP@NODE=NAME`` selects another file. Keys of the published SAM-I2V configs are
+            translated.
+        trust_config: Whether config and overrides are trusted like code. Any ``_target_`` and resolver is then allowed,
+            also in copies of the config.
 
-    The result is a struct with interpolations left to resolve. Raises FileNotFoundError if there is no such
-    config and ConfigError for a bad file, an unknown key, a bad value or what only a trusted config may name.
+    Returns:
+        The config in struct mode, with unresolved interpolations.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ConfigError: If a file is malformed, a key is unknown, a value is invalid, or something is only allowed in a
+            trusted config (a ``ValueError``).
     """
-    # `${grid:SIDE}` is the side of the feature map of a square image, as the model's YAML files use it.
+    # `${grid:SIDE}` in the model's YAML files is the side of the feature map of a square image.
     OmegaConf.register_new_resolver("grid", lambda side: int(side) // FEATURE_STRIDE, replace=True)
     parsed = [_parse(line) for line in overrides]
     if isinstance(config, DictConfig):
@@ -138,7 +146,7 @@ def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config:
     if trust_config:
         trust(composed)
     allowed = AllowedTargets(PACKAGE_CONFIGS)
-    check_config(composed, allowed)  # before overrides, which look into constructors
+    check_config(composed, allowed)  # before overrides, which import and inspect constructors
     for override in settings:
         _apply(composed, override, allowed)
     check_config(composed, allowed)
@@ -147,17 +155,26 @@ def load_config(config: ConfigLike, overrides: Sequence[str] = (), trust_config:
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """Build the object that a node of a config describes, with `arguments` over those of the node.
+    """Build the object that a node of a config describes.
 
-    Raises ConfigError, which names the node, if there is none, if it names what only a trusted config may, or if
-    building it fails.
+    Args:
+        config: The composed config.
+        key: Dotted key of the node.
+        **arguments: Constructor arguments that override those of the node.
+
+    Returns:
+        The object.
+
+    Raises:
+        ConfigError: If there is no such node, it names something only allowed in a trusted config, or building fails
+            (a ``ValueError``).
     """
     try:
         node = OmegaConf.select(config, key)
         if node is None:
             raise ConfigError(f"the config has no node {key!r}, only {', '.join(map(str, config))}")
         plain = _nested(key, OmegaConf.to_container(node, resolve=True))
-        # What is checked here is what is built: plain values, in which nothing is left to be looked up.
+        # Resolve first, so that the values checked here are exactly those that are built.
         check_resolved(plain)
         if not is_trusted(config):
             AllowedTargets(PACKAGE_CONFIGS).check(plain)
@@ -168,12 +185,20 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
 
 
 def available_configs() -> list[str]:
-    """Names of the top-level configs that come with the package."""
+    """List the names of the package's top-level configs."""
     return sorted(path.stem for path in PACKAGE_CONFIGS.glob("*.yaml"))
 
 
 def packaged_name(config: str | os.PathLike[str]) -> str | None:
-    """The name of the config of this package that is meant; None for a file of the user's. Raises as `load_config`."""
+    """Return the name of the packaged config that is meant, or ``None`` if it is a file of the user's.
+
+    Args:
+        config: Name or path of a config.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ConfigError: If the path is ambiguous or not a YAML file (a ``ValueError``).
+    """
     path = _find_config(config)
     return path.stem if path.parent == PACKAGE_CONFIGS else None
 
@@ -213,7 +238,7 @@ def _find_config(config: str | os.PathLike[str]) -> Path:
 
 
 def _first_file(path: Path) -> Path | None:
-    """The file at a path, or at the path with the suffix of configs."""
+    """Return the file at a path, or at the path with the suffix .yaml."""
     return next((each.absolute() for each in (path, path.with_name(f"{path.name}.yaml")) if each.is_file()), None)
 
 
@@ -238,7 +263,7 @@ def _apply(config: DictConfig, override: Override, allowed: AllowedTargets) -> N
         raise ConfigError(f"override {override.input_line!r}: there is no config group {published!r} to choose from")
     if not (_is_known(config, key) or (override.is_add() and _may_add(config, key))):
         raise ConfigError(f"override {override.input_line!r}: unknown key {published!r}{_near_matches(config, key)}")
-    if not is_trusted(config):  # now, as the next override may look into its constructor
+    if not is_trusted(config):  # check now: the next override may import and inspect the constructor
         allowed.check(_nested(key, value))
     if override.is_delete():
         _delete(config, key)
@@ -247,7 +272,7 @@ def _apply(config: DictConfig, override: Override, allowed: AllowedTargets) -> N
 
 
 def _rename_targets(config: DictConfig) -> None:
-    """Give classes that have moved their present path."""
+    """Update the paths of classes that have moved."""
     plain = OmegaConf.to_container(config, resolve=False)
     for key, target in _targets(plain):
         if target in _MOVED_TARGETS:
@@ -255,7 +280,7 @@ def _rename_targets(config: DictConfig) -> None:
 
 
 def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values of every `_target_` of nested dictionaries."""
+    """Yield the dotted key and value of every ``_target_`` in nested dictionaries."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_" and isinstance(value, str):
@@ -265,7 +290,7 @@ def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _translate(config: DictConfig, key: str) -> str | None:
-    """Our name of a published key; None for one that nothing here reads."""
+    """Translate a published key to ours; ``None`` if it has no effect here."""
     moved = _moved(key)
     for name in (key, moved):
         if _is_known(config, name):
@@ -305,7 +330,7 @@ def _delete(config: DictConfig, key: str) -> None:
 
 
 def _node(config: DictConfig, key: str) -> Any:
-    """What stands at a dotted key, the root for an empty one; None where nothing does."""
+    """Return the value at a dotted key, or ``None``. The empty key is the root."""
     try:
         return OmegaConf.select(config, key) if key else config
     except OmegaConfBaseException:
@@ -317,7 +342,7 @@ def _is_known(config: DictConfig, key: str) -> bool:
     node = _node(config, parent)
     if not isinstance(node, DictConfig):
         return _node(config, key) is not None
-    # `in node` would be False for a value that is still missing.
+    # `in node` would be False for a missing value ("???").
     return name in [*node.keys(), *_parameters(node.get("_target_"))]
 
 
@@ -327,13 +352,13 @@ def _may_add(config: DictConfig, key: str) -> bool:
 
 
 def _parameters(target: Any) -> set[str]:
-    """Names that a node's constructor takes by keyword; empty for a node without one."""
+    """Return the keyword parameters of a node's constructor; empty for a node without one."""
     if not isinstance(target, str):
         return set()
     try:
         parameters = inspect.signature(pkgutil.resolve_name(target)).parameters.values()
     except (ImportError, AttributeError, TypeError, ValueError):
-        return set()  # building the node reports what is wrong with its target
+        return set()  # a wrong target is reported when the node is built
     return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
@@ -346,7 +371,7 @@ def _known_keys(node: dict[Any, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _near_matches(config: DictConfig, key: str) -> str:
-    """A clause that lists the keys most like this one, by their whole or by their last part."""
+    """Return a clause that suggests the most similar keys, compared as a whole or by their last part."""
     top = key.partition(".")[0]
     if "." in key and top not in config:
         return f"; this config has no node {top!r}, only {', '.join(map(str, config))}"

@@ -1,7 +1,7 @@
-"""The YAML files of a config: read within bounds, and composed by Hydra's rules.
+"""Reading a config's YAML files within limits, and composing them by Hydra's rules.
 
-Files may come from anyone. One is read only if it lies beside the file that was asked for, below it, or among the
-configs of this package, and small input never becomes a large config.
+Files may be untrusted. Only files in the requested file's folder, below it, or among the package's configs are read,
+and a small file cannot expand to a large config.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from i2v.utils.terminal import printable
 
-MAX_BYTES = 256 << 10  # of one file; the longest of this package has 6 KiB
-MAX_NODES = 20_000  # keys, values and containers of one file, aliases written out
-MAX_DEPTH = 32  # containers in one another
+MAX_BYTES = 256 << 10  # of one file; the package's longest has 6 KiB
+MAX_NODES = 20_000  # keys, values and containers of one file, with aliases expanded
+MAX_DEPTH = 32  # nested containers
 MAX_SCALAR = 10_000  # characters of one key or value
-# What all files of a config may cost together, where `defaults` name them again and again.
+# Limit on all files of a config together: `defaults` can name the same files repeatedly.
 _MAX_COST, _COST_OF_A_FILE = 100_000, 100
 
-# What Hydra, OmegaConf and PyYAML raise on files that they do not expect; nowhere is it said.
+# Errors that Hydra, OmegaConf and PyYAML raise on malformed files; these are not documented.
 _COMPOSITION_ERRORS = (
     HydraException,
     OmegaConfBaseException,
@@ -51,26 +51,34 @@ _COMPOSITION_ERRORS = (
     RecursionError,
 )
 
-# Hydra fills its registries on first use without a lock of its own.
+# Hydra fills its registries on first use, without locking.
 hydra_lock = threading.Lock()
 
 
 class ConfigError(ValueError):
-    """A config or an override that cannot be used; the message names the file or the key."""
+    """A config or an override is invalid; the message names the file or key."""
 
 
 def compose(path: Path, package: Path, overrides: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
-    """Compose a file with the overrides that choose other files. Returns it with the overrides that set values.
+    """Compose a config file.
 
-    `defaults` are looked for in the file's folder, then in `package`. Raises ConfigError for a file that is damaged,
-    too large or names others outside these folders.
+    Args:
+        path: Path of the file. Its ``defaults`` are searched in its folder, then in ``package``.
+        package: Folder of the package's configs.
+        overrides: Parsed overrides. Those that select other files are applied.
+
+    Returns:
+        The composed config, and the overrides that remain to be applied: those that set values.
+
+    Raises:
+        ConfigError: If a file is malformed, too large, or outside these folders.
     """
     try:
         with hydra_lock:
             files = _Files(path.parent, package)
             choices = [override for override in overrides if _chooses_a_file(files, override)]
             defaults = create_defaults_list(files, path.name, choices, prepend_hydra=False, skip_missing=False)
-            # hydra.compose would need the process-wide GlobalHydra, which may be the caller's.
+            # hydra.compose needs the process-wide GlobalHydra, which the caller may be using.
             loader = ConfigLoaderImpl(ConfigSearchPathImpl())
             composed = loader._compose_config_from_defaults_list(defaults.defaults, files)
     except ConfigError as error:
@@ -81,7 +89,12 @@ def compose(path: Path, package: Path, overrides: Sequence[Override]) -> tuple[D
 
 
 def read_config_text(path: Path) -> str:
-    """The text of a YAML file that is small when parsed, too; else ConfigError. Raises OSError as `open` does."""
+    """Read a YAML file that is also small once parsed.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ConfigError: If it is not UTF-8, or exceeds the limits on size and nesting.
+    """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -98,7 +111,7 @@ def read_config_text(path: Path) -> str:
 
 @dataclass
 class _Branch:
-    """What is known of a container or an anchor while the events of a file go by."""
+    """Size of a container or an anchor, counted while the events of a file are parsed."""
 
     anchor: str | None
     nodes: int = 1
@@ -106,7 +119,7 @@ class _Branch:
 
 
 def _check_size(events: Iterator[yaml.Event]) -> None:
-    """Count what the events would build, without building it: an alias costs as much as what it stands for."""
+    """Count what the events would build without building it. An alias costs as much as what it refers to."""
     root = _Branch(None, nodes=0)
     above, anchors = [root], dict[str, _Branch]()
     for event in events:
@@ -148,14 +161,14 @@ def _place(event: yaml.Event) -> str:
 
 
 class _CheckedSource(FileConfigSource):
-    """Reads the files of a folder within bounds."""
+    """Reads the files of a folder within limits."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = Path(self.path, self._normalize_file_name(config_path))
         text = read_config_text(path)
         config = OmegaConf.load(io.StringIO(text))
         if OmegaConf.is_dict(config) and "hydra" in config:
-            # hydra.searchpath would import packages by name; the other settings have no meaning without a Hydra app.
+            # hydra.searchpath would import packages by name, and other settings only matter to a Hydra app.
             raise ConfigError(
                 f"{path} has settings of a Hydra app under 'hydra', which have no use here: take them out"
             )
@@ -164,20 +177,20 @@ class _CheckedSource(FileConfigSource):
 
 
 class _Repository(ConfigRepository):
-    """Folders, and the nodes that the program itself registered with Hydra's ConfigStore."""
+    """Folders, and the nodes that the program has registered with Hydra's ConfigStore."""
 
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
         super().__init__(ConfigSearchPathImpl())
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
-        # Made here instead of looked up: Hydra's registry imports every plugin that it finds on the way.
+        # Create the sources directly: Hydra's registry would import every installed plugin.
         folders = [_CheckedSource(folder.name, f"file://{folder}") for folder in self._folders]
         self.sources = [*folders, StructuredConfigSource("schema", "structured://")]
 
 
 class _Files(CachingConfigRepository):
-    """The files that a config may be made of; every look is at a place inside the folders, and is counted."""
+    """The files that a config can consist of. Every look-up must stay inside the folders, and its cost is counted."""
 
     def __init__(self, *folders: Path) -> None:
         super().__init__(_Repository(*folders))
@@ -204,7 +217,7 @@ class _Files(CachingConfigRepository):
 
 
 def _inside(config_path: str) -> str:
-    """A path below a folder of configs; ConfigError for one that leads out of it."""
+    """Return a path if it stays below the config folder; otherwise raise ConfigError."""
     paths = PurePosixPath(config_path), PureWindowsPath(config_path)
     if any(path.anchor or ".." in path.parts for path in paths):
         raise ConfigError(f"`defaults` name {config_path!r}, expected a name below the folder of the config")
@@ -212,7 +225,7 @@ def _inside(config_path: str) -> str:
 
 
 def _num_nodes(config: object) -> int:
-    """Keys, values and containers of a config that is not resolved."""
+    """Count keys, values and containers of an unresolved config."""
     if OmegaConf.is_dict(config) or OmegaConf.is_list(config):
         plain = OmegaConf.to_container(config, resolve=False)
         return _count(plain)

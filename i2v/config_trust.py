@@ -1,14 +1,15 @@
-"""What a config may do that nobody vouches for: name classes that are made for configs, and refer to its own values.
+"""What an untrusted config may do: name classes made for configs, and refer to its own values.
 
-A config decides what is imported and called, so one from elsewhere is a program unless it is held to this:
+A config decides what is imported and called, so an untrusted one must be restricted, or it is a program:
 
-- `_target_` names a class that configs are meant to name: one that the configs of this package name, or one that is
-  defined in a module of theirs or below `i2v.modeling`, `train.dataset` or `train.model`, or an optimizer of PyTorch.
-  That is decided by reading source text. Nothing is imported for it, and no attribute of a module is followed.
-- `${...}` refers to a value of the config itself, or is `${grid:...}`. Resolvers could read the environment.
-- What its references stand for, written out, is small.
+- ``_target_`` must be a class that the package's configs name, a class defined in one of their modules or below
+  ``i2v.modeling``, ``train.dataset`` or ``train.model``, or an optimizer of PyTorch. This is decided by reading source
+  code: nothing is imported, and no attribute of a module is followed.
+- ``${...}`` must refer to a value of the config itself, or be ``${grid:...}``. Other resolvers could read the
+  environment.
+- With all references expanded, the config must be small.
 
-Whoever trusts a config says so (`--trust-config`, `trust_config=True`), and none of this is asked of it.
+With ``--trust-config`` or ``trust_config=True``, none of this applies.
 """
 
 from __future__ import annotations
@@ -26,39 +27,47 @@ from omegaconf import DictConfig, OmegaConf
 from i2v.config_files import ConfigError
 
 _ROOT = Path(__file__).parents[1]
-_OURS = ("i2v", "train")  # packages that lie beside each other in a checkout
+_OURS = ("i2v", "train")  # packages of a checkout
 _PACKAGES = ("i2v.modeling", "train.dataset", "train.model")
 _OPTIMIZERS = ("Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "SGD")
 _NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
 _NAMED = re.compile(r"\b_target_:\s*([\w.]+)", re.ASCII)
 
-MAX_RESOLVED = 1_000_000  # characters and values of a config with every reference written out
-MAX_KEY = 64  # names in one key
-MAX_CHAIN = 50  # references that lead to one another
+MAX_RESOLVED = 1_000_000  # characters and values of a config with all references expanded
+MAX_KEY = 64  # parts of a dotted key
+MAX_CHAIN = 50  # references to references
 _INNERMOST = re.compile(r"\$\{([^{}]*)\}")
 _PART = r"[^\\{}()\[\]:.\s'\"$\0]+"
 _KEY = re.compile(rf"\s*\.*{_PART}(?:[.\[\]]+{_PART})*\]?\s*")
 _GRID = re.compile(r"\s*grid\s*:[^$]*")
-_REFERENCE = "\0"  # stands for a reference inside another one
+_REFERENCE = "\0"  # placeholder for a reference inside another one
 
-_TRUSTED = "i2v_trusted"  # a flag of OmegaConf: it stays with copies and parts of a config, and no file can set it
+_TRUSTED = "i2v_trusted"  # an OmegaConf flag: copies and sub-configs inherit it, and no file can set it
 _REMEDY = "if you trust the config as you would a program: --trust-config, or trust_config=True in Python"
 
 _Key = tuple[Any, ...]
 
 
 def trust(config: DictConfig) -> None:
-    """Vouch for a composed config, and for what is copied from it."""
+    """Mark a composed config, and its copies, as trusted."""
     config._set_flag(_TRUSTED, True)
 
 
 def is_trusted(config: DictConfig) -> bool:
-    """Whether somebody vouched for it, or for what it was copied from."""
+    """Whether the config, or the one it was copied from, was marked as trusted."""
     return bool(config._get_flag(_TRUSTED))
 
 
 def check_config(config: DictConfig, allowed: AllowedTargets) -> None:
-    """Hold a composed config to the rules above, unless it is trusted. Raises ConfigError, which names the key."""
+    """Check an untrusted config against the rules above. A trusted one is not checked.
+
+    Args:
+        config: The composed config.
+        allowed: The allowed classes.
+
+    Raises:
+        ConfigError: If it breaks a rule; the message names the key.
+    """
     if is_trusted(config):
         return
     try:
@@ -72,7 +81,15 @@ def check_config(config: DictConfig, allowed: AllowedTargets) -> None:
 
 
 def check_resolved(plain: Any, where: _Key = ()) -> None:
-    """Check that nothing in resolved values would be resolved once more. Raises ConfigError, which names the key."""
+    """Check that resolved values contain no further references.
+
+    Args:
+        plain: The values.
+        where: Key of the values, for messages.
+
+    Raises:
+        ConfigError: If one does; the message names its key.
+    """
     if isinstance(plain, str) and "${" in plain:
         raise ConfigError(f"{_dotted(where)}: {plain!r} looks like a reference once it is resolved, which it must not")
     for name, value in _children(plain):
@@ -80,9 +97,14 @@ def check_resolved(plain: Any, where: _Key = ()) -> None:
 
 
 class AllowedTargets:
-    """Which classes a config may name that nobody vouches for. Found by reading files; nothing is imported."""
+    """The classes that an untrusted config may name. Found by reading files; nothing is imported."""
 
     def __init__(self, package_configs: Path) -> None:
+        """Collect the classes named by the package's configs.
+
+        Args:
+            package_configs: Folder of the package's configs.
+        """
         texts = [path.read_text(encoding="utf-8") for path in package_configs.rglob("*.yaml")]
         self._named = {name for text in texts for name in _NAMED.findall(text)}
         self._named |= {f"torch.optim.{name}" for name in _OPTIMIZERS}
@@ -97,7 +119,15 @@ class AllowedTargets:
         return (module in self._modules or module.startswith(_below(_PACKAGES))) and _defines(module, name)
 
     def check(self, plain: Any, where: _Key = ()) -> None:
-        """Check every `_target_` in nested dicts and lists. Raises ConfigError, which names the key."""
+        """Check every ``_target_`` in nested dicts and lists.
+
+        Args:
+            plain: The values.
+            where: Key of the values, for messages.
+
+        Raises:
+            ConfigError: If one is not allowed; the message names its key.
+        """
         if isinstance(plain, dict) and "_target_" in plain and plain["_target_"] not in self:
             raise ConfigError(
                 f"{_dotted((*where, '_target_'))}: {plain['_target_']!r} is no class that is made for configs, and "
@@ -112,7 +142,7 @@ def _below(packages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _defines(module: str, name: str) -> bool:
-    """Whether a module of this checkout defines a class, and Python would import that very module."""
+    """Whether a module of this checkout defines a class, and Python would import that same module."""
     package = module.partition(".")[0]
     spec = importlib.util.find_spec(package)  # imports nothing for a name without dots
     path = _ROOT.joinpath(*module.split(".")).with_suffix(".py")
@@ -122,12 +152,12 @@ def _defines(module: str, name: str) -> bool:
 
 @cache
 def _classes(path: Path, _changed: int) -> frozenset[str]:
-    """Names of the classes that a source file defines at its top level."""
+    """Return the names of the classes that a source file defines at top level."""
     return frozenset(node.name for node in ast.parse(path.read_bytes()).body if isinstance(node, ast.ClassDef))
 
 
 class _Sizes:
-    """How much the values of a config are with every reference written out, found without writing it out."""
+    """Sizes of a config's values with all references expanded, computed without expanding them."""
 
     def __init__(self, plain: Any) -> None:
         self._plain = plain
@@ -135,7 +165,7 @@ class _Sizes:
         self._open: set[_Key] = set()
 
     def of(self, key: _Key) -> tuple[int, int]:
-        """Size of what stands at a key, and its longest chain of references. ConfigError if either is too much."""
+        """Return the size of the value at a key and the length of its longest chain of references, within limits."""
         if key not in self._known:
             if key in self._open:
                 raise ConfigError(f"{_dotted(key)} refers to itself")
@@ -163,7 +193,7 @@ class _Sizes:
         return size, chain
 
     def _meant(self, holder: _Key, reference: str) -> _Key | None:
-        """The key that a reference means, or that of a reference on the way there; None if there is no such key."""
+        """Return the key that a reference leads to, or of another reference on the way; ``None`` if there is none."""
         dots = len(reference) - len(reference.lstrip("."))
         key: _Key = holder[: max(0, len(holder) - dots)] if dots else ()
         for part in filter(None, re.split(r"[.\[\]]", reference)):
@@ -178,7 +208,15 @@ class _Sizes:
 
 
 def references(text: str, where: str) -> Iterator[str]:
-    """The keys that a value refers to, as they are written there. Raises ConfigError for anything else in `${...}`."""
+    """Yield the keys that a value refers to, as written.
+
+    Args:
+        text: The value.
+        where: Dotted key of the value, for messages.
+
+    Raises:
+        ConfigError: If ``${...}`` contains anything else.
+    """
     rest = text
     while match := _INNERMOST.search(rest):
         if _KEY.fullmatch(match[1]):

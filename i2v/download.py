@@ -1,4 +1,4 @@
-"""Files from the network: over https, of bounded size, with a checksum where one is given, kept for the next time."""
+"""Downloads over https: bounded size, optional checksum, cached."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ from i2v.utils.files import replacing, sha256_of
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 2 << 30  # of one file: the largest states of training have a quarter of that
+MAX_BYTES = 2 << 30  # of one file: four times the largest training checkpoint
 _BLOCK = 1 << 20
-_TIMEOUT = 30  # seconds without a byte
+_TIMEOUT = 30  # seconds without data
 _FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})")
 
 
 class DownloadError(OSError):
-    """A file that cannot be fetched, or is not what was asked for; the message says which and why."""
+    """A file cannot be downloaded, or is not the expected one; the message names the file and the reason."""
 
 
 def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> Path:
-    """The local copy of a file: the one that was fetched before, if there is one, else a new one.
+    """Download a file, unless it is in the cache.
 
-    `url` begins with https://. With `#sha256=` and 64 hexadecimal digits at its end, the file must have that checksum,
-    also if it was fetched before. Copies are kept in `folder`, by default in iopath's cache (`~/.torch/iopath_cache`,
-    or where FVCORE_CACHE says). Raises DownloadError, and then leaves no new file.
+    Args:
+        url: An https address. It may end in ``#sha256=`` and 64 hexadecimal digits; the file, cached or not, must then
+            have this checksum.
+        folder: Cache folder, by default in iopath's cache (``~/.torch/iopath_cache``, or the environment variable
+            ``FVCORE_CACHE``).
+        max_bytes: Largest accepted size.
+
+    Returns:
+        Path of the local copy.
+
+    Raises:
+        DownloadError: If the address is invalid, the download fails, or the checksum differs. No new file is left then.
     """
     from iopath.common.file_io import file_lock, get_cache_dir  # takes a while to import
 
@@ -39,7 +48,7 @@ def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> P
     name = _check(address)
     digest = _digest(fragment, name)
     folder = Path(get_cache_dir()) / "i2v" if folder is None else folder
-    # A part of the address for people, and all of it, so that no two get the same file.
+    # The hash of the whole address makes the name unique; its last part makes it readable.
     kept = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2], flags=re.ASCII)[-100:]
     path = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{kept}"
     with file_lock(str(path)):
@@ -55,7 +64,7 @@ def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> P
 
 
 def _check(address: str) -> str:
-    """The address as it is shown: without a password or a query. DownloadError unless it is one of https."""
+    """Return the address for messages, without password and query; DownloadError unless it is https."""
     try:
         parts = urllib.parse.urlsplit(address)
         host = parts.hostname
@@ -74,7 +83,7 @@ def _digest(fragment: str, name: str) -> str | None:
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirections, but to no place that anybody on the way could change."""
+    """Follows redirects to https addresses only."""
 
     def redirect_request(
         self,
@@ -85,13 +94,17 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The next request, if it is one of https; else DownloadError."""
+        """Return the next request.
+
+        Raises:
+            DownloadError: If its address is not https.
+        """
         _check(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _received(address: str, name: str, max_bytes: int) -> Iterator[bytes]:
-    """What a server sends, in blocks. DownloadError if it is too much, too little or nothing."""
+    """Yield the response in blocks; DownloadError if it is too long, truncated or fails."""
     request = urllib.request.Request(address, headers={"User-Agent": "i2v"})
     received, length = 0, None
     try:

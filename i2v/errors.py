@@ -1,4 +1,4 @@
-"""Errors that users are told of in a sentence: which they are, the one for files, and how they are worded."""
+"""Errors that are reported to users in one line: which ones, how they are worded, and the one for files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ USER_ERRORS = (
     *(ValueError, IndexError, OSError, RuntimeError, MemoryError),
     *(OverflowError, EOFError, FFmpegError, DecompressionBombError),
 )
-"""What the library raises for mistakes of its user, the system for files, disks and memory, and those who decode videos
-and pictures. Not all errors of FFmpeg are ValueError or OSError, and a decompression bomb is neither.
+"""Errors that the library raises for wrong input, the system for files, disks and memory, and decoders of videos and
+pictures: not all errors of FFmpeg are ValueError or OSError, and a decompression bomb is neither.
 
-Programs tell these in a sentence; anything else is a fault of the program and keeps its traceback.
+Programs report these in one line; any other error is a bug and keeps its traceback.
 """
 
 
 class InvalidFileError(ValueError):
-    """A file, or an upload, whose contents cannot be used.
+    """The contents of a file or an upload are invalid.
 
-    ``path`` names it, ``place`` says where in it ("frame 3, object 1"; may be empty), ``reason`` what is wrong.
+    Attributes:
+        path: The file.
+        reason: What is wrong.
+        place: Where in the file, such as "frame 3, object 1"; can be empty.
     """
 
     def __init__(self, path: StrPath, reason: str, place: str = "") -> None:
-        super().__init__(os.fspath(path), reason, place)  # what the error is made of again in another process
+        """Create the error.
+
+        Args:
+            path: The file.
+            reason: What is wrong.
+            place: Where in the file.
+        """
+        super().__init__(os.fspath(path), reason, place)  # args are what pickle restores the error from
         self.path, self.reason, self.place = os.fspath(path), reason, place
 
     def __str__(self) -> str:
@@ -41,10 +51,14 @@ class InvalidFileError(ValueError):
 
 @contextlib.contextmanager
 def reading(path: StrPath, what: str, place: str = "") -> Iterator[None]:
-    """Turn whatever is raised inside into InvalidFileError: "PATH: ``what`` cannot be read: ...".
+    """Turn any error in the block into InvalidFileError: "PATH: ``what`` cannot be read: ...".
 
-    For calls of parsers that others wrote: which exceptions they raise on hostile bytes is nowhere documented. The
-    system's own errors, which name the path, stay as they are.
+    For third-party parsers, whose exceptions on corrupt input are undocumented. OSErrors that name a path are kept.
+
+    Args:
+        path: The file.
+        what: What is read, such as "this image".
+        place: Where in the file.
     """
     try:
         yield
@@ -59,7 +73,12 @@ def reading(path: StrPath, what: str, place: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def locating(path: StrPath, place: str = "") -> Iterator[None]:
-    """Turn a ValueError raised inside, by code that knows no file, into InvalidFileError with file and place."""
+    """Turn a ValueError in the block, from code that does not know the file, into InvalidFileError.
+
+    Args:
+        path: The file.
+        place: Where in the file.
+    """
     try:
         yield
     except InvalidFileError:
@@ -69,15 +88,15 @@ def locating(path: StrPath, place: str = "") -> Iterator[None]:
 
 
 def describe_error(error: BaseException, limit: int = 2000) -> str:
-    """An error as one line of about ``limit`` printable characters at most."""
+    """Describe an error in one line of at most about ``limit`` printable characters."""
     return printable(error, limit) or type(error).__name__
 
 
 def shortened(text: str, limit: int) -> str:
-    """A text of at most ``limit`` characters, with dots at its end if there were more."""
+    """Truncate a text to ``limit`` characters, ending in dots."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def brief(value: object) -> str:
-    """A value as messages show it, whatever its size."""
+    """Represent a value in at most 80 characters, for messages."""
     return shortened(reprlib.repr(value), 80)

@@ -1,4 +1,4 @@
-"""How the C library returns freed memory to the system, which costs a small model on a CPU noticeable time."""
+"""Keeping freed memory in the process, because returning it to the system slows down a small model on a CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import platform
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MAX_MMAP_THRESHOLD = 32 << 20  # bytes, the largest value that glibc accepts
 KEPT_MEMORY = 1 << 30  # bytes of freed memory that the process keeps
-GLIBC_KEEPS = 2 * _MAX_MMAP_THRESHOLD  # bytes that glibc keeps by itself once blocks of 32 MiB were freed
-OPT_OUT_VARIABLE = "I2V_KEEP_FREED_MEMORY"  # environment variable; 0 leaves the process as it is
+GLIBC_KEEPS = 2 * _MAX_MMAP_THRESHOLD  # bytes that glibc keeps by default after freeing blocks of 32 MiB
+OPT_OUT_VARIABLE = "I2V_KEEP_FREED_MEMORY"  # environment variable; 0 turns this off
 _GLIBC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 

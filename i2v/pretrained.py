@@ -1,4 +1,4 @@
-"""i2v-nano, the small model that comes with i2v, and which model is meant where not all is said."""
+"""i2v-nano, the small model that comes with i2v, and the defaults for config and checkpoint."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ NANO = "i2v-nano-infer"
 PUBLISHED = "i2v-infer"
 
 _PACKAGE = Path(__file__).parent
-# In a checkout it lies beside the checkpoints that users fetch; an installed package brings it along.
+# In a checkout it is among the downloaded checkpoints; an installed package contains it.
 _PLACES = (_PACKAGE.parent / "checkpoints", _PACKAGE / "checkpoints")
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A config by name or path, and the file of its weights; ``None`` leaves them random."""
+    """A config and the weights for it.
+
+    Attributes:
+        config: Name or path of the config.
+        checkpoint: Path or address of the weights; ``None`` for random ones.
+    """
 
     config: str
     checkpoint: str | None
@@ -30,7 +35,11 @@ class ModelChoice:
 
 
 def nano_checkpoint() -> Path:
-    """The weights of i2v-nano. FileNotFoundError where they did not come along."""
+    """Return the path of i2v-nano's weights.
+
+    Raises:
+        FileNotFoundError: If they are not installed.
+    """
     for folder in _PLACES:
         if (folder / "i2v-nano.pt").is_file():
             return folder / "i2v-nano.pt"
@@ -47,11 +56,18 @@ def is_nano_config(config: str | Path) -> bool:
 
 
 def choose_model(config: str | None = None, checkpoint: str | None = None) -> ModelChoice:
-    """What is meant by a config and a checkpoint, of which either may be missing.
+    """Complete a config and a checkpoint, either of which can be missing.
 
-    Without both it is i2v-nano. A checkpoint says for which config it is, if :func:`i2v.checkpoint.save_checkpoint` was
-    told; else it is for the published model. A config alone has random weights, but for i2v-nano's. Raises
-    CheckpointError where a checkpoint names what is no config of this package.
+    Without both, the model is i2v-nano. A checkpoint names its config if that was stored with ``save_checkpoint``;
+    otherwise it is for the published model. A config alone has random weights, except i2v-nano's.
+
+    Args:
+        config: Name or path of a config.
+        checkpoint: Path or address of a checkpoint.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        CheckpointError: If the checkpoint cannot be read, or its config is not one of the package's.
     """
     if checkpoint is not None:
         return ModelChoice(config or _config_of_file(checkpoint), checkpoint)
@@ -62,12 +78,18 @@ def choose_model(config: str | None = None, checkpoint: str | None = None) -> Mo
 
 
 def config_of(checkpoint: str | Path, metadata: Mapping[str, str | int | float]) -> str:
-    """The config that a checkpoint with such metadata is for: the published model's where it does not say.
+    """Return the config that a checkpoint is for, by default the published model's.
 
-    A file must not choose what else is read, so anything but the name of a config of this package, such as a path, is
-    refused with CheckpointError.
+    A file must not choose what else is read, so only names of the package's configs are accepted, not paths.
+
+    Args:
+        checkpoint: Path or address of the checkpoint, for messages.
+        metadata: Metadata of the checkpoint.
+
+    Raises:
+        CheckpointError: If the checkpoint names anything else.
     """
-    # Imported late: torch and Hydra take a while to load.
+    # Imported here because torch and Hydra take long to import.
     from i2v.checkpoint import CheckpointError
     from i2v.config import available_configs
 

@@ -1,1 +1,1 @@
-"""Reads, scores and draws SA-V and other video segmentation benchmarks. Runs from a checkout; needs no model."""
+"""Reads, scores and draws SA-V and other video segmentation benchmarks, from a checkout and without a model."""

@@ -1,4 +1,4 @@
-"""Score predicted masks: J, F and J&F of every object, as a table, CSV and JSON, with pictures of the worst.
+"""Score predicted masks: J, F and J&F per object, as a table, CSV and JSON, with pictures of the worst objects.
 
 python sav_dataset/sav_evaluator.py --gt_root DIR --pred_root DIR
 python sav_dataset/sav_evaluator.py --dataset davis2017 --data_root DIR --pred_root DIR
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
@@ -30,16 +30,16 @@ from sav_dataset.utils.scores import Scores
 
 _SKIP_NOTES = {
     "first-last": "Skipping the first and the last annotated frame of every object",
-    "prompt": "Skipping the annotated frames up to the one where an object is first seen",
+    "prompt": "Skipping the annotated frames up to the first one with the object",
     "none": "Not skipping the first and the last annotated frame",
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line; its first six options are the published ones."""
+    """Build the command line parser; its first six options are those of SA-V's evaluator."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--gt_root", type=Path, help="annotations: a folder for every video")
+    add("--gt_root", type=Path, help="annotations, a folder per video")
     add("--pred_root", type=Path, required=True, help="predictions, laid out like the annotations")
     add("-n", "--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
     add(
@@ -47,26 +47,26 @@ def make_parser() -> argparse.ArgumentParser:
         "--strict",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="videos in only one of the trees are errors (default); --no-strict: score those in both",
+        help="fail if a video is in only one of the trees (default); --no-strict: score those in both",
     )
     add("-q", "--quiet", action="store_true", help="print the averages only")
     add(
         "--do_not_skip_first_and_last_frame",
         action="store_true",
-        help="all annotated frames count (default: all but an object's first and last)",
+        help="score all annotated frames (default: all but an object's first and last)",
     )
     add("--dataset", choices=LAYOUTS, help="find annotations, frames and videos of a benchmark below --data_root")
     add("--data_root", type=Path, help="folder of the benchmark")
-    add("--split", help="its part, such as val or valid (default: the usual one)")
-    add("--video_list", type=Path, help="score the videos of this list only")
+    add("--split", help="split, such as val or valid (default: the usual one)")
+    add("--video_list", type=Path, help="score only the videos of this list")
     add("--images", type=Path, help="folder of the videos' frames, for the pictures")
-    add("--single_object", action="store_true", help="all labels are one object (DAVIS 2016)")
+    add("--single_object", action="store_true", help="treat all labels as one object (DAVIS 2016)")
     add("--meta", type=Path, help="meta.json with the objects' categories (YouTube-VOS, LVOS)")
-    add("--seen", type=Path, help="categories seen in training, a meta.json or a list: averages apart for the others")
+    add("--seen", type=Path, help="categories seen in training, a meta.json or a list: average seen and unseen apart")
     add("--unseen_videos", type=Path, help="list of the videos with unseen objects, instead of --meta and --seen")
     add("--output", type=Path, help="CSV of the table (default: PRED_ROOT/results.csv)")
-    add("--report", type=Path, help="folder of the report (default: PRED_ROOT with _report behind it)")
-    add("--num_worst", type=int, default=10, help="pictures of so many objects in the report")
+    add("--report", type=Path, help="folder of the report (default: PRED_ROOT_report)")
+    add("--num_worst", type=int, default=10, help="objects with pictures in the report (default: %(default)s)")
     return parser
 
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _evaluate(args, _find_trees(args))
     except EvaluationError as error:
-        print(f"sav_evaluator: error: {error}", file=sys.stderr)  # a line for every place
+        print(f"sav_evaluator: error: {error}", file=sys.stderr)  # one line per problem
         return 1
     except USER_ERRORS as error:
         print(f"sav_evaluator: error: {describe_error(error)}", file=sys.stderr)
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Trees:
-    """What is compared and how, and where frames and categories are."""
+    """What is compared and how, and where to find frames and categories; fields as in ``EvaluationSettings``."""
 
     gt_root: Path
     videos: tuple[str, ...] | None
@@ -146,20 +146,20 @@ def _evaluate(args: argparse.Namespace, trees: _Trees) -> None:
 
 
 def _parts(args: argparse.Namespace, trees: _Trees, scores: Scores) -> dict[str, Scores]:
-    """Seen and unseen objects, where something says which are which."""
+    """Split the scores into seen and unseen objects, if these are given."""
     if args.unseen_videos is not None:
         videos = set(read_video_list(args.unseen_videos))
         return scores.split({score.key for score in scores.objects if score.video in videos})
     if args.seen is None:
         return {}
     if trees.meta is None:
-        raise ValueError("--seen: expected --meta, too: nothing says which categories the objects have")
+        raise ValueError("--seen: expected --meta, too, with the categories of the objects")
     return scores.split(unseen_objects(trees.meta, read_seen_categories(args.seen)))
 
 
 def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> None:
     output = args.output or args.pred_root / "results.csv"
-    # Beside the predictions, not among them: every folder there is a video.
+    # Next to the predictions, not among them, where every folder is a video.
     report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
     pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object)
     print(f"Saving the results to {output}, the report to {report}")

@@ -1,1 +1,1 @@
-"""Testing: runs the model over whole benchmarks. Runs from a checkout."""
+"""Testing: runs a model over whole benchmarks, from a checkout."""

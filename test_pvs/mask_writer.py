@@ -1,4 +1,4 @@
-"""Predicted masks to disk: PNGs written beside the tracking, in folders that appear once they are complete."""
+"""Writes predicted masks as PNGs in the background, to folders that appear once they are complete."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from PIL import Image
 from i2v.utils.output_folder import child, new_folder
 from i2v.utils.picture_file import write_picture
 
-MAX_WAITING = 64  # PNGs of a folder that may wait for the disk before the tracking does
+MAX_WAITING = 64  # queued PNGs of a folder; with more, tracking waits for the disk
 
 SaveImage = Callable[[Path, NDArray[Any]], None]
 
 
 def write_binary_png(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask (H,W) as a PNG of one bit per pixel, which readers show as 0 and 255."""
+    """Write a mask ``(H, W)`` as a 1-bit PNG, which readers show as 0 and 255."""
     write_picture(path, Image.fromarray(mask), "PNG")
 
 
@@ -30,11 +30,24 @@ def write_binary_png(path: Path, mask: NDArray[np.bool_]) -> None:
 def mask_folder(
     parent: Path, name: str, save: SaveImage, threads: ThreadPoolExecutor, overwrite: bool = False
 ) -> Iterator[MaskFolder]:
-    """A folder of images that appears when the block ends without an error, so it is complete.
+    """Write a folder of images, which appears when the block ends without an error.
 
-    So a folder that is there is complete. What runs that were killed have left beside it is removed first.
-    ``name``, of a folder right below ``parent``, may come from a file. Raises as `new_folder` does, and what writing an
-    image has raised.
+    An existing folder is therefore complete. Temporary files of killed runs are removed first.
+
+    Args:
+        parent: Where the folder is created.
+        name: Name of the folder; it may come from a file, so it must not lead out of ``parent``.
+        save: Writes an image.
+        threads: Where images are written.
+        overwrite: Whether to replace an existing folder.
+
+    Yields:
+        The folder to put images into.
+
+    Raises:
+        FileExistsError: If the folder exists and ``overwrite`` is false, or it contains other files.
+        ValueError: If the name leads out of ``parent``, or the folder is a symbolic link.
+        OSError: If writing failed.
     """
     with new_folder(parent, name, overwrite=overwrite) as hidden:
         folder = MaskFolder(hidden, save, threads)
@@ -46,25 +59,38 @@ def mask_folder(
 
 
 class MaskFolder:
-    """Images of a folder, written in the background."""
+    """Writes the images of a folder in the background."""
 
     def __init__(self, folder: Path, save: SaveImage, threads: ThreadPoolExecutor) -> None:
+        """Create a writer for an existing folder; the arguments are those of :func:`mask_folder`."""
         self._folder = folder
         self._save = save
         self._threads = threads
         self._waiting: deque[Future[None]] = deque()
 
     def put(self, name: str, image: NDArray[Any]) -> None:
-        """Write an image. Raises what an earlier write has raised, as on a full disk."""
+        """Queue an image for writing.
+
+        Args:
+            name: File name.
+            image: What to pass to ``save``.
+
+        Raises:
+            OSError: If an earlier write failed, for example because the disk is full.
+        """
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= MAX_WAITING):
             self._waiting.popleft().result()
         self._waiting.append(self._threads.submit(self._save, child(self._folder, name), image))
 
     def finish(self) -> None:
-        """Wait until all is written. Raises what writing has raised."""
+        """Wait until everything is written.
+
+        Raises:
+            OSError: If writing failed.
+        """
         while self._waiting:
             self._waiting.popleft().result()
 
     def abandon(self) -> None:
-        """Drop what has not begun, and wait for what is being written."""
+        """Drop queued images, and wait for those being written."""
         wait([future for future in self._waiting if not future.cancel()])

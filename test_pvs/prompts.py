@@ -1,4 +1,4 @@
-"""The prompt protocols: how an object's true mask on its first frame becomes what a user would have given."""
+"""The prompt protocols: turn an object's ground truth on its first frame into a mask, a box or clicks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Target:
-    """An object to follow: its name, and its true mask (H,W) on the frame where it is first seen."""
+    """An object to track.
+
+    Attributes:
+        obj: Name of the object.
+        frame: First frame with the object.
+        mask: Ground truth ``(H, W)`` bool on that frame.
+    """
 
     obj: str
     frame: int
@@ -36,18 +42,25 @@ def give_mask(predictor: I2VVideoPredictor, state: InferenceState, target: Targe
 
 
 def give_box(predictor: I2VVideoPredictor, state: InferenceState, target: Target) -> None:
-    """Prompt with the box around all of the mask; its right and lower edges lie one pixel beyond, as published."""
+    """Prompt with the bounding box of the mask; its right and lower edges are exclusive, as in the published script."""
     predictor.add_new_points_or_box(state, target.frame, target.obj, box=box_around(target.mask))
 
 
 def give_clicks(
     predictor: I2VVideoPredictor, state: InferenceState, target: Target, count: int, replay_best: bool = False
 ) -> None:
-    """Click the middle of the object, then ``count - 1`` times the middle of the largest error; keep the best.
+    """Click the center of the object, then repeatedly the center of the largest error, and keep the best clicks.
 
-    All clicks so far are given anew each time. At the end, those that reached the highest IoU are given once more; the
-    mask that this yields starts from that of the last click, as published, and so need not be the one that was best.
-    ``replay_best`` starts over instead and repeats the best one exactly.
+    All clicks so far are passed again with every new one. At the end, the clicks that reached the highest IoU are
+    passed once more. As in the published script, their mask is then predicted with the mask of the last click as prior,
+    so it may differ from the best one.
+
+    Args:
+        predictor: The predictor.
+        state: Its session.
+        target: The object.
+        count: Number of clicks.
+        replay_best: Whether to start over instead, and repeat the best clicks exactly.
     """
     points, labels = [tuple(map(float, centroid_pixel(target.mask)))], [OBJECT]
     found = _click(predictor, state, target, points, labels)
@@ -68,7 +81,7 @@ def give_clicks(
 
 
 def box_around(mask: Mask) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 of the pixels of a mask (H,W); the last two exclusive."""
+    """Bounding box x0, y0, x1, y1 of a mask ``(H, W)`` in pixels; x1 and y1 are exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
@@ -80,7 +93,7 @@ def _click(
     points: list[tuple[float, ...]],
     labels: list[int],
 ) -> Mask:
-    """Give the clicks, replacing earlier ones; the object's mask (H,W) on the frame."""
+    """Replace the clicks of an object. Returns its mask ``(H, W)`` on the frame."""
     _, objects, logits = predictor.add_new_points_or_box(state, target.frame, target.obj, points, labels)
     return (logits[objects.index(target.obj), 0] > 0).cpu().numpy()
 
@@ -105,7 +118,15 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol(name: str, replay_best: bool = False) -> Protocol:
-    """A protocol by its name: gm, bb, 1c, 3c or 5c. ValueError for another name."""
+    """Look up a protocol.
+
+    Args:
+        name: gm (mask), bb (box), 1c, 3c or 5c (clicks).
+        replay_best: As in :func:`give_clicks`; ignored by the other protocols.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
     if name not in PROTOCOLS:
         raise ValueError(f"prompt: expected one of {', '.join(PROTOCOLS)}, got {name!r}")
     chosen = PROTOCOLS[name]

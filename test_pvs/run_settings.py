@@ -1,4 +1,4 @@
-"""What the masks of a run depend on, kept beside them so that no run is continued with other settings."""
+"""Settings of a run, stored with its masks so that it cannot be continued with other settings."""
 
 from __future__ import annotations
 
@@ -18,15 +18,24 @@ class Settings(Protocol):
     """What the contents of a folder depend on."""
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         ...
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Model, prompts and benchmark of a run. ``checkpoint``: its path, None for random weights.
+    """Model, prompts and benchmark of a run.
 
-    ``threads`` of a worker are part of it because sums round differently with their number.
+    Attributes:
+        prompt: Name of the prompt protocol.
+        config: Name or path of the config.
+        checkpoint: Path of the checkpoint; ``None`` for random weights.
+        dataset: Name of the benchmark.
+        overrides: Config overrides.
+        dtype: Precision; ``None`` for the default of the device.
+        postprocessing: Whether masks are post-processed.
+        replay_best: As in ``give_clicks``.
+        threads: CPU threads of a worker, which affect the rounding of sums.
     """
 
     prompt: str
@@ -40,7 +49,7 @@ class RunSettings:
     threads: int = 1
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values; the checkpoint by its contents, which is what matters."""
+        """Return the settings as JSON values; the checkpoint is identified by its content, not by its path."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.checkpoint is not None:
             values["checkpoint"] = {"name": Path(self.checkpoint).name, "sha256": sha256_of(self.checkpoint)}
@@ -53,11 +62,16 @@ def claim_folder(
     overwrite: bool = False,
     remedy: str = "give another --save_dir_name, or --overwrite to make all masks again",
 ) -> None:
-    """Make a folder for a run, or go on with one of the same settings.
+    """Create a folder for a run, or continue one with the same settings.
 
-    ValueError if it holds one of others, or is a link to another folder.
+    Args:
+        folder: The folder.
+        settings: Settings of the run.
+        overwrite: Whether to replace the settings of an earlier run.
+        remedy: What the error message suggests to the user.
 
-    ``remedy``: what its message tells the user to do.
+    Raises:
+        ValueError: If the folder contains a run with other settings, or is a symbolic link.
     """
     path = folder / FILE_NAME
     ours = settings.describe()

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Score what semi_infer.sh wrote: cd test_pvs && sh semi_eval.sh
 #
-# The environment is that of semi_infer.sh, so the same settings find the same masks; arguments are further options of
-# sav_evaluator.py.
+# Reads the same environment variables as semi_infer.sh, so that the same settings find the same masks; arguments are
+# further options of sav_evaluator.py.
 #
-# PRED_ROOT      masks, if they are elsewhere
+# PRED_ROOT      folder of the masks, if not at its usual place
 # NUM_PROCESSES  worker processes                                  (one per core)
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

@@ -1,9 +1,9 @@
-"""Semi-supervised testing: prompt every object of a benchmark where it first appears, and write its masks.
+"""Semi-supervised testing: prompt every object of a benchmark on its first frame, and write its masks.
 
 python -m test_pvs.semi_infer --input gm --ckpt sam-i2v_8gpu --data_root DIR
 
-All visible GPUs are used, or the CPU; SLURM or torchrun spread parts of a run over nodes. Objects whose masks are there
-already are skipped, so a run that was stopped goes on where it was.
+All visible GPUs are used, or the CPU; SLURM or torchrun can spread a run over nodes. Objects whose masks exist are
+skipped, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NUM_WRITERS = 4  # threads per process that compress PNGs
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line; the first four options are the published ones."""
+    """Build the command line parser; its first four options are those of the published script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
@@ -50,30 +50,30 @@ def make_parser() -> argparse.ArgumentParser:
     add_trust_option(parser)
     add("--save_dir_name", help="folder of the run below --output_root (default: the checkpoint's name)")
     add("--dataset", choices=LAYOUTS, default="sav", help="benchmark (default: %(default)s)")
-    add("--data_root", type=Path, required=True, help="its folder")
-    add("--split", help="its part, such as val or valid (default: the usual one)")
-    add("--images", type=Path, help="folder of the videos' frames, where it is not at its usual place")
-    add("--annotations", type=Path, help="the same for their annotations")
-    add("--mask_info", type=Path, help="take prompts from here (default for sav: DATA_ROOT/mask_info, if it is there)")
+    add("--data_root", type=Path, required=True, help="folder of the benchmark")
+    add("--split", help="split, such as val or valid (default: the usual one)")
+    add("--images", type=Path, help="folder of the videos' frames, if not at its usual place")
+    add("--annotations", type=Path, help="folder of the annotations, if not at its usual place")
+    add("--mask_info", type=Path, help="take prompts from here (default for sav: DATA_ROOT/mask_info, if it exists)")
     add("--video_list", type=Path, help="only the videos of this list")
     add("--output_root", type=Path, default=ROOT / "test_pvs" / "output_semi", help="default: %(default)s")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
-    add("--gpus", type=int, help="use so many of the visible GPUs (default: all)")
+    add("--gpus", type=int, help="number of visible GPUs to use (default: all)")
     add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
     add("--threads", type=int, default=1, help="CPU threads of each process (default: %(default)s)")
-    add("--shard", help="do part I of N, as 0/4 (default: what SLURM or torchrun say, else all)")
-    add("--per_object", action="store_true", help="a pass over the video for every object; same masks, slower")
-    add("--replay_best", action="store_true", help="clicks: follow the best mask itself, not the published repetition")
-    add("--no_postprocessing", action="store_true", help="leave out the published post-processing of masks")
+    add("--shard", help="run only part I of N, as 0/4 (default: from SLURM or torchrun, else everything)")
+    add("--per_object", action="store_true", help="one pass over the video per object; same masks, slower")
+    add("--replay_best", action="store_true", help="clicks: repeat the best ones exactly, unlike the published script")
+    add("--no_postprocessing", action="store_true", help="disable the published post-processing of masks")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default: bfloat16 on GPUs)")
-    add("--overwrite", action="store_true", help="make masks again that are there already")
-    add("overrides", nargs="*", metavar="KEY=VALUE", help="changes to the config, such as predictor.seed=7")
+    add("--overwrite", action="store_true", help="predict existing masks again")
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="config overrides, such as predictor.seed=7")
     return parser
 
 
-@as_command("semi_infer", "the same command goes on from here")
+@as_command("semi_infer", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
     try:
@@ -87,20 +87,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
-    """Do this process's part of a run. Returns the videos that failed."""
+    """Run this process's shard. Returns the videos that failed."""
     shard = read_shard(os.environ, args.shard)
     dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
     settings = _settings(args)
     load_config(
         settings.config, settings.overrides, args.trust_config
-    )  # its mistakes are told once, before processes start
+    )  # an invalid config is reported once, before processes start
     folder = run_folder(args)
     jobs = plan_jobs(args, dataset, folder, shard)
     pending = [job for job in jobs if not job.is_finished()]
     claim_folder(folder, settings, args.overwrite)
     print(
         f"{folder}: part {shard.index + 1} of {shard.count}, {len(jobs)} videos, "
-        f"{len(jobs) - len(pending)} of them finished already"
+        f"{len(jobs) - len(pending)} of them already finished"
     )
     starters = _starters(args, settings, shard)
     start = time.perf_counter()
@@ -111,19 +111,29 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
     print(f"{num_frames} frames in {seconds:.1f} s, {num_frames / max(seconds, 1e-9):.2f} frames/s")
     if failures:
         done = len(jobs) - len(failures)
-        print(f"{done} of {len(jobs)} videos are finished and kept; the same command tries the others again")
+        print(f"{done} of {len(jobs)} videos are finished; the same command retries the others")
     return failures
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """Where a run's masks go, by the published rule."""
+    """Folder of a run's masks, named as by the published script."""
     name = Path(args.ckpt).name.removesuffix(".pt")
     benchmark = "SAVTest" if args.dataset == "sav" else args.dataset
     return Path(args.output_root) / (args.save_dir_name or name) / f"Semi_{benchmark}_{name}_{args.input}"
 
 
 def find_checkpoint(name: str) -> str | None:
-    """Path of the checkpoint that ``--ckpt`` names; None for "none". FileNotFoundError if there is none."""
+    """Find a checkpoint.
+
+    Args:
+        name: A path, NAME for ``checkpoints/NAME.pt``, or "none" for random weights.
+
+    Returns:
+        Its path; ``None`` for "none".
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
     if name == "none":
         return None
     tried = [Path(name), *(ROOT / "checkpoints" / file for file in (name, f"{name}.pt"))]
@@ -134,9 +144,17 @@ def find_checkpoint(name: str) -> str | None:
 
 
 def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: Shard) -> list[VideoJob]:
-    """The videos of a part, the longest first.
+    """Plan the videos of a shard, longest first.
 
-    FileNotFoundError if some of all videos lack annotations, ValueError where a link is in the place of results.
+    Args:
+        args: The command line.
+        dataset: The benchmark.
+        folder: Folder of the run.
+        shard: Which videos to process here.
+
+    Raises:
+        FileNotFoundError: If any video of the benchmark has no annotations.
+        ValueError: If the folder of a video's results is a symbolic link.
     """
     mask_info = args.mask_info
     if mask_info is None and args.annotations is None and args.dataset == "sav":
@@ -165,7 +183,7 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
 
 
 class _FrameCounter:
-    """Turns the parts of videos that are done into frames on a progress bar."""
+    """Shows the progress of all videos as frames on a progress bar."""
 
     def __init__(self, bar: tqdm) -> None:
         self._bar = bar
@@ -195,16 +213,16 @@ def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> 
     kind = resolve_device(None if args.device == "auto" else args.device).type
     num_gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if args.gpus is not None and args.gpus > num_gpus:
-        raise ValueError(f"gpus: expected {args.gpus}, PyTorch finds {num_gpus} here")
+        raise ValueError(f"--gpus: expected at most {num_gpus}, the GPUs that PyTorch finds, got {args.gpus}")
     chosen = num_gpus if args.gpus is None else args.gpus
     devices = choose_devices(kind, chosen, shard, args.workers, os.cpu_count() or 1)
     return [functools.partial(start_worker, settings, device, args.trust_config) for device in devices]
 
 
 def start_worker(settings: RunSettings, device: str, trust_config: bool = False) -> Work[VideoJob]:
-    """Build a predictor in a worker process; what comes back runs videos with it."""
+    """Build a predictor in a worker process. Returns a function that runs a video with it."""
     torch.set_num_threads(settings.threads)
-    torch.manual_seed(0)  # random weights, where there is no checkpoint, are the same in every process
+    torch.manual_seed(0)  # without a checkpoint, every process has the same random weights
     predictor = build_i2v_video_predictor(
         settings.config,
         settings.checkpoint,

@@ -9,9 +9,9 @@
 # YAML           config                                            (i2v-infer)
 # SAVE_DIR_NAME  folder of the run below OUTPUT_ROOT               (name of the checkpoint)
 # DATASET        sav davis2016 davis2017 mose lvos ytvos           (sav)
-# DATA_ROOT      its folder                                        (data/sav_test of this checkout)
+# DATA_ROOT      folder of the benchmark                           (data/sav_test of this checkout)
 # OUTPUT_ROOT    where masks go                                    (test_pvs/output_semi)
-# GPUS, WORKERS  how many GPUs and processes                       (all GPUs, a process each; or one per CPU core)
+# GPUS, WORKERS  number of GPUs and processes                      (all GPUs, a process each; or one per CPU core)
 # PYTHON         interpreter                                       (python)
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

@@ -1,4 +1,4 @@
-"""Which part of a run is this process's: shares of equal length, told apart by what SLURM or torchrun set."""
+"""Splits a run into shards of similar length, for SLURM, torchrun or by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ MAX_CPU_WORKERS = 8
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``index`` of ``count``; on its machine it is number ``local_index`` of ``local_count``."""
+    """A part of a run.
+
+    Attributes:
+        index: Number of the part, from 0.
+        count: Number of parts.
+        local_index: Number of the part on its machine, from 0.
+        local_count: Number of parts on its machine.
+    """
 
     index: int = 0
     count: int = 1
@@ -21,13 +28,21 @@ class Shard:
     def __post_init__(self) -> None:
         for index, count in ((self.index, self.count), (self.local_index, self.local_count)):
             if not 0 <= index < count:
-                raise ValueError(f"shard: expected a part from 0 to one less than their number, got {index} of {count}")
+                raise ValueError(f"shard: expected a part from 0 to {count - 1}, got {index} of {count}")
 
 
 def read_shard(environment: Mapping[str, str], explicit: str | None = None) -> Shard:
-    """The part that ``explicit`` ("2/8") names, else the environment of torchrun, of SLURM's srun, or all.
+    """Determine the part of this process.
 
-    Raises ValueError for variables or a text that do not say which.
+    Args:
+        environment: Environment variables, of which those of torchrun, then those of SLURM's srun are used.
+        explicit: INDEX/COUNT such as "2/8", which takes precedence; ``None`` uses the environment.
+
+    Returns:
+        The part; everything if nothing says otherwise.
+
+    Raises:
+        ValueError: If ``explicit`` or a variable is malformed.
     """
     if explicit is not None:
         part = re.fullmatch(r"(\d+)/(\d+)", explicit)
@@ -44,7 +59,7 @@ def read_shard(environment: Mapping[str, str], explicit: str | None = None) -> S
             environment, SLURM_PROCID="", SLURM_NTASKS="", SLURM_LOCALID="0", SLURM_NNODES="1", SLURM_GPUS_PER_TASK="0"
         )
         if own_gpus:
-            return Shard(index, count)  # each task sees GPUs of its own only
+            return Shard(index, count)  # each task sees only its own GPUs
         return Shard(index, count, local_index, max(-(-count // nodes), local_index + 1))
     return Shard()
 
@@ -59,9 +74,16 @@ def _numbers(environment: Mapping[str, str], **defaults: str) -> list[int]:
 
 
 def balance(lengths: Mapping[str, int], count: int) -> list[list[str]]:
-    """Share names out so that the sums of their lengths are nearly equal: the longest first, to whom has least.
+    """Distribute names so that the total lengths are similar: greedily, longest first.
 
-    The same on every machine. Each share begins with its longest.
+    The result is the same on every machine.
+
+    Args:
+        lengths: Length by name.
+        count: Number of parts.
+
+    Returns:
+        Names of each part, longest first.
     """
     shares: list[list[str]] = [[] for _ in range(count)]
     sums = [0] * count
@@ -73,11 +95,18 @@ def balance(lengths: Mapping[str, int], count: int) -> list[list[str]]:
 
 
 def choose_devices(kind: str, num_gpus: int, shard: Shard, workers: int | None = None, num_cores: int = 1) -> list[str]:
-    """The device of every worker of this process.
+    """Choose the device of every worker of this process.
 
-    ``kind``: "cuda", or another device that all workers share. Several parts on one machine divide its ``num_gpus``
-    visible GPUs among themselves. Without ``workers`` there is one per GPU; on the CPU one per core, divided likewise,
-    but no more than 8, as each holds a model. Raises ValueError for CUDA without GPUs.
+    Args:
+        kind: "cuda", or another device that all workers share.
+        num_gpus: Visible GPUs, which several parts on one machine divide.
+        shard: The part of this process.
+        workers: Number of workers; ``None`` for one per GPU or, on the CPU, one per core, but at most 8, as each holds
+            a model. Several parts on one machine divide its cores.
+        num_cores: CPU cores of the machine.
+
+    Raises:
+        ValueError: If ``workers`` is below 1, or there is no GPU for "cuda".
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
@@ -86,6 +115,6 @@ def choose_devices(kind: str, num_gpus: int, shard: Shard, workers: int | None =
     if kind != "cuda":
         return [kind] * (workers or 1)
     if num_gpus < 1:
-        raise ValueError("device 'cuda': PyTorch finds no GPU here")
+        raise ValueError("device 'cuda': PyTorch finds no GPU")
     gpus = list(range(num_gpus))[shard.local_index :: shard.local_count] or [shard.local_index % num_gpus]
     return [f"cuda:{gpus[i % len(gpus)]}" for i in range(workers or len(gpus))]

@@ -1,4 +1,4 @@
-"""Pack label images into the zip file that the server of a benchmark with withheld ground truth takes.
+"""Pack label images into a zip file for the evaluation server of a benchmark with withheld ground truth.
 
 python -m test_pvs.submission --dataset mose --data_root DIR --pred_root RUN --output mose.zip
 """
@@ -22,22 +22,22 @@ LABEL_DATASETS = tuple(name for name, layout in LAYOUTS.items() if not layout.ob
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--dataset", choices=LABEL_DATASETS, required=True)
     add("--data_root", type=Path, required=True, help="folder of the benchmark")
-    add("--split", help="its part (default: the usual one)")
+    add("--split", help="split (default: the usual one)")
     add("--video_list", type=Path, help="only the videos of this list")
-    add("--pred_root", type=Path, required=True, help="folder of the run, with a folder for every video")
+    add("--pred_root", type=Path, required=True, help="folder of the run, with a folder per video")
     add("--output", type=Path, required=True, help="the zip file")
-    add("--folder", help="folder inside the zip (default: what the benchmark's server wants)")
+    add("--folder", help="folder inside the zip (default: what the server expects)")
     return parser
 
 
 @as_command("submission")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the file. Returns the exit status: 0 done, 1 failed."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed."""
     args = make_parser().parse_args(argv)
     try:
         dataset = open_dataset(args.dataset, args.data_root, args.split, video_list=args.video_list)
@@ -52,10 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
-    """Files to submit, relative to the run's folder: a mask for every frame, or for those that a meta.json asks for.
+    """List the files to submit: a mask for every frame, or for the frames that the benchmark's meta.json lists.
 
-    Raises FileNotFoundError with the videos that lack some, ValueError for names that lead elsewhere and for links: a
-    submission is sent away, and nothing but the run's masks may be in it.
+    A submission is uploaded, so it must contain nothing but the masks of the run.
+
+    Args:
+        dataset: The benchmark.
+        pred_root: Folder of the run.
+
+    Returns:
+        Paths relative to ``pred_root``.
+
+    Raises:
+        FileNotFoundError: If masks are missing, naming the videos.
+        ValueError: If a name leads out of the folder, or a file is a symbolic link.
     """
     wanted = wanted_frames(dataset.meta) if dataset.meta else {}
     files, missing = [], []
@@ -73,11 +83,21 @@ def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
 
 
 def write_zip(path: Path, pred_root: Path, files: Sequence[Path], folder: str = "") -> None:
-    """Write a zip file, atomically; the same files give the same bytes. ValueError for a ``folder`` out of it."""
+    """Write a zip file atomically; the same files give the same bytes.
+
+    Args:
+        path: The zip file.
+        pred_root: Folder of the run.
+        files: Paths relative to ``pred_root``.
+        folder: Folder inside the zip file.
+
+    Raises:
+        ValueError: If ``folder`` leads out of the zip file.
+    """
     inside = PurePosixPath(*(component(part) for part in PurePosixPath(folder).parts))
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(files):
-            # With a date of its own each file would make every archive differ.
+            # A fixed date: with the files' own dates, archives of the same masks would differ.
             entry = zipfile.ZipInfo((inside / file).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, (pred_root / file).read_bytes())

@@ -1,4 +1,4 @@
-"""What is to be followed in a video: its objects, each with its mask where it first appears."""
+"""The objects to track in a video, each with its ground truth on its first frame."""
 
 from __future__ import annotations
 
@@ -14,27 +14,40 @@ from sav_dataset.utils.mask_info import mask_info_files, read_mask_info
 from test_pvs.prompts import Target
 
 FrameKey = int | str
-"""What frames and annotations agree on: the number that a file is named after, or its name if that is none."""
+"""Identifies a frame in frames and annotations: the number in a file's name, or the name if it is not a number."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """Ground truth of one video: its folder of mask PNGs, or of mask_info files (``is_mask_info``)."""
+    """Ground truth of one video.
+
+    Attributes:
+        folder: Folder of the video's annotations.
+        is_mask_info: Whether it contains mask_info files instead of mask PNGs.
+        single_object: Whether all labels count as one object.
+    """
 
     folder: Path
     is_mask_info: bool = False
     single_object: bool = False
 
     def known_objects(self) -> list[str]:
-        """The objects, as far as they can be told without reading masks: none for label images."""
+        """List the objects that are known without reading masks: none for label images."""
         if self.is_mask_info:
             return [read_mask_info(path).name for path in self._info_files()]
         return self._masks().objects()
 
     def first_masks(self, size: Size) -> Iterator[tuple[str, FrameKey, Mask]]:
-        """Every object with its mask where it is first seen; objects never seen are left out.
+        """Find the first non-empty mask of each object.
 
-        InvalidFileError for masks that are not of the ``size`` (height, width), before they are made.
+        Args:
+            size: Expected height and width.
+
+        Yields:
+            Object, frame and mask ``(H, W)`` bool.
+
+        Raises:
+            InvalidFileError: If a mask has another size, which is checked before decoding, or is damaged.
         """
         if not self.is_mask_info:
             for obj, name, mask in self._masks().first_masks(size):
@@ -48,7 +61,7 @@ class Annotations:
             if info.first_frame is not None:
                 mask = info.mask(info.first_frame)
                 if not mask.any():
-                    raise InvalidFileError(path, "this mask has no pixel of the object", f"counts.{info.first_frame}")
+                    raise InvalidFileError(path, "this mask is empty", f"counts.{info.first_frame}")
                 yield info.name, info.first_frame, mask
 
     def _masks(self) -> MaskVideo:
@@ -60,14 +73,19 @@ class Annotations:
 
 @dataclass(frozen=True)
 class FrameList:
-    """A video's frames: their ``names`` without suffix, in order, and their ``size`` (height, width)."""
+    """The frames of a video.
+
+    Attributes:
+        names: Names without suffix, in order.
+        size: Height and width.
+    """
 
     names: tuple[str, ...]
     size: Size
 
     @staticmethod
     def of(source: FrameSource) -> FrameList:
-        """Those of an opened video: the names of its images, or of an mp4 00000 and so on."""
+        """List the frames of an opened video; those of a video file are named 00000, 00001 and so on."""
         if isinstance(source, ImageFolder):
             names = tuple(Path(name).stem for name in source.files)
         else:
@@ -76,21 +94,32 @@ class FrameList:
 
 
 def list_frames(video: Path) -> FrameList:
-    """The frames of a folder of images or of a video file. Raises as ``open_source`` does."""
+    """List the frames of a folder of images or of a video file.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it contains no frames or is damaged.
+    """
     with open_source(video) as source:
         return FrameList.of(source)
 
 
 def frame_key(stem: str) -> FrameKey:
-    """The key of a file from its name without suffix."""
+    """Key of a file, from its name without suffix."""
     return int(stem) if stem.isdecimal() else stem
 
 
 def read_targets(annotations: Annotations, frames: FrameList, done: Collection[str] = ()) -> list[Target]:
-    """The objects that are to be followed in a video, less those that are ``done``.
+    """Read the objects to track in a video.
 
-    Raises FileNotFoundError for a video without annotations, ValueError for annotations of frames that are not there,
-    of another size, or of an object that another one has the name of.
+    Args:
+        annotations: Ground truth of the video.
+        frames: Frames of the video.
+        done: Objects to leave out.
+
+    Raises:
+        FileNotFoundError: If the video has no annotations.
+        ValueError: If an annotation is of a missing frame or of another size, or two objects have the same name.
     """
     positions = {frame_key(name): position for position, name in enumerate(frames.names)}
     targets: dict[str, Target] = {}
@@ -99,7 +128,7 @@ def read_targets(annotations: Annotations, frames: FrameList, done: Collection[s
         if obj in done:
             continue
         if key not in positions:
-            raise ValueError(f"{where}: annotated on frame {key}, which the video lacks")
+            raise ValueError(f"{where}: annotated on frame {key}, which the video does not have")
         if obj in targets:
             raise ValueError(f"{where}: two annotations have this name")
         targets[obj] = Target(obj, positions[key], mask)

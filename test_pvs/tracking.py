@@ -1,4 +1,4 @@
-"""One video through the predictor: every object is prompted where it first appears, and followed to the end."""
+"""Tracks the objects of one video: each is prompted on its first frame and propagated to the end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ FrameMasks = tuple[int, list[Hashable], Tensor]
 def track_together(
     predictor: I2VVideoPredictor, video: str, targets: Sequence[Target], prompt: Protocol
 ) -> Iterator[FrameMasks]:
-    """Follow objects in one pass over a video, from the frame where the first of them appears to the end.
+    """Track all objects in one pass over a video, starting at the first prompted frame.
 
-    Yields a frame's index, the objects that have appeared by then, and their logits (N,1,H,W). Raises ValueError for
-    masks that are not of the video's size and IndexError for frames that it does not have.
+    Args:
+        predictor: The predictor.
+        video: Path of the video.
+        targets: The objects, at least one.
+        prompt: The prompt protocol.
+
+    Yields:
+        Frame index, the objects prompted so far, and their logits ``(N, 1, H, W)``.
+
+    Raises:
+        ValueError: If a mask has another size than the video.
+        IndexError: If the video does not have a target's frame.
     """
     targets = in_order(targets)
     with predictor.init_state(video) as state:
@@ -29,14 +39,14 @@ def track_together(
         _prompt_on(targets[0].frame, predictor, state, targets, prompt)
         for frame, objects, logits in predictor.propagate_in_video(state, targets[0].frame):
             yield frame, objects, logits
-            # Only now: the pass comes to that frame next, so its features are computed once for both.
+            # Prompt just before the pass reaches that frame, so that its features are computed only once.
             _prompt_on(frame + 1, predictor, state, targets, prompt)
 
 
 def track_apart(
     predictor: I2VVideoPredictor, video: str, targets: Sequence[Target], prompt: Protocol
 ) -> Iterator[FrameMasks]:
-    """The same with a pass of its own for every object, all frame by frame side by side."""
+    """Track like :func:`track_together`, but with one pass per object; the passes advance frame by frame together."""
     targets = in_order(targets)
     passes = [(target, track_together(predictor, video, [target], prompt)) for target in targets]
     with open_source(video) as source:
@@ -47,12 +57,17 @@ def track_apart(
 
 
 def in_order(targets: Sequence[Target]) -> list[Target]:
-    """Targets by the frames on which they appear, otherwise as given."""
+    """Sort targets by their frames, stably."""
     return sorted(targets, key=lambda target: target.frame)
 
 
 def check_targets(source: FrameSource, targets: Sequence[Target]) -> None:
-    """Raise ValueError for masks that are not of the video's size, IndexError for frames that it does not have."""
+    """Check targets against a video.
+
+    Raises:
+        ValueError: If a mask has another size than the video.
+        IndexError: If the video does not have a target's frame.
+    """
     for target in targets:
         height, width = target.mask.shape
         if (height, width) != (source.height, source.width):

@@ -1,4 +1,4 @@
-"""One video of a test run: what is left to do of it, and doing that."""
+"""One video of a test run: finds the objects that are not done yet, and tracks them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,15 @@ log = logging.getLogger(__name__)
 class VideoJob:
     """A video to be tested.
 
-    ``frames``: folder of images or video file. ``output``: folder of its masks: with ``object_folders`` a folder of
-    binary PNGs for every object, else label images. ``redo``: what is there already is made again.
+    Attributes:
+        video: Name of the video.
+        frames: Folder of images, or video file.
+        num_frames: Number of frames.
+        annotations: Ground truth for the prompts.
+        output: Folder of its masks.
+        object_folders: Whether to write a folder of binary PNGs per object instead of label images.
+        per_object: Whether to use one pass per object.
+        redo: Whether to predict existing masks again.
     """
 
     video: str
@@ -39,14 +46,14 @@ class VideoJob:
     redo: bool = False
 
     def done(self) -> set[str]:
-        """Objects whose masks are there; of label images, where it is all or none, see :meth:`is_finished`."""
+        """Objects with finished masks; empty for label images, which are all or none, see :meth:`is_finished`."""
         if self.redo or not self.object_folders or not self.output.is_dir():
             return set()
         folders = (path for path in self.output.iterdir() if path.is_dir() and not path.is_symlink())
         return {path.name for path in folders if path.name[0] != "."}
 
     def is_finished(self) -> bool:
-        """Whether all masks are there, as far as can be told without reading annotations."""
+        """Whether all masks are finished, as far as is known without reading annotations."""
         if self.object_folders:
             return self.done().issuperset(self.annotations.known_objects())
         return self.output.is_dir() and not self.redo
@@ -55,12 +62,22 @@ class VideoJob:
 def run_video(
     predictor: I2VVideoPredictor, job: VideoJob, prompt: Protocol, threads: ThreadPoolExecutor
 ) -> Iterator[float]:
-    """Follow the objects that are not done yet and write their masks. Yields how much of that is done, 0 to 1."""
+    """Track the objects that are not done yet and write their masks.
+
+    Args:
+        predictor: The predictor.
+        job: The video.
+        prompt: The prompt protocol.
+        threads: Where masks are written.
+
+    Yields:
+        Progress in 0..1.
+    """
     frames = list_frames(job.frames)
     names = frames.names
     targets = read_targets(job.annotations, frames, job.done())
     if not targets:
-        log.warning("video %s: no object to follow", job.video)
+        log.warning("video %s: no object to track", job.video)
         return
     if not job.object_folders:
         write, groups = _write_labels, [targets]

@@ -1,4 +1,4 @@
-"""Worker processes that take one job after the other, and say how far they are."""
+"""Worker processes that take one job after another and report their progress."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from i2v.utils.signals import Stopped, exit_status, stop_signals_raised
 Job = TypeVar("Job")
 
 Work = Callable[[Job], Iterator[float]]
-"""Does a job, yielding how much of it is done, 0 to 1. It tells by one of USER_ERRORS that the job could not be done;
-anything else ends its process."""
+"""Does a job and yields its progress in 0..1. One of USER_ERRORS marks the job as failed; any other exception ends the
+process."""
 
-PATIENCE = 10.0  # seconds that a process has for clearing away what it has begun
+PATIENCE = 10.0  # seconds that a process has for cleaning up
 
 
 @dataclass(frozen=True)
 class Failure(Generic[Job]):
-    """A job that was not done, and why."""
+    """A job that failed.
+
+    Attributes:
+        job: The job.
+        reason: Why it failed, as a sentence.
+    """
 
     job: Job
     reason: str
@@ -36,11 +41,17 @@ class Failure(Generic[Job]):
 def run_jobs(
     jobs: Sequence[Job], starters: Sequence[Callable[[], Work[Job]]], report: Callable[[Job, float], None]
 ) -> list[Failure[Job]]:
-    """Do jobs in the order of the list, with a process for each starter; one that is free takes the next job.
+    """Run jobs in order in worker processes; a free worker takes the next job.
 
-    A starter is called once in its process, to make what does the work there. Jobs and starters must be picklable.
-    ``report`` is told how much of a job is done, 0 to 1. A process that dies loses its job, the others carry on.
-    Returns the jobs that were not done.
+    If a process dies, its job fails and the other processes continue.
+
+    Args:
+        jobs: The jobs, picklable.
+        starters: One per process, picklable; each is called once in its process, and returns what does the work.
+        report: Called with a job and its progress in 0..1.
+
+    Returns:
+        The jobs that failed.
     """
     waiting, failures = deque(jobs), list[Failure[Job]]()
     workers = [_Worker(starter) for starter in starters[: len(jobs)]]
@@ -60,12 +71,12 @@ def run_jobs(
     finally:
         for worker in workers:
             worker.stop()
-    return failures + [Failure(job, "all processes had died") for job in waiting]
+    return failures + [Failure(job, "all worker processes died") for job in waiting]
 
 
 @dataclass(frozen=True)
 class _Message:
-    """What a process says of its job: how much is done, whether that is all, and why if the rest could not be."""
+    """Report of a process: progress of its job, whether it is over, and why if it failed."""
 
     done: float
     is_last: bool = False
@@ -73,26 +84,26 @@ class _Message:
 
 
 class _Worker(Generic[Job]):
-    """A process, seen from the one that hands out the jobs."""
+    """A worker process, seen from the parent."""
 
     def __init__(self, starter: Callable[[], Work[Job]]) -> None:
-        # Spawned, not forked: CUDA does not survive a fork.
+        # Spawned, because CUDA cannot be used in a forked process.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, starter), daemon=True)
         self.process.start()
-        theirs.close()  # only so is the end of the process the end of the line
+        theirs.close()  # with our copy closed, the process's end closes the connection
         self.job: Job | None = None
         self.is_alive = True
 
     def take(self, job: Job) -> None:
         self.job = job
-        # It may have died while it had nothing to do: listening will tell.
+        # If it died while idle, listen reports it.
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(job)
 
     def listen(self, report: Callable[[Job, float], None]) -> list[Failure[Job]]:
-        """Take one message. Returns the job if it has failed."""
+        """Receive one message. Returns the job if it failed."""
         assert self.job is not None
         job = self.job
         try:
@@ -108,7 +119,7 @@ class _Worker(Generic[Job]):
         return [] if message.failure is None else [Failure(job, message.failure)]
 
     def stop(self) -> None:
-        """End the process: between jobs by itself, during one by SIGTERM, and by force if that does not help."""
+        """End the process: an idle one ends by itself, a busy one gets SIGTERM, then SIGKILL."""
         self.connection.close()
         if self.job is not None:
             self.process.terminate()
@@ -118,13 +129,13 @@ class _Worker(Generic[Job]):
 
 
 def _serve(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
-    """Do the jobs that come in until the other end closes. Runs in the worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the one who hands out jobs decides
+    """Run jobs in the worker process until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     try:
         with stop_signals_raised():
             _serve_until_closed(connection, starter)
     except Stopped as stop:
-        sys.exit(exit_status(stop))  # what was begun has been cleared away
+        sys.exit(exit_status(stop))  # incomplete results have been cleaned up
 
 
 def _serve_until_closed(connection: Connection, starter: Callable[[], Work[Job]]) -> None:
@@ -140,7 +151,7 @@ def _serve_until_closed(connection: Connection, starter: Callable[[], Work[Job]]
                 connection.send(_Message(done))
             done = 1.0
         except BrokenPipeError:
-            return  # nobody listens any more
+            return  # the parent closed the connection
         except USER_ERRORS as error:
             failure = describe_error(error)
         with contextlib.suppress(BrokenPipeError):

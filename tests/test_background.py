@@ -45,7 +45,7 @@ def test_only_so_many_calls_wait() -> None:
         gate.set()
         assert last.wait(10)
         thread.join()
-    with pytest.raises(ValueError, match="capacity: got 0"):
+    with pytest.raises(ValueError, match="capacity: expected at least 1, got 0"):
         Background(0)
 
 

@@ -99,7 +99,7 @@ def test_pipeline_runs_the_command_on_a_rendered_video():
     options = ["--sizes", "64x48", "--frames", "3", "--threads", "1", "--repeats", "1"]
     (row,) = pipeline.run(arguments(pipeline, *options))["rows"]
     assert (row["video"], row["threads"]) == ("64x48", 1) and 0 < row["frames/s"] == row["best"]
-    with pytest.raises(ValueError, match="got '64', expected a width and a height"):
+    with pytest.raises(ValueError, match="expected width and height such as 480x270, got '64'"):
         pipeline.run(arguments(pipeline, "--sizes", "64"))
 
 

@@ -96,7 +96,7 @@ def test_an_object_of_mask_info_names_no_other_folder(
     [
         ({"size": [10**9, 10**9]}, "size.0: expected a whole number from 1 to 65536"),
         ({"counts": {"0": "01"}}, "counts.0: the run lengths of a mask: expected them to cover 64x48 pixels"),
-        ({"counts": {"0": EMPTY}}, "counts.0: this mask has no pixel of the object"),
+        ({"counts": {"0": EMPTY}}, "counts.0: this mask is empty"),
         ({"size": [5000, 6000]}, "the annotation has 6000x5000 pixels, the frames 64x48"),
         ({"counts": {}, "annotated": [10**400]}, "annotated.0: expected a whole number"),
     ],

@@ -171,7 +171,7 @@ def test_grey_of_many_depths(tmp_path: Path) -> None:
     for frame in range(3):
         np.testing.assert_array_equal(source.read(frame)[0, :, 1], [0, 64, 255])
     Image.fromarray(steps.astype(np.float32) * 9).save(tmp_path / "3.tif")
-    with pytest.raises(InvalidFileError, match=r"3\.tif.*floats from 0 to 9"):
+    with pytest.raises(InvalidFileError, match=r"3\.tif.*values from 0 to 9"):
         open_source(tmp_path / "[0123].*").read(3)
 
 

@@ -174,13 +174,13 @@ def test_floats_are_rounded_not_cut() -> None:
         (np.zeros((0, 4, 4, 3), np.uint8), ValueError, "no frames"),
         ([], ValueError, "no frames"),
         (np.zeros((2, 0, 4, 3), np.uint8), ValueError, "empty picture"),
-        (np.zeros((4, 4, 3), np.uint8), ValueError, r"shape \(4, 4, 3\), expected \(T,H,W,3\)"),
-        (np.zeros((2, 4, 4, 4), np.uint8), ValueError, r"shape \(4, 4, 4\), expected \(H,W,3\)"),
-        (np.zeros((2, 4, 4, 3), np.int64), TypeError, "int64, expected uint8"),
-        (np.full((2, 4, 4, 3), 200.0), ValueError, "200 to 200, expected 0 to 1"),
-        (np.full((2, 4, 4, 3), np.nan), ValueError, "expected 0 to 1"),
+        (np.zeros((4, 4, 3), np.uint8), ValueError, r"expected shape \(T,H,W,3\) .*, got \(4, 4, 3\)"),
+        (np.zeros((2, 4, 4, 4), np.uint8), ValueError, r"expected shape \(H,W,3\) .*, got \(4, 4, 4\)"),
+        (np.zeros((2, 4, 4, 3), np.int64), TypeError, "expected uint8 .*, got int64"),
+        (np.full((2, 4, 4, 3), 200.0), ValueError, r"expected floats in \[0,1\], got values from 200 to 200"),
+        (np.full((2, 4, 4, 3), np.nan), ValueError, r"expected floats in \[0,1\]"),
         ([picture(0), picture(1, height=7)], ValueError, "frame 1: the picture is 8x7, expected 8x6"),
-        ([picture(0), "1.png"], TypeError, "frame 1: got str"),
+        ([picture(0), "1.png"], TypeError, "frame 1: expected an array, .*, got str"),
     ],
 )
 def test_arrays_that_are_no_video(frames: object, error: type[Exception], message: str) -> None:
@@ -191,7 +191,7 @@ def test_arrays_that_are_no_video(frames: object, error: type[Exception], messag
 def test_float_frame_out_of_range_is_named() -> None:
     frames = np.zeros((3, 2, 2, 3), np.float32)
     frames[2] = -0.5
-    with pytest.raises(ValueError, match=r"frame 2: got floats from -0\.5"):
+    with pytest.raises(ValueError, match=r"frame 2: expected floats in .*, got values from -0\.5"):
         FrameArray(frames).read(2)
 
 
@@ -273,7 +273,7 @@ def test_live_errors_reach_the_reader() -> None:
     assert source.read(0)[0, 0, 0] == 0
     with pytest.raises(OSError, match="unplugged"):
         source.read(1)
-    with pytest.raises(ValueError, match="keep: got 0"):
+    with pytest.raises(ValueError, match="keep: expected at least 1 frame, got 0"):
         LiveFrames(keep=0)
 
 
@@ -343,7 +343,7 @@ def test_text_is_no_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("video", [None, 7, {"frames": FRAMES}, object()])
 def test_things_that_are_no_video(video: object) -> None:
-    with pytest.raises(TypeError, match=f"got {type(video).__name__}, expected a path"):
+    with pytest.raises(TypeError, match=f"expected a path, .*, got {type(video).__name__}"):
         open_source(video)
 
 
@@ -370,5 +370,5 @@ def test_window_of_other_lengths() -> None:
     assert window_indices(5, 1) == [5]
     with pytest.raises(IndexError, match="frame -1"):
         window_indices(-1)
-    with pytest.raises(ValueError, match="length: got 0"):
+    with pytest.raises(ValueError, match="length: expected at least 1, got 0"):
         window_indices(3, 0)

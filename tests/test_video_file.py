@@ -330,7 +330,7 @@ def test_indices_paths_and_closing(tmp_path: Path) -> None:
         for index in (-1, 24):
             with pytest.raises(IndexError, match=f"frame {index}"):
                 video.read(index)
-    with pytest.raises(RuntimeError, match="frame 0 was asked for after the video was closed"):
+    with pytest.raises(RuntimeError, match="frame 0 was requested after the video was closed"):
         video.read(0)
     video.close()
     with pytest.raises(FileNotFoundError, match="folder"):

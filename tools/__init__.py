@@ -1,1 +1,1 @@
-"""Command-line tools of the checkout: they prepare data and time the model."""
+"""Command-line tools of the checkout, which prepare data, make result tables and benchmark the model."""

@@ -1,7 +1,6 @@
-"""Write the API reference, made from the docstrings: python tools/api_docs.py [FOLDER]
+"""Write the API reference from the docstrings: python tools/api_docs.py [FOLDER]
 
-HTML pages for every module of the library, with search, to be opened as files: FOLDER/index.html. Needs pdoc (extra
-docs).
+HTML pages for every module of the library, with search; open FOLDER/index.html. Needs pdoc (extra docs).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# Run as a script, this file sees only its own folder.
+# A script has only its own folder on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import i2v
@@ -22,13 +21,13 @@ from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 
 ROOT = Path(__file__).resolve().parents[1]
-# Programs, not an interface for others' code.
+# Programs, not a public API.
 LEFT_OUT = ("__main__", "cli", "annotator")
 
 
 @as_command("api_docs")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the pages. Returns the exit status: 0 done, 1 failed or with warnings."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed or with warnings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "docs", help="default: %(default)s")
     folder = parser.parse_args(argv).folder
@@ -44,7 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_pages(folder: Path) -> list[str]:
-    """Write the pages into a folder. Returns pdoc's warnings; RuntimeError where it is missing."""
+    """Write the pages to a folder.
+
+    Returns:
+        pdoc's warnings.
+
+    Raises:
+        RuntimeError: If pdoc is not installed.
+    """
     try:
         pdoc = importlib.import_module("pdoc")
     except ImportError as error:
@@ -58,7 +64,7 @@ def write_pages(folder: Path) -> list[str]:
 
 
 def show_all_of_the_package() -> None:
-    """Let pdoc see the names that come on first use, and the modules that ``__all__`` does not list."""
+    """Let pdoc see lazily imported names, and modules that ``__all__`` does not list."""
     for name in i2v.__all__:
         setattr(i2v, name, getattr(i2v, name))
     modules = (module.name for module in pkgutil.iter_modules(i2v.__path__))

@@ -1,11 +1,11 @@
-"""Predict a benchmark without a model: what any model has to beat.
+"""Predict the masks of a benchmark without a trained tracker: baselines that any model has to beat.
 
 python tools/baselines.py copy --data_root DIR --output DIR
 python tools/baselines.py flow --data_root DIR --output DIR
 
-copy: an object's first mask on every frame. flow: that mask carried from frame to frame by OpenCV's DIS optical flow.
-flow-fine: the same with flow found at full resolution. label-propagation: labels of the most alike places of earlier
-frames, by the features of EfficientNet-Lite0 (ImageNet weights, extra train). The masks are scored by
+copy: the object's first mask on every frame. flow: the mask warped from frame to frame by OpenCV's DIS optical flow.
+flow-fine: the same with flow at full resolution. label-propagation: labels of the most similar locations of earlier
+frames, by features of EfficientNet-Lite0 (ImageNet weights, extra train). Score the masks with
 sav_dataset/sav_evaluator.py.
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
@@ -43,30 +43,35 @@ SoftMasks = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
 Carry = Callable[[SoftMasks, Picture, Picture], SoftMasks]
-"""Takes objects' soft masks (N,H,W), 0 to 1, from a frame (H,W,3) to the one after it."""
+"""Propagates soft masks ``(N, H, W)`` in 0..1 from a frame ``(H, W, 3)`` uint8 to the next one."""
 
 NUM_WRITERS = 2  # threads that compress PNGs
 DATASETS = tuple(name for name, layout in LAYOUTS.items() if not layout.object_folders)
 
 
 def keep(masks: SoftMasks, previous: Picture, frame: Picture) -> SoftMasks:
-    """Leave masks where they are."""
+    """Return the masks unchanged."""
     return masks
 
 
 class FlowWarp:
-    """Carries masks along DIS optical flow.
+    """Warps masks along DIS optical flow.
 
-    The flow is sought from the new frame back to the previous one, so every new pixel knows where it was. The mask
-    there is read between pixels, bilinearly, and stays soft: rounded on every frame it would fit less well. What comes
-    from off the picture is background.
+    Backward flow, from the new frame to the previous one, gives the source of every new pixel. The mask is sampled
+    there bilinearly and stays soft: thresholding it on every frame fits worse. What enters the picture is background.
     """
 
     def __init__(self, preset: str, finest_scale: int | None = None, refine: bool = True) -> None:
-        """``preset``: OpenCV's ultrafast, fast or medium. ``finest_scale``: halvings of the picture at which the search
-        ends, 0 is full resolution (default: the preset's). ``refine``: with the preset's variational refinement.
+        """Create the flow estimator.
 
-        Raises RuntimeError where OpenCV is missing.
+        Args:
+            preset: OpenCV's ultrafast, fast or medium.
+            finest_scale: How often the picture is halved at the finest scale of the search, 0 for full resolution;
+                ``None`` for the preset's.
+            refine: Whether to use the preset's variational refinement.
+
+        Raises:
+            RuntimeError: If OpenCV is not installed.
         """
         try:
             self._cv2: Any = importlib.import_module("cv2")
@@ -85,13 +90,13 @@ class FlowWarp:
         flow = self._flow.calc(now, before, None)
         rows, columns = np.indices(now.shape, np.float32)
         x, y = columns + flow[..., 0], rows + flow[..., 1]
-        # Borders of a constant value are 0.
+        # Outside the picture masks are 0, the default of BORDER_CONSTANT.
         warped = [cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for mask in masks]
         return np.stack(warped)
 
 
 # The presets search at a quarter or half of the resolution, which is coarse for videos of 270 rows; refinement smooths
-# motion across the edges of objects. docs/results.md has the figures.
+# motion across object boundaries. See docs/results.md for figures.
 BASELINES: dict[str, Callable[[], Carry]] = {
     "copy": lambda: keep,
     "flow": lambda: FlowWarp("ultrafast"),
@@ -101,31 +106,54 @@ BASELINES: dict[str, Callable[[], Carry]] = {
 
 
 def follow(source: FrameSource, targets: Sequence[Target], carry: Carry) -> Iterator[Picture]:
-    """Label images (H,W) of every frame of a video; an object starts with its true mask, which covers others.
+    """Propagate the objects of a video from their ground truth, which replaces other objects there.
 
-    A pixel belongs to the object whose soft mask has more than half of it. Raises as ``check_targets`` does.
+    A pixel belongs to the object whose soft mask is above 0.5.
+
+    Args:
+        source: The video.
+        targets: The objects.
+        carry: Propagates masks to the next frame.
+
+    Yields:
+        Label image ``(H, W)`` uint8 of every frame.
+
+    Raises:
+        ValueError: If a mask has another size than the video.
+        IndexError: If the video does not have a target's frame.
     """
     check_targets(source, targets)
     labels = np.array([int(target.obj) for target in targets], np.uint8)
     masks = np.zeros((len(targets), source.height, source.width), np.float32)
     frame = source.read(0)
     for t in range(source.num_frames or 0):
-        previous, frame = frame, source.read(t)
-        masks = carry(masks, previous, frame)
+        if t > 0:
+            previous, frame = frame, source.read(t)
+            masks = carry(masks, previous, frame)
         for number, target in enumerate(targets):
             if target.frame == t:
                 masks = np.where(target.mask, np.float32(0), masks)
                 masks[number] += target.mask
-        # Masks that share a pixel have at most all of it together, so no other object has more than half of it, too.
+        # Soft masks sum to at most 1 per pixel, so at most one object is above 0.5.
         yield np.where(masks.max(axis=0) > 0.5, labels[masks.argmax(axis=0)], np.uint8(0))
 
 
 def predict_video(
     dataset: Dataset, video: str, carry: Carry, output: Path, threads: ThreadPoolExecutor, overwrite: bool = False
 ) -> None:
-    """Write a video's label images to a folder below ``output``, which appears when complete.
+    """Write the label images of a video to a folder, which appears once it is complete.
 
-    ValueError if it has no object; raises as ``mask_folder`` does.
+    Args:
+        dataset: The benchmark.
+        video: Name of the video.
+        carry: Propagates masks to the next frame.
+        output: Where the folder is created.
+        threads: Where masks are written.
+        overwrite: Whether to replace an existing folder.
+
+    Raises:
+        ValueError: If no object is annotated, and as :func:`mask_folder`.
+        FileExistsError: As :func:`mask_folder`.
     """
     annotations = Annotations(dataset.annotations / video, single_object=dataset.layout.single_object)
     with (
@@ -141,17 +169,24 @@ def predict_video(
 
 
 def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = False) -> None:
-    """Write the masks of a baseline for all videos below ``output``; those that are there stay unless ``overwrite``.
+    """Write the masks of a baseline for all videos of a benchmark.
 
-    Raises ValueError for an unknown baseline, for benchmarks that are not of label images, and for files that are no
-    such benchmark; RuntimeError where OpenCV is missing.
+    Args:
+        dataset: The benchmark, one with label images.
+        baseline: One of ``BASELINES``.
+        output: Where the videos' folders are created.
+        overwrite: Whether to predict existing masks again.
+
+    Raises:
+        ValueError: If the baseline is unknown, the benchmark has no label images, or a file of it is invalid.
+        RuntimeError: If OpenCV is needed and not installed.
     """
     if baseline not in BASELINES:
         raise ValueError(f"baseline: expected one of {', '.join(BASELINES)}, got {baseline!r}")
     if dataset.layout.object_folders:
         raise ValueError(f"dataset: expected one of {', '.join(DATASETS)}, got {dataset.name!r}")
     make_carry = BASELINES[baseline]
-    make_carry()  # whatever is missing shows before anything is written
+    make_carry()  # a missing package is reported before anything is written
     pending = [video for video in dataset.videos if overwrite or not child(output, video).is_dir()]
     with ThreadPoolExecutor(NUM_WRITERS) as threads:
         for video in tqdm(pending, desc=baseline, unit=" videos"):
@@ -159,20 +194,20 @@ def predict(dataset: Dataset, baseline: str, output: Path, overwrite: bool = Fal
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("baseline", choices=BASELINES)
     parser.add_argument("--dataset", choices=DATASETS, default="davis2017", help="benchmark (default: %(default)s)")
-    parser.add_argument("--data_root", type=Path, required=True, help="its folder")
+    parser.add_argument("--data_root", type=Path, required=True, help="folder of the benchmark")
     parser.add_argument("--video_list", type=Path, help="only the videos of this list")
     parser.add_argument("--output", type=Path, required=True, help="folder for the masks")
-    parser.add_argument("--overwrite", action="store_true", help="make masks again that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="predict existing masks again")
     return parser
 
 
-@as_command("baselines", "the same command goes on from here")
+@as_command("baselines", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     try:
         dataset = open_dataset(args.dataset, args.data_root, video_list=args.video_list)

@@ -1,4 +1,4 @@
-"""Benchmarks anyone can run again: python tools/benchmark.py speed|objects|memory|data|eval [--json FILE] ..."""
+"""Run a benchmark: python tools/benchmark.py speed|objects|memory|data|eval|... [--json FILE] ..."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Run as a script, this file sees only its own folder.
+# A script has only its own folder on the path.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
@@ -25,7 +25,7 @@ from tools import benchmarks
 
 @as_command("benchmark")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one benchmark, print its table, write its JSON."""
+    """Run one benchmark, print its table and write its JSON. Returns the exit status: 0 done, 1 failed."""
     log_to_stderr(logging.ERROR, "%(levelname)s: %(message)s")
     modules = load_benchmarks()
     parser = argparse.ArgumentParser(description=__doc__)
@@ -52,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_benchmarks() -> dict[str, ModuleType]:
-    """The benchmarks by name: every module of tools/benchmarks that can be run."""
+    """Import the benchmarks by name: all modules of tools/benchmarks with a function ``run``."""
     names = [info.name for info in pkgutil.iter_modules(benchmarks.__path__)]
     modules = {name: importlib.import_module(f"tools.benchmarks.{name}") for name in names}
     return {name: module for name, module in modules.items() if hasattr(module, "run")}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as aligned text, numbers to the right."""
+    """Format rows as aligned text: the first column left-aligned, the others right-aligned."""
     if not rows:
         return "(nothing measured)"
     columns = list(rows[0])

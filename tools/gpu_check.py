@@ -1,4 +1,4 @@
-"""What holds and how fast it is on a CUDA GPU: parity with the CPU, seconds a frame, peak memory, as JSON.
+"""Check a CUDA GPU: parity with the CPU, time per frame and peak memory, as JSON.
 
 python tools/gpu_check.py --json FILE [--checkpoint i2v-nano]
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -37,7 +37,11 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def track(predictor: I2VVideoPredictor, num_objects: int, num_frames: int) -> tuple[Tensor, list[float]]:
-    """Masks (T,N,H,W) bool of the rendered clip, and the seconds that each frame took."""
+    """Track objects through a rendered clip.
+
+    Returns:
+        Masks ``(T, N, H, W)`` bool, and the seconds that each frame took.
+    """
     clip = render_demo_clip(num_frames=num_frames)
     masks, seconds = [], []
     with predictor.init_state(clip.frames) as state:
@@ -54,7 +58,7 @@ def track(predictor: I2VVideoPredictor, num_objects: int, num_frames: int) -> tu
 
 
 def parity(config: str, checkpoint: str) -> list[dict[str, Any]]:
-    """IoU of the GPU's masks with the CPU's in float32, the lowest and the mean of all frames."""
+    """Compare masks of the GPU with those of the CPU in float32: lowest and mean IoU over frames, by dtype."""
     cpu = build_i2v_video_predictor(config, checkpoint, device="cpu", dtype="float32")
     expected, _ = track(cpu, 1, PARITY_FRAMES)
     rows = []
@@ -68,7 +72,7 @@ def parity(config: str, checkpoint: str) -> list[dict[str, Any]]:
 
 
 def speed(config: str, checkpoint: str | None, way: str, num_objects: int) -> dict[str, Any]:
-    """Median seconds a frame with full memory, and the peak of the GPU's memory."""
+    """Measure the median time per frame once the memory bank is full, and the peak GPU memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     predictor = build_i2v_video_predictor(
@@ -86,13 +90,13 @@ def speed(config: str, checkpoint: str | None, way: str, num_objects: int) -> di
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run all checks; what one cannot do is noted, and the next one runs. The exit status is 1 if any failed."""
+    """Run all checks; a failed one is reported and the next one runs. Returns the exit status: 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--config", default="i2v-nano-infer", help="of the small model (default: %(default)s)")
-    parser.add_argument("--checkpoint", default="checkpoints/i2v-nano.pt", help="of the small model")
+    parser.add_argument("--config", default="i2v-nano-infer", help="config of the small model (default: %(default)s)")
+    parser.add_argument("--checkpoint", default="checkpoints/i2v-nano.pt", help="weights of the small model")
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--seconds", type=float, default=120, help="after which no further check is begun")
+    parser.add_argument("--seconds", type=float, default=120, help="no further check starts after this time")
     args = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("gpu_check: error: there is no CUDA GPU", file=sys.stderr)
@@ -106,11 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             checks[f"speed {way} 1024 {number}"] = partial(speed, "i2v-infer", None, way, number)
     for name, check in checks.items():
         if time.perf_counter() - started > args.seconds:
-            report["failed"].append(f"{name}: not begun, as {args.seconds:g} s were over")
+            report["failed"].append(f"{name}: not started, {args.seconds:g} s are over")
             continue
         try:
             report[name] = check()
-        except Exception as error:  # any failure of one check is a finding of this report  # noqa: BLE001
+        except Exception as error:  # any failure is a result of this check  # noqa: BLE001
             report["failed"].append(f"{name}: {type(error).__name__}: {error}")
         print(name, report.get(name, report["failed"][-1:]), flush=True)
         with replacing(args.json) as path:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Everything to check on a machine with a CUDA GPU, in three minutes:
+# Check a machine with a CUDA GPU, in three minutes:
 #   sh tools/gpu_check.sh [FOLDER]
-# Tests marked gpu, parity of CUDA and CPU masks, seconds a frame and peak memory. Writes FOLDER/gpu.json.
+# Tests marked gpu, parity of CUDA and CPU masks, time per frame and peak memory. Writes FOLDER/gpu.json.
 set -u
 folder=${1:-build/gpu}
 python=${PYTHON:-python3}

@@ -1,11 +1,10 @@
-"""Kill and interrupt `i2v track` and training at random moments, and look at what is left.
+"""Kill and interrupt `i2v track` and training at random moments, and check what they leave behind.
 
 python tools/kill_check.py --folder DIR [--kills 20] [--interrupts 10] [--terms 10] [--seed 0] [--only track]
 
-After each signal every file has to be whole, and nothing may be left of the run before it. Every few signals a run
-goes on to its end: then no hidden file may be left, and the results have to be those of a run that nobody disturbed:
-the bytes of all files of `i2v track`; of training the weights, the state of the optimizer and all losses. It takes
-half an hour on one core.
+After each signal, every file must be complete, and no temporary files of the previous run may be left. After every few
+signals a run is completed: then no hidden file may be left, and the results must equal those of an undisturbed run: all
+bytes of the files of `i2v track`; weights, optimizer state and losses of training. It takes half an hour on one core.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import torch
 from PIL import Image
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.demo import render_demo_clip
@@ -42,71 +41,83 @@ from i2v.utils.command import as_command
 from i2v.utils.picture_file import write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
-NUM_FRAMES = 24  # of the clip that is tracked
-NUM_STEPS = 60  # of a run of training
-PATIENCE = 120.0  # seconds that anything may take
-SIGNALS_PER_RUN = 10  # until a run goes on to its end
-UNSTEADY = ("seconds", "data_seconds", "memory_gib")  # what a log says of the machine
+NUM_FRAMES = 24  # of the tracked clip
+NUM_STEPS = 60  # of a training run
+PATIENCE = 120.0  # timeout in seconds for everything
+SIGNALS_PER_RUN = 10  # before a run is completed
+UNSTEADY = ("seconds", "data_seconds", "memory_gib")  # logged values that depend on the machine
 
 
 class Broken(RuntimeError):
-    """Something that a signal has left is not as it should be; the message says what."""
+    """A check failed after a signal; the message says which."""
 
 
 class Subject(ABC):
-    """A command that is disturbed. Its results are in ``folder``.
+    """A command to be disturbed.
 
-    ``spread``: within which part of a whole run's time, from when a run has written something, a signal comes.
+    Attributes:
+        name: Name of the command.
+        spread: A signal is sent within this fraction (0..1) of the duration of a whole run, counted from its first
+            output.
+        folder: Folder of its results.
     """
 
     name: str
     spread: float
 
     def __init__(self, folder: Path) -> None:
+        """Prepare the command, with its results in ``folder``."""
         self.folder = folder
         self._errors = folder.with_suffix(".stderr")
 
     @abstractmethod
     def command(self, folder: Path) -> list[str]:
-        """The words of the command, with its results in a folder."""
+        """Module and arguments of the command, with results in a folder."""
 
     @abstractmethod
     def progress(self) -> int:
-        """How far the run has come, from what it has written."""
+        """Progress of the run, from its output."""
 
     @abstractmethod
     def check(self, is_killed: bool) -> None:
-        """Check that what is there is whole. Raises Broken."""
+        """Check that all files are complete.
+
+        Args:
+            is_killed: Whether the run had no chance to handle the signal.
+
+        Raises:
+            Broken: If a file is not.
+        """
 
     @abstractmethod
     def results(self, folder: Path) -> dict[str, Any]:
-        """What a run that has ended has to have in common with any other one."""
+        """Results of a completed run, which must be equal for all runs."""
 
     @abstractmethod
     def is_status(self, status: int, number: signal.Signals) -> bool:
-        """Whether the command may end so after a signal that it has handled."""
+        """Whether this exit status is allowed after a handled signal."""
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start the command in a group of its own, to see whether it leaves processes behind."""
+        """Start the command in its own process group, to check that it leaves no processes behind."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", *self.command(folder)]
-        # To a file: the end of a pipe would be that of the last process that has it.
+        # To a file: a pipe would stay open until the last process that inherited it ends.
         with self._errors.open("w") as told:
             return subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True
             )
 
     def told(self) -> str:
-        """What the command that was started last has written to stderr."""
+        """Output of the last started command on stderr."""
         return self._errors.read_text()
 
     def hidden(self) -> set[Path]:
-        """Unfinished files and folders."""
+        """Temporary files and folders."""
         return set(self.folder.rglob(".*"))
 
 
 class Tracking(Subject):
-    """`i2v track` of a rendered clip with the small model that comes with i2v."""
+    """`i2v track` on a rendered clip with the small model that is shipped with i2v."""
 
     name, spread = "track", 0.4
 
@@ -120,16 +131,16 @@ class Tracking(Subject):
             write_picture(self._video / f"{number:05d}.png", Image.fromarray(frame), "PNG")
 
     def command(self, folder: Path) -> list[str]:
-        """As a user would give it, again and again."""
+        """The command as a user would repeat it."""
         options = ["--click", self._click, "--out", str(folder), "--overwrite", "--device", "cpu"]
         return ["i2v", "track", str(self._video), *options]
 
     def progress(self) -> int:
-        """Masks that are there."""
+        """Number of masks."""
         return len(self._masks())
 
     def check(self, is_killed: bool) -> None:
-        """Masks, JSON and video are whole; after a signal that was handled they are of the same frames."""
+        """Check that masks, JSON and video are complete, and after a handled signal that they have the same frames."""
         numbers = [int(path.stem) for path in self._masks()]
         for path in self._masks():
             read_label_png(path)
@@ -142,11 +153,11 @@ class Tracking(Subject):
             raise Broken(f"masks of the frames {numbers}, JSON of {listed}, {shown} frames of video")
 
     def results(self, folder: Path) -> dict[str, Any]:
-        """The bytes of all files."""
+        """Bytes of all files."""
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     def is_status(self, status: int, number: signal.Signals) -> bool:
-        """128 and the number of the signal; 0 or the signal's own end if it came when the work was done."""
+        """Allow 128 plus the signal's number, and 0 or death by the signal if it came when the work was done."""
         return status in (0, 128 + number, -number)
 
     def _masks(self) -> list[Path]:
@@ -154,7 +165,7 @@ class Tracking(Subject):
 
 
 class Training(Subject):
-    """Training on rendered clips with a worker process, averaged weights and a save every other step."""
+    """Training on rendered clips with a worker process, averaged weights and a checkpoint every other step."""
 
     name, spread = "training", 0.1
 
@@ -162,7 +173,7 @@ class Training(Subject):
         super().__init__(folder / "training")
 
     def command(self, folder: Path) -> list[str]:
-        """The tenth-size model at 64 pixels: a step takes a fraction of a second."""
+        """Train the mini model at 64 pixels, so that a step takes a fraction of a second."""
         settings = {
             "model": "i2v-mini",
             "data": "synthetic",
@@ -184,17 +195,17 @@ class Training(Subject):
         return ["train.train", "-c", "i2v-train", *(f"{key}={value}" for key, value in settings.items())]
 
     def progress(self) -> int:
-        """Steps that are in the log; what a killed run has logged after its last save comes again."""
+        """Number of logged steps; those after the last checkpoint of a killed run are repeated."""
         path = self.folder / "logs" / "train_stats.jsonl"
         return path.read_text().count("\n") if path.exists() else 0
 
     def check(self, is_killed: bool) -> None:
-        """All checkpoints can be read."""
+        """Check that all checkpoints can be read."""
         for path in (self.folder / "checkpoints").glob("[!.]*.pt"):
             torch.load(path, map_location="cpu", weights_only=True)
 
     def results(self, folder: Path) -> dict[str, Any]:
-        """Weights, averages, the state of the optimizer, and all losses."""
+        """Weights, averaged weights, optimizer state and all losses."""
         state = torch.load(folder / "checkpoints" / "checkpoint.pt", weights_only=True)
         average = torch.load(folder / "checkpoints" / "ema.pt", weights_only=True)
         lines = [json.loads(line) for line in (folder / "logs" / "train_stats.jsonl").read_text().splitlines()]
@@ -203,7 +214,7 @@ class Training(Subject):
         return {**_flat(kept), **_flat(average, "ema"), "losses": losses}
 
     def is_status(self, status: int, number: signal.Signals) -> bool:
-        """0: the step under way was finished and saved. While it starts or ends, the signal ends it at once."""
+        """Allow 0, after finishing and saving the current step, and death by the signal while it starts or ends."""
         return status in (0, 128 + number, -number)
 
 
@@ -213,7 +224,7 @@ def _num_frames(path: Path) -> int:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """All tensors and numbers of nested dicts and lists, tensors as bytes."""
+    """Flatten nested dicts and lists; tensors become bytes."""
     if isinstance(value, torch.Tensor):
         return {name: (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())}
     if isinstance(value, dict | list | tuple):
@@ -224,31 +235,47 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 @dataclass
 class Count:
-    """What has been seen of a command."""
+    """Statistics of a command.
+
+    Attributes:
+        signals: Number of signals sent, by name.
+        runs: Completed runs that were compared.
+        leftovers: Temporary files that kills left behind, all removed by the next run.
+    """
 
     signals: Counter[str] = field(default_factory=Counter)
-    runs: int = 0  # that came to their end and were compared
-    leftovers: int = 0  # unfinished files that kills have left, and that were gone after the next run
+    runs: int = 0
+    leftovers: int = 0
 
     def describe(self, name: str, seconds: float) -> str:
-        """A line for the report."""
+        """Format a line of the report."""
         sent = ", ".join(f"{count} {which}" for which, count in sorted(self.signals.items()))
         return (
-            f"{name}: {sent}; {self.runs} runs to the end with the results of an undisturbed one; "
-            f"{self.leftovers} unfinished files of killed runs, all removed by the next run; {seconds:.0f} s"
+            f"{name}: {sent}; {self.runs} completed runs with the results of an undisturbed one; "
+            f"{self.leftovers} temporary files of killed runs, all removed by the next run; {seconds:.0f} s"
         )
 
 
 class Disturbance:
-    """Sends signals to the runs of a command, and checks what each of them leaves. Raises Broken."""
+    """Sends signals to runs of a command, and checks what each leaves behind."""
 
     def __init__(self, subject: Subject, rng: random.Random) -> None:
+        """Start without any signal sent.
+
+        Args:
+            subject: The command.
+            rng: Draws the moments of the signals.
+        """
         self._subject = subject
         self._rng = rng
         self._count = Count()
 
     def run(self, numbers: Sequence[signal.Signals]) -> Count:
-        """Send the signals one after the other, each to a run of its own."""
+        """Send the signals in turn, each to a run of its own.
+
+        Raises:
+            Broken: If a check fails.
+        """
         reference = self._subject.folder.with_name(f"{self._subject.name}-undisturbed")
         start = time.monotonic()
         self._finish(self._subject.start(reference))
@@ -266,7 +293,7 @@ class Disturbance:
         return self._count
 
     def _disturb(self, number: signal.Signals, seconds: float) -> bool:
-        """Send a signal to a new run. False if that ended before."""
+        """Send a signal to a new run. Returns whether it was still running."""
         before = self._subject.hidden()
         process = self._subject.start(self._subject.folder)
         try:
@@ -283,7 +310,7 @@ class Disturbance:
         is_killed = process.returncode == -signal.SIGKILL
         left = self._subject.hidden()
         if before & left:
-            raise Broken(f"{sorted(before & left)} is still there from the run before")
+            raise Broken(f"{sorted(before & left)} is left from the previous run")
         if left and not is_killed:
             raise Broken(f"{sorted(left)} was left after {number.name}")
         if not is_killed and (not self._subject.is_status(process.returncode, number) or "Traceback" in told):
@@ -295,7 +322,7 @@ class Disturbance:
     def _complete(self, wanted: dict[str, Any]) -> None:
         self._finish(self._subject.start(self._subject.folder))
         if left := self._subject.hidden():
-            raise Broken(f"{sorted(left)} is still there after a run that has ended")
+            raise Broken(f"{sorted(left)} is left after a completed run")
         found = self._subject.results(self._subject.folder)
         differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
         if differing:
@@ -304,12 +331,12 @@ class Disturbance:
         self._subject.folder.rename(self._subject.folder.with_name(f"{self._subject.name}-{self._count.runs}"))
 
     def _wait_for_progress(self, process: subprocess.Popen[bytes]) -> None:
-        """Until the run has written something new: from then on it has cleared what was left before it."""
+        """Wait until the run has written something new: it has then removed what the previous run left."""
         before, deadline = self._subject.progress(), time.monotonic() + PATIENCE
         known = self._newest()
         while process.poll() is None and self._newest() == known and self._subject.progress() == before:
             if time.monotonic() > deadline:
-                raise Broken(f"nothing new within {PATIENCE:.0f} s")
+                raise Broken(f"no new output within {PATIENCE:.0f} s")
             time.sleep(0.01)
 
     def _newest(self) -> float:
@@ -324,36 +351,36 @@ class Disturbance:
         finally:
             process.kill()
         if process.returncode != 0:
-            raise Broken(f"status {process.returncode}, wanted 0: {self._subject.told()[-2000:]}")
+            raise Broken(f"expected status 0, got {process.returncode}: {self._subject.told()[-2000:]}")
 
     def _wait_for_group(self, process: subprocess.Popen[bytes]) -> None:
-        """Until no process of the command is left."""
+        """Wait until no process of the command is left."""
         deadline = time.monotonic() + PATIENCE
         with suppress(ProcessLookupError):
             while True:
                 os.killpg(process.pid, 0)
                 if time.monotonic() > deadline:
                     os.killpg(process.pid, signal.SIGKILL)
-                    raise Broken(f"processes were still there {PATIENCE:.0f} s after their parent had ended")
+                    raise Broken(f"processes were still running {PATIENCE:.0f} s after their parent had ended")
                 time.sleep(0.05)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="for clips and results; new or empty")
-    add("--kills", type=int, default=20, help="SIGKILLs for each command (default: %(default)s)")
+    add("--kills", type=int, default=20, help="SIGKILLs per command (default: %(default)s)")
     add("--interrupts", type=int, default=10, help="SIGINTs (default: %(default)s)")
     add("--terms", type=int, default=10, help="SIGTERMs (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of order and moments (default: %(default)s)")
-    add("--only", choices=(Tracking.name, Training.name), help="disturb this command alone")
+    add("--seed", type=int, default=0, help="seed of order and moments (default: %(default)s)")
+    add("--only", choices=(Tracking.name, Training.name), help="disturb only this command")
     return parser
 
 
 @as_command("kill_check")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the check. Returns the exit status: 0 all was as it should be, 1 not."""
+    """Run the command line. Returns the exit status: 0 passed, 1 failed."""
     args = make_parser().parse_args(argv)
     try:
         for line in check(args):
@@ -365,7 +392,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> Iterator[str]:
-    """Disturb the commands; a line for each."""
+    """Disturb the commands, and yield a line of the report for each.
+
+    Raises:
+        FileExistsError: If the folder is not empty.
+        Broken: If a check fails.
+    """
     args.folder.mkdir(parents=True, exist_ok=True)
     if any(args.folder.iterdir()):
         raise FileExistsError(f"{args.folder} is not empty")

@@ -1,9 +1,9 @@
-"""Score the first answer to a box and to one click on photos with masks: mean IoU over objects.
+"""Score the first masks from a box and from one click on photos: mean IoU over objects.
 
 python tools/photo_scores.py --photos DIR [DIR ...] [--config i2v-nano-infer --checkpoint FILE] [--json FILE]
 
-A folder holds JPEGImages/NAME.jpg and Annotations/NAME.png. The box is the tight one; the click is the pixel of the
-object that is farthest from its end. Objects below --min_area of the photo are left out.
+A folder contains JPEGImages/NAME.jpg and Annotations/NAME.png. The box is the bounding box; the click is the pixel of
+the object that is farthest from its boundary. Objects below --min_area of the photo are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.build_i2v import build_i2v_video_predictor
@@ -35,7 +35,16 @@ from train.dataset.photo_library import annotated_photos
 
 
 def score_object(predictor: I2VVideoPredictor, photo: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """IoU of the first answer to each prompt for an object."""
+    """Compute the IoU of the mask that each prompt gives for an object.
+
+    Args:
+        predictor: The predictor.
+        photo: RGB ``(H, W, 3)`` uint8.
+        mask: Ground truth ``(H, W)`` bool.
+
+    Returns:
+        IoU (0..1) by prompt.
+    """
     batch = torch.from_numpy(mask)[None, None]
     corners, _ = box_points(batch, noise=0.0)
     click, _ = point_from_error_center(batch, torch.zeros_like(batch))
@@ -53,7 +62,11 @@ def score_object(predictor: I2VVideoPredictor, photo: np.ndarray, mask: np.ndarr
 
 
 def score(predictor: I2VVideoPredictor, folders: Sequence[Path], min_area: float) -> list[dict[str, Any]]:
-    """One row for each object of at least ``min_area`` of its photo."""
+    """Score all objects that cover at least ``min_area`` (0..1) of their photo; returns one row per object.
+
+    Raises:
+        ValueError: If there is no such object, or a file is invalid.
+    """
     photos = [(folder, photo) for folder in folders for photo in annotated_photos(folder)]
     rows = []
     for folder, photo in tqdm(photos, unit=" photos", disable=None):
@@ -62,19 +75,19 @@ def score(predictor: I2VVideoPredictor, folders: Sequence[Path], min_area: float
                 scores = score_object(predictor, np.array(photo.pixels), mask)
                 rows.append({"photo": f"{folder.name}/{photo.name}", "label": label} | scores)
     if not rows:
-        raise ValueError(f"no object has {min_area:.1%} of its photo or more")
+        raise ValueError(f"no object covers {min_area:.1%} of its photo or more")
     return rows
 
 
 @as_command("photo_scores")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 after a failure."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--config", default="i2v-nano-infer")
     parser.add_argument("--checkpoint", default="checkpoints/i2v-nano.pt")
-    parser.add_argument("--min_area", type=float, default=0.01, help="part of the photo (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores of all objects here, too")
+    parser.add_argument("--min_area", type=float, default=0.01, help="fraction of the photo (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the scores of all objects here")
     add_trust_option(parser)
     args = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""Held-out rendered clips as a benchmark: scenes like those of training, made from seeds that training never draws."""
+"""Held-out rendered clips as a benchmark: scenes like those of training, from seeds that training never uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from test_pvs.mask_writer import mask_folder
 from test_pvs.run_settings import claim_folder
 from train.dataset.synthetic import SyntheticRawDataset, SyntheticVideo
 
-# First number of these clips' seeds. Those of training begin with the one of its config, which is small.
+# First part of the seeds of these clips. Seeds of training start with that of the config, a small number.
 _HELD_OUT = 0x48454C44
 
 REMEDY = "give another --output"
@@ -28,9 +28,14 @@ NUM_WRITERS = 2  # threads that compress pictures
 
 @dataclass(frozen=True)
 class RenderedClips:
-    """So many clips of ``num_frames`` square frames of ``size`` pixels, drawn with a ``seed``.
+    """Settings of the clips.
 
-    ``backgrounds`` are real videos that half of the scenes play before, as in training.
+    Attributes:
+        num_clips: Number of clips.
+        num_frames: Frames of a clip.
+        size: Side of the square frames in pixels.
+        seed: Another seed gives other clips.
+        backgrounds: Real videos used as background of half of the scenes, as in training.
     """
 
     num_clips: int
@@ -40,14 +45,24 @@ class RenderedClips:
     backgrounds: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         return {**asdict(self), "backgrounds": list(self.backgrounds)}
 
     def open(self, folder: Path) -> Dataset:
-        """Claim a folder, and render the clips into ``clips`` in it, laid out as DAVIS 2017; those there already stay.
+        """Claim a folder and render the missing clips to ``clips`` in it, laid out as DAVIS 2017.
 
-        The objects are those that show on the first frame, with a label each. Raises ValueError for numbers that make
-        no clips, FileNotFoundError or ValueError for backgrounds that are none, and as ``claim_folder`` does.
+        The objects are those visible on the first frame.
+
+        Args:
+            folder: Folder of the results.
+
+        Returns:
+            The clips as a benchmark.
+
+        Raises:
+            ValueError: If a number is out of range, a background is not a video, or the folder belongs to other
+                settings.
+            FileNotFoundError: If a background does not exist.
         """
         root = folder / "clips"
         source = SyntheticRawDataset(self.num_clips, self.num_frames, self.size, backgrounds=self.backgrounds)
@@ -65,8 +80,9 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
     objects = video.visible(0)
     numbers = np.arange(1, len(objects) + 1, dtype=np.uint8)[:, None, None]
     with (
-        mask_folder(root / "Annotations", name, write_label_png, threads) as labels,  # ends last: then all is there
-        # A run that was killed between the two leaves its frames, which are the same again.
+        # The labels appear last: then the clip is complete. A run killed in between leaves the frames only, which are
+        # then overwritten by equal ones.
+        mask_folder(root / "Annotations", name, write_label_png, threads) as labels,
         mask_folder(root / "JPEGImages", name, write_jpeg, threads, overwrite=True) as frames,
     ):
         for t in video.frames:
@@ -76,5 +92,5 @@ def _write_clip(video: SyntheticVideo, size: int, root: Path, name: str, threads
 
 
 def write_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture (H,W,3) as a JPEG of high quality, atomically."""
+    """Write a picture ``(H, W, 3)`` as a high-quality JPEG, atomically."""
     write_picture(path, Image.fromarray(picture), "JPEG", quality=95)

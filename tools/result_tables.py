@@ -1,4 +1,4 @@
-"""Scores of several methods on the same videos, as Markdown for people and JSON for programs."""
+"""Tables of the scores of several methods on the same videos, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ MEASURES = ("J&F", "J", "F")
 
 @dataclass(frozen=True)
 class Results:
-    """Scores by method, and ``facts``: how, when and with what they were made, as JSON values."""
+    """Scores of several methods.
+
+    Attributes:
+        methods: Scores by method.
+        facts: How, when and with what they were made, as JSON values.
+    """
 
     methods: Mapping[str, Scores]
     facts: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything in full precision, in percent."""
+        """Return everything in full precision, in percent."""
         methods = [
             {
                 "method": name,
@@ -34,7 +39,7 @@ class Results:
         return {**self.facts, "methods": methods}
 
     def as_markdown(self) -> str:
-        """Means over all objects, then for every measure a table of videos and methods, then the facts."""
+        """Format the means over all objects, then a table of videos and methods per measure, then the facts."""
         summary = [(name, *averages(scores).values()) for name, scores in self.methods.items()]
         parts = [_table(("method", *MEASURES), summary)]
         for measure in MEASURES:
@@ -56,13 +61,13 @@ class Results:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; numbers, to the right, with one decimal."""
+    """Format a Markdown table; numbers have one decimal and are right-aligned."""
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *(map(_cell, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Any) -> str:
-    # A video may have nothing to score for one of the methods.
+    # None: the video has no scored object for this method.
     return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 

@@ -3,7 +3,7 @@
 python tools/results.py --data_root DIR --config i2v-infer --checkpoint FILE --output DIR
 python tools/results.py --rendered 20 --config i2v-infer --checkpoint FILE --output DIR
 
-Without --config: the baselines only. What is there already is not made again, so a run that was stopped goes on.
+Without --config, only the baselines are scored. Existing masks are kept, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.cli.arguments import TRUST, add_trust_option
@@ -44,24 +44,35 @@ from tools.rendered_clips import REMEDY, RenderedClips
 from tools.result_tables import Results
 
 VIDEO_LIST = "videos.txt"  # which videos were scored
-PACKAGES = ("i2v", "torch", "numpy", "opencv-python-headless")  # whose versions the tables name
+PACKAGES = ("i2v", "torch", "numpy", "opencv-python-headless")  # whose versions are reported
 
 
 @dataclass(frozen=True)
 class BenchmarkFolder:
-    """A benchmark with label images that lies in a folder; of its videos all, or those of a list."""
+    """A benchmark with label images in a folder.
+
+    Attributes:
+        dataset: Name of its layout.
+        root: The folder.
+        video_list: List of the videos to use; ``None`` for all.
+    """
 
     dataset: str
     root: Path
     video_list: Path | None = None
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         listed = None if self.video_list is None else str(self.video_list.resolve())
         return {"dataset": self.dataset, "root": str(self.root.resolve()), "video list": listed}
 
     def open(self, folder: Path) -> Dataset:
-        """Find its files, and claim a folder for results. Raises as ``open_dataset`` and ``claim_folder`` do."""
+        """Find the files of the benchmark, and claim a folder for results.
+
+        Raises:
+            FileNotFoundError: If files are missing.
+            ValueError: If a file is invalid, or the folder belongs to other settings.
+        """
         dataset = open_dataset(self.dataset, self.root, video_list=self.video_list)
         claim_folder(folder, self, remedy=REMEDY)
         return dataset
@@ -69,7 +80,15 @@ class BenchmarkFolder:
 
 @dataclass(frozen=True)
 class Model:
-    """What is scored beside the baselines."""
+    """The model that is scored with the baselines.
+
+    Attributes:
+        name: Name in the tables.
+        config: Name or path of its config.
+        checkpoint: Path of its weights; ``None`` for random ones.
+        overrides: Config overrides.
+        trust_config: Whether the config may name classes outside i2v.
+    """
 
     name: str
     config: str
@@ -78,19 +97,23 @@ class Model:
     trust_config: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """As JSON values; a checkpoint by its contents."""
+        """Return the settings as JSON values; the checkpoint is identified by its content."""
         sha256 = None if self.checkpoint is None else sha256_of(self.checkpoint)
         return {"name": self.name, "config": self.config, "overrides": list(self.overrides), "sha256": sha256}
 
     def folder_name(self) -> str:
-        """Another one for other weights and for another config. Raises as ``load_config`` does."""
+        """Name of the folder of its masks, which differs for other weights and other configs.
+
+        Raises:
+            ConfigError: If the config is invalid.
+        """
         composed = OmegaConf.to_yaml(load_config(self.config, self.overrides, self.trust_config))
         digest = hashlib.sha256(f"{composed}{self.describe()['sha256']}".encode()).hexdigest()
         return f"{self.name}-{digest[:8]}"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
@@ -100,24 +123,24 @@ def make_parser() -> argparse.ArgumentParser:
     add("--video_list", type=Path, help="only the videos of this list")
     add("--clip_frames", type=int, default=32, help="frames of a rendered clip (default: %(default)s)")
     add("--clip_size", type=int, default=384, help="side of its square frames (default: %(default)s)")
-    add("--clip_seed", type=int, default=0, help="other clips for another number (default: %(default)s)")
-    add("--backgrounds", nargs="*", default=[], help="real videos that half of the rendered scenes play before")
+    add("--clip_seed", type=int, default=0, help="seed of the rendered clips (default: %(default)s)")
+    add("--backgrounds", nargs="*", default=[], help="real videos, the background of half of the rendered scenes")
     add("--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="default: all of them")
-    add("--config", help="the model: its config's name or path")
+    add("--config", help="name or path of the model's config")
     add_trust_option(parser)
-    add("--checkpoint", help="its weights: NAME for checkpoints/NAME.pt, or a path (default: random ones)")
-    add("--name", help="its name in the tables (default: the checkpoint's, else the config's)")
+    add("--checkpoint", help="weights of the model: NAME for checkpoints/NAME.pt, or a path (default: random)")
+    add("--name", help="name of the model in the tables (default: the checkpoint's, else the config's)")
     add("--prompts", nargs="*", choices=PROTOCOLS, default=["gm", "bb", "3c"], help="default: gm bb 3c")
-    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="config override")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
     add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
     add("--output", type=Path, required=True, help="folder for masks and tables")
     return parser
 
 
-@as_command("results", "the same command goes on from here")
+@as_command("results", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the tables, print and write them. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     args = make_parser().parse_args(argv)
     try:
@@ -132,7 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, command: Sequence[str]) -> Results:
-    """Predict what is not there yet, and score all of it."""
+    """Predict missing masks, and score everything.
+
+    Args:
+        args: The command line, parsed.
+        command: The command line, for the report.
+
+    Raises:
+        ValueError: If there is nothing to score, or an argument or file is invalid.
+        RuntimeError: If the model failed on a video.
+    """
     source, model = _source(args), _model(args)
     if model is None and not args.baselines:
         raise ValueError("nothing to score: expected --config, --baselines or both")
@@ -156,7 +188,7 @@ def _source(args: argparse.Namespace) -> BenchmarkFolder | RenderedClips:
     if args.rendered is None:
         return BenchmarkFolder(args.dataset, args.data_root, args.video_list)
     if args.video_list is not None:
-        raise ValueError("--video_list: expected --data_root, too; of rendered clips all count")
+        raise ValueError("--video_list: expected --data_root, too; all rendered clips are scored")
     return RenderedClips(args.rendered, args.clip_frames, args.clip_size, args.clip_seed, tuple(args.backgrounds))
 
 
@@ -165,14 +197,14 @@ def _model(args: argparse.Namespace) -> Model | None:
         if args.checkpoint is not None:
             raise ValueError("--checkpoint: expected --config, too")
         return None
-    load_config(args.config, args.overrides, args.trust_config)  # its mistakes are told before anything is made
+    load_config(args.config, args.overrides, args.trust_config)  # an invalid config is reported before any work
     checkpoint = None if args.checkpoint is None else semi_infer.find_checkpoint(args.checkpoint)
     name = args.name or Path(checkpoint or args.config).stem
     return Model(name, args.config, checkpoint, tuple(args.overrides), args.trust_config)
 
 
 def _predict(model: Model, prompt: str, dataset: Dataset, folder: Path, args: argparse.Namespace) -> Path:
-    """Follow the objects of all videos, as test_pvs does. Returns the folder of the masks."""
+    """Track the objects of all videos with test_pvs. Returns the folder of the masks."""
     options = {
         "input": prompt,
         "ckpt": model.checkpoint or "none",
@@ -207,7 +239,7 @@ def _facts(command: Sequence[str], source: BenchmarkFolder | RenderedClips, mode
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that figures may depend on, as far as they are installed."""
+    """Versions of the installed packages that scores may depend on."""
     installed = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

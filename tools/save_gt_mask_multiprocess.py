@@ -1,9 +1,9 @@
-"""Turn mask PNGs into mask_info: one small file per object, as the test script reads it.
+"""Convert mask PNGs to mask_info: one small file per object, which the test script reads.
 
 python tools/save_gt_mask_multiprocess.py --data_root DIR [--workers N]
 
-Reads DATA_ROOT/Annotations_6fps, a folder of binary PNGs for every video and object as in SA-V, or label images as in
-DAVIS, and writes DATA_ROOT/mask_info/VIDEO/III.json. III counts the objects that have any pixel, from 000.
+Reads DATA_ROOT/Annotations_6fps, which contains a folder of binary PNGs per video and object as in SA-V, or label
+images as in DAVIS, and writes DATA_ROOT/mask_info/VIDEO/III.json. III numbers the non-empty objects from 000.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 if not __package__:
-    # Run as a script, this file sees only its own folder.
+    # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.errors import USER_ERRORS, describe_error
@@ -36,29 +36,29 @@ DEFAULT_ROOT = Path(__file__).resolve().parents[1] / "data" / "sav_test"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command line parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     root = Path(os.environ.get("DATA_ROOT") or DEFAULT_ROOT)
-    add("--data_root", type=Path, default=root, help="default: the environment's DATA_ROOT, else %(default)s")
+    add("--data_root", type=Path, default=root, help="default: DATA_ROOT from the environment, else %(default)s")
     add("--annotations", type=Path, help="default: DATA_ROOT/Annotations_6fps, else DATA_ROOT/Annotations")
     add("--output", type=Path, help="default: DATA_ROOT/mask_info")
     add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     add("--video_list", type=Path, help="only the videos of this list")
-    add("--overwrite", action="store_true", help="make finished videos again (default: skip them)")
+    add("--overwrite", action="store_true", help="convert finished videos again (default: skip them)")
     return parser
 
 
-@as_command("save_gt_mask", "the same command goes on from here")
+@as_command("save_gt_mask", "the same command resumes from here")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert all videos. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
     try:
         annotations = args.annotations or _annotations(args.data_root)
         output = args.output or args.data_root / "mask_info"
         videos = read_video_list(args.video_list) if args.video_list else list_videos(annotations)
         pending = [video for video in videos if args.overwrite or not child(output, video).is_dir()]
-        print(f"{annotations} -> {output}: {len(videos)} videos, {len(videos) - len(pending)} of them there already")
+        print(f"{annotations} -> {output}: {len(videos)} videos, {len(videos) - len(pending)} of them already finished")
         failures = convert_videos(annotations, output, pending, args.workers, args.overwrite)
     except USER_ERRORS as error:
         failures = [describe_error(error)]
@@ -79,7 +79,21 @@ def _annotations(root: Path) -> Path:
 def convert_videos(
     annotations: Path, output: Path, videos: Iterable[str], workers: int, overwrite: bool = False
 ) -> list[str]:
-    """Convert videos in so many processes. Returns a sentence for every video that failed."""
+    """Convert videos in parallel.
+
+    Args:
+        annotations: Tree of mask PNGs.
+        output: Where the videos' folders are created.
+        videos: Names of the videos.
+        workers: Number of processes.
+        overwrite: Whether to replace existing folders.
+
+    Returns:
+        A sentence per video that failed.
+
+    Raises:
+        ValueError: If ``workers`` is below 1.
+    """
     if workers < 1:
         raise ValueError(f"workers: expected at least 1, got {workers}")
     failures = []
@@ -94,9 +108,20 @@ def convert_videos(
 
 
 def convert_video(annotations: Path, output: Path, video: str, overwrite: bool = False) -> int:
-    """Write a video's files; its folder appears when all are there. Returns how many objects it has.
+    """Write the files of a video to a folder, which appears once it is complete.
 
-    Raises as ``collect_objects`` and ``new_folder`` do.
+    Args:
+        annotations: Tree of mask PNGs.
+        output: Where the folder is created.
+        video: Name of the video.
+        overwrite: Whether to replace an existing folder.
+
+    Returns:
+        The number of objects.
+
+    Raises:
+        ValueError: As :func:`collect_objects`, and if the name leads out of ``output`` or is that of a link.
+        FileExistsError: If the folder exists and ``overwrite`` is false, or it contains other files.
     """
     with new_folder(output, video, made=r"\d{3,}\.json", overwrite=overwrite, one_of_many=True) as folder:
         infos = collect_objects(MaskVideo.open(annotations / video))
@@ -106,10 +131,12 @@ def convert_video(annotations: Path, output: Path, video: str, overwrite: bool =
 
 
 def collect_objects(video: MaskVideo) -> list[MaskInfo]:
-    """A video's objects that have any pixel, in the order of their folders or labels.
+    """Collect the non-empty objects of a video, in the order of their folders or labels.
 
-    ``annotated`` are the frames that any object has a file for, as published. Raises ValueError for files that are
-    no masks, are named after no frame number, or differ in size.
+    As in the published files, ``annotated`` are the frames for which any object has a file.
+
+    Raises:
+        ValueError: If a file is not a mask or not named by frame number, sizes differ, or there are no objects.
     """
     annotated: set[int] = set()
     counts: dict[str, dict[int, bytes]] = {}

@@ -1,4 +1,4 @@
-"""From a composed config to a trainer, and the work of one process of a run."""
+"""Builds the trainer from a composed config and runs it: everything one process of a run does."""
 
 from __future__ import annotations
 
@@ -42,8 +42,15 @@ MODES = ("train_only", "train", "val")
 
 
 def run(config: DictConfig) -> None:
-    """The work of one process: train, or only validate, as a composed config says."""
-    config = load_config(config)  # in a new process this makes its interpolations known
+    """Train or validate in this process.
+
+    Args:
+        config: The composed config; ``trainer.mode`` decides what is done.
+
+    Raises:
+        ConfigError: If the config is invalid, naming the key.
+    """
+    config = load_config(config)  # registers the resolvers of its interpolations, which a new process lacks
     check(config)
     stop = StopRequest()
     distributed = config.trainer.distributed
@@ -67,12 +74,16 @@ def run(config: DictConfig) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Find what is wrong with a config before anything is started; ConfigError names the key."""
+    """Validate a config before anything is started.
+
+    Raises:
+        ConfigError: If a value is missing or invalid, naming the key.
+    """
     try:
         OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         missing = ", ".join(_missing_keys(OmegaConf.to_container(config)))
-        raise ConfigError(f"settings that are missing: {missing or error}") from error
+        raise ConfigError(f"missing settings: {missing or error}") from error
     mode = config.trainer.mode
     if mode not in MODES:
         raise ConfigError(f"trainer.mode: expected one of {', '.join(MODES)}, got {mode!r}")
@@ -86,7 +97,7 @@ def check(config: DictConfig) -> None:
 
 
 def open_checkpoints(config: DictConfig) -> CheckpointFolder:
-    """The folder of a run's checkpoints, which is made."""
+    """Create or open the checkpoint folder of a run."""
     node = config.trainer.checkpoint
     return CheckpointFolder(Path(node.save_dir), node.save_freq, node.keep_last)
 
@@ -94,7 +105,17 @@ def open_checkpoints(config: DictConfig) -> CheckpointFolder:
 def build_trainer(
     config: DictConfig, world: World, stop: StopRequest, checkpoints: CheckpointFolder | None = None
 ) -> Trainer:
-    """Build all parts of a run, with the weights and the place in the run from which it goes on."""
+    """Build all parts of a run and restore its last checkpoint, if there is one.
+
+    Args:
+        config: The composed config.
+        world: The processes of the run.
+        stop: Asked after every step whether to stop.
+        checkpoints: Where checkpoints are written; ``None`` opens the folder that the config names.
+
+    Raises:
+        RuntimeError: If the processes would resume from different steps.
+    """
     checkpoints = checkpoints or open_checkpoints(config)
     node = config.trainer
     torch.backends.cudnn.benchmark = node.cuda.cudnn_benchmark
@@ -136,7 +157,7 @@ def build_trainer(
     if any(place != trainer.progress for place in places):
         steps = [place.step for place in places]
         raise RuntimeError(
-            f"the processes would go on from different steps, {steps}: {checkpoints.folder} has to be the same folder "
+            f"the processes would resume from different steps, {steps}: {checkpoints.folder} has to be the same folder "
             "on all machines"
         )
     trainer.metrics.begin(trainer.progress.step)
@@ -144,7 +165,7 @@ def build_trainer(
 
 
 def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> Validator:
-    """What tracks the held-out videos: the model with the selector and the post-processing of inference."""
+    """Build the validator, which tracks with the memory selector and the post-processing used at inference."""
     node = config.validation
     return Validator(
         model,
@@ -156,9 +177,12 @@ def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> 
 
 @contextlib.contextmanager
 def logging_to(folder: Path, world: World) -> Iterator[None]:
-    """Log to stderr and to a file of this process: all that goes on, or on other ranks than the first what is amiss.
+    """Log to stderr and to one file per process: INFO on rank 0, WARNING on the others.
 
-    An error that ends the block is in the file alone, with its traceback. ValueError for a link in the file's place.
+    An error that ends the block is logged with its traceback to the file only.
+
+    Raises:
+        ValueError: If the log file is a symbolic link.
     """
     path = own_folder(folder / "logs") / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
     refuse_link(path)
@@ -172,8 +196,8 @@ def logging_to(folder: Path, world: World) -> Iterator[None]:
     try:
         yield
     except USER_ERRORS:
-        # Who started the run is told a sentence; where it came from is in the file.
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run ends here", (), sys.exc_info())
+        # The user sees one sentence on stderr; the traceback goes to the file.
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run failed", (), sys.exc_info())
         root.handlers[-1].handle(record)
         raise
     finally:
@@ -184,14 +208,14 @@ def logging_to(folder: Path, world: World) -> Iterator[None]:
 
 
 def _close(metrics: MetricLog, kind: type[BaseException] | None, *_: object) -> None:
-    # What ended the run tells more than what can no longer be written because of it.
+    # The error that ended the run matters more than a failure to flush the logs after it.
     with contextlib.nullcontext() if kind is None else contextlib.suppress(DiskFullError):
         metrics.close()
 
 
 @contextlib.contextmanager
 def _full_disks_told_once() -> Iterator[None]:
-    """Keep TensorBoard's thread from printing a traceback of what is raised in the main thread, too."""
+    """Silence the traceback of TensorBoard's thread on a full disk: the main thread raises the same error."""
 
     def tell(failed: threading.ExceptHookArgs) -> None:
         if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in NO_ROOM):
@@ -205,7 +229,7 @@ def _full_disks_told_once() -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose own trouble, as on a full disk, neither ends the run nor hides why it ends."""
+    """A log file whose own write errors, as on a full disk, neither end the run nor hide why it ended."""
 
     _is_told = False
 
@@ -215,15 +239,15 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._is_told:
             self._is_told = True
-            sys.stderr.write(f"the log is not complete: {self.baseFilename}: {error.strerror}\n")
+            sys.stderr.write(f"the log is incomplete: {self.baseFilename}: {error.strerror}\n")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what is pending was told
+        with contextlib.suppress(OSError):  # already reported by handleError
             super().close()
 
 
 def write_configs(config: DictConfig, folder: Path) -> None:
-    """Write ``config.yaml`` as it was composed, and ``inference.yaml``, with which the checkpoints are used."""
+    """Write ``config.yaml``, the composed config, and ``inference.yaml``, which the checkpoints are used with."""
     resolved = OmegaConf.to_container(_for_inference(config), resolve=True)
     assert isinstance(resolved, dict)
     inference = OmegaConf.create({key: resolved[key] for key in ("model", "predictor")})
@@ -233,17 +257,17 @@ def write_configs(config: DictConfig, folder: Path) -> None:
 
 
 def _for_inference(config: DictConfig) -> DictConfig:
-    """The config with the selector and the mask settings of inference in place of those of training."""
+    """Replace the selector and the mask settings of training by those of inference."""
     changed = copy.deepcopy(config)
     with open_dict(changed.model):
         changed.model.selector = changed.validation.selector
         for name in ("dynamic_multimask_via_stability", "binarize_mask_from_pts_for_mem_enc"):
-            changed.model.masks.pop(name, None)  # whose defaults are those of inference
+            changed.model.masks.pop(name, None)  # the defaults are those of inference
     return changed
 
 
 def _missing_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    """Keys without a value. OmegaConf's own search stops at the first key that refers to one."""
+    """Yield keys without a value. OmegaConf's own search stops at the first interpolation of one."""
     if node == "???":
         yield prefix.removesuffix(".")
     elif isinstance(node, dict):

@@ -1,7 +1,7 @@
-"""The state of a run in files: written as a whole or not at all, and enough to go on exactly.
+"""Checkpoints of a run: written atomically, and complete enough to resume exactly.
 
-A file holds the weights under "model", where every loader of this project finds them, and the rest beside them. No
-random state is saved: seeds follow from the number of the step.
+The weights are stored under "model", where every loader of this project finds them; the training state is stored beside
+them. No RNG state is saved: seeds are derived from the step number.
 """
 
 from __future__ import annotations
@@ -40,23 +40,29 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).parents[1]
 TINYSAM = REPOSITORY / "checkpoints" / "tinysam.pth"
-_LOCAL_PAIRS, _LOCAL_BIAS = 6, 3.0  # half the weight is lost at a distance of about one cell
+_LOCAL_PAIRS, _LOCAL_BIAS = 6, 3.0  # the attention weight halves at a distance of about one cell
 _PINV_TOLERANCE = 0.05  # singular values below this share of the largest are noise
-_FIRST_SLOW_PAIR = 12  # from here on rotary pairs of a small model turn so slowly that places hardly matter
+_FIRST_SLOW_PAIR = 12  # from here on the rotary frequencies of a small model are so low that position hardly matters
 _TINYSAM_PREFIX = "tinysam:"
 _LITE_PREFIX = "efficientnet_lite:"
 _AVERAGE = "ema.pt"
 
-# Sums and counts by name, as of train.metrics.RunningMeans.
+# Sum and count by name, the state of train.metrics.RunningMeans.
 Means = Mapping[str, tuple[float, int]]
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come.
+    """Progress of a run.
 
-    ``epoch``: epochs finished; ``batch``: batches used since; ``step``: steps taken in all; ``skipped``: those of them
-    that were left out in a row until now, for numbers that were not finite; ``best``: the highest J&F of a validation.
+    Attributes:
+        epoch: Finished epochs.
+        batch: Batches used of the current epoch.
+        step: Steps taken in total.
+        skipped: Steps skipped in a row until now because of non-finite values.
+        loss: Loss of the last step.
+        time_elapsed: Training time in seconds.
+        best: Highest J&F of a validation in percent, or ``None`` before the first.
     """
 
     epoch: int = 0
@@ -70,7 +76,14 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What has to be the same for a resumed run to go on exactly."""
+    """What must be unchanged for a run to resume exactly.
+
+    Attributes:
+        world_size: Number of processes.
+        seed_value: Seed of the run.
+        batches_per_epoch: Batches per epoch and process.
+        accumulate_steps: Batches per optimizer step, 1 to ``batches_per_epoch``.
+    """
 
     world_size: int
     seed_value: int
@@ -86,11 +99,11 @@ class RunFacts:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that do not fill a step at the end of an epoch are not used."""
+        """Optimizer steps per epoch; batches left over at the end are not used."""
         return self.batches_per_epoch // self.accumulate_steps
 
     def part_done(self, progress: RunProgress) -> float:
-        """Epochs done, with a fraction for the one under way."""
+        """Epochs done, including the fraction of the current one."""
         return progress.epoch + progress.batch // self.accumulate_steps / self.steps_per_epoch
 
 
@@ -98,7 +111,16 @@ class CheckpointFolder:
     """The checkpoints of a run: ``checkpoint.pt`` (the last), ``checkpoint_N.pt`` (after N epochs), ``best.pt``."""
 
     def __init__(self, folder: Path, save_freq: int = 1, keep_last: int | None = None) -> None:
-        """``save_freq``: epochs from one numbered file to the next, 0 for none; ``keep_last``: so many are kept."""
+        """Create the folder if needed and remove temporary files of killed runs.
+
+        Args:
+            folder: Where the checkpoints go.
+            save_freq: Epochs between numbered checkpoints; 0 writes none.
+            keep_last: How many numbered checkpoints to keep; ``None`` keeps all.
+
+        Raises:
+            ValueError: If ``keep_last`` is below 1.
+        """
         self.folder = folder
         self._last_step: int | None = None
         self.save_freq = save_freq
@@ -110,32 +132,36 @@ class CheckpointFolder:
 
     @property
     def last(self) -> Path:
-        """The state to go on from."""
+        """The checkpoint to resume from."""
         return self.folder / "checkpoint.pt"
 
     @property
     def average(self) -> Path:
-        """The averaged weights for inference, where a run keeps them."""
+        """The averaged weights for inference, if the run keeps an average."""
         return self.folder / _AVERAGE
 
     def save_last(self, state: Mapping[str, Any]) -> None:
-        """Replace the last state. Raises DiskFullError; then the one before is still there."""
+        """Replace the last checkpoint.
+
+        Raises:
+            DiskFullError: If the disk is full; the previous checkpoint is then intact.
+        """
         save_atomically(dict(state), self.last)
         self._last_step = state["steps"]["train"]
 
     @contextlib.contextmanager
     def telling_what_is_kept(self) -> Iterator[None]:
-        """Let a DiskFullError of the block say which state of the run is safe."""
+        """Make a DiskFullError raised in the block say which checkpoint is intact."""
         try:
             yield
         except DiskFullError as error:
             step = "" if self._last_step is None else f", of step {self._last_step},"
-            intact = f"{self.last}{step} is intact: make room, and the same command goes on from there"
+            intact = f"{self.last}{step} is intact: make room, and the same command resumes from there"
             error.kept = intact if self.last.exists() else "no checkpoint had been written yet"
             raise
 
     def save_epoch(self, epoch: int) -> None:
-        """Keep the last state as that after an epoch, if it is due, and drop the oldest of its kind."""
+        """Copy the last checkpoint to ``checkpoint_<epoch>.pt`` if one is due, and delete the oldest numbered ones."""
         if self.save_freq <= 0 or epoch % self.save_freq:
             return
         with replacing(self.folder / f"checkpoint_{epoch}.pt") as temporary:
@@ -145,7 +171,7 @@ class CheckpointFolder:
                 path.unlink(missing_ok=True)
 
     def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
-        """Keep the weights alone, as a file for inference."""
+        """Write ``best.pt`` for inference: the weights only, with epoch and J&F as metadata."""
         save_checkpoint(model, self.folder / "best.pt", epoch=epoch, jf=score)
 
     def _numbered(self) -> list[Path]:
@@ -161,9 +187,18 @@ def training_state(
     means: Sequence[Means] = (),
     average: WeightAverage | None = None,
 ) -> dict[str, Any]:
-    """All that a checkpoint of a run holds; keys that the published trainer has, too, have its names.
+    """Collect what a checkpoint holds, under the key names of the published trainer where it has them.
 
-    ``means``: of each process, what it has measured but not written down yet.
+    Args:
+        model: The trained model.
+        optimizer: Its optimizer.
+        progress: Progress of the run.
+        facts: What must be unchanged to resume exactly.
+        means: Per process, the running means that have not been logged yet.
+        average: The weight average, if the run keeps one.
+
+    Returns:
+        The content of the checkpoint.
     """
     return {
         "model": model.state_dict(),
@@ -176,7 +211,7 @@ def training_state(
         "progress": asdict(progress),
         "run": asdict(facts),
         "means": list(means),
-        # Here too, as a run may be killed between two files.
+        # Also in this file, because a run may be killed between writing the two.
         **({} if average is None else {"average": average.state()}),
     }
 
@@ -188,10 +223,22 @@ def resume(
     facts: RunFacts,
     average: WeightAverage | None = None,
 ) -> tuple[RunProgress, list[Means]]:
-    """Put model, optimizer and average into the state of a file; returns where the run goes on from, and its means.
+    """Load model, optimizer and weight average from a checkpoint.
 
-    Raises CheckpointError for a file without a run's state, or of a run with another model or other groups of
-    parameters. Other differences that change the course of the run are logged.
+    Differences from the saved run that keep it from being exact, such as another world size, are logged.
+
+    Args:
+        path: The checkpoint.
+        model: Model to load into.
+        optimizer: Optimizer to load into.
+        facts: The facts of the present run.
+        average: Weight average to load into, if the run keeps one.
+
+    Returns:
+        The progress of the run, and the running means of each process.
+
+    Raises:
+        CheckpointError: If the file holds no training state, or that of another model or of other parameter groups.
     """
     try:
         content = read_content(path, mapped=False)
@@ -199,10 +246,10 @@ def resume(
         if average is not None and "average" in content:
             average.load_state(content["average"])
         elif average is not None:
-            average.resume(path.with_name(_AVERAGE))  # a state of before averages stood in it
+            average.resume(path.with_name(_AVERAGE))  # older checkpoints keep the average in its own file only
         return place
     except (AttributeError, LookupError, TypeError) as error:
-        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+        raise CheckpointError(f"{path}: the training state is damaged: {error}") from error
 
 
 def _resume(
@@ -210,7 +257,7 @@ def _resume(
 ) -> tuple[RunProgress, list[Means]]:
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
         raise CheckpointError(
-            f"{path} holds no state of a run of this trainer; to start from its weights, use an empty folder and "
+            f"{path} holds no training state of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
     weights = state_dict_of(content, path)
@@ -218,21 +265,21 @@ def _resume(
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
         raise CheckpointError(
-            f"{path}: the parameters of this run are grouped otherwise: {len(saved)} groups were saved, {len(own)} are "
-            f"expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
+            f"{path}: the parameter groups differ from those of this run: {len(saved)} groups were saved, {len(own)} "
+            f"are expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
             f"empty folder and trainer.checkpoint.initial={path}"
         )
     before, progress = RunFacts(**_numbers(content["run"])), RunProgress(**_numbers(content["progress"]))
-    # Nothing of the run is changed before all that can be wrong with the file has been looked at.
+    # Load only after everything in the file has been checked, so that a failure leaves the run unchanged.
     model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:
-        log.warning("the run goes on from %s, but not exactly: %s", path, "; ".join(changed))
+        log.warning("resuming from %s will not be exact: %s", path, "; ".join(changed))
     if before.batches_per_epoch != facts.batches_per_epoch:
-        # A place in an epoch means nothing in one of another length.
+        # The position within an epoch is meaningless if the epoch has another length.
         progress = replace(progress, batch=0)
-    log.info("resumed from %s: %d epochs and %d steps are done", path, progress.epoch, progress.step)
+    log.info("resumed from %s after %d epochs and %d steps", path, progress.epoch, progress.step)
     return progress, content["means"]
 
 
@@ -244,23 +291,32 @@ def _numbers(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def initialize(model: I2VModel, initial: str | Path) -> None:
-    """Give a model its first weights: ``none`` leaves them random, ``tinysam`` starts from TinySAM's.
+    """Initialize the weights of a model.
 
-    ``local`` leaves them random, but lets memory attention begin by looking where it is, see :func:`look_nearby`.
-    ``efficientnet_lite`` starts an EfficientNet-Lite trunk from the ImageNet weights of its package, or of a file with
-    ``efficientnet_lite:PATH``, and memory attention local. ``tinysam:PATH`` takes TinySAM's weights from another place
-    than ``checkpoints/tinysam.pth``; anything else is the path of an i2v checkpoint. Raises FileNotFoundError or
-    CheckpointError.
+    Args:
+        model: The model, freshly built.
+        initial: One of
+
+            - ``none``: random weights;
+            - ``local``: random weights, with memory attention initialized to be local, see :func:`look_nearby`;
+            - ``efficientnet_lite``: ImageNet weights for an EfficientNet-Lite trunk, from its package or, with
+              ``efficientnet_lite:PATH``, from a file; memory attention starts local;
+            - ``tinysam``: TinySAM's weights from ``checkpoints/tinysam.pth`` or, with ``tinysam:PATH``, from a file;
+            - the path of an i2v checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file does not fit the model, or the package with the weights is not installed.
     """
     name = str(initial)
     if name == "none":
-        log.info("the weights start random")
+        log.info("initial weights: random")
     elif name == "local":
         look_nearby(model)
-        log.info("the weights start random, but for memory attention, which starts local")
+        log.info("initial weights: random, with local memory attention")
     elif name == "efficientnet_lite" or name.startswith(_LITE_PREFIX):
         path = Path(name.removeprefix(_LITE_PREFIX)) if name != "efficientnet_lite" else None
-        log.info("ImageNet weights of the trunk: %s", start_from_trunk(model, path).describe())
+        log.info("initial weights: ImageNet for the trunk: %s", start_from_trunk(model, path).describe())
         look_nearby(model)
     elif name == "tinysam" or name.startswith(_TINYSAM_PREFIX):
         path = Path(name.removeprefix(_TINYSAM_PREFIX)) if name != "tinysam" else TINYSAM
@@ -268,7 +324,7 @@ def initialize(model: I2VModel, initial: str | Path) -> None:
             raise FileNotFoundError(
                 f"{path} does not exist: training starts from TinySAM's weights; get tinysam.pth from "
                 "https://huggingface.co/xinghaochen/tinysam (see checkpoints/README.md), or start from another "
-                "checkpoint (trainer.checkpoint.initial=PATH) or from nothing (trainer.checkpoint.initial=none)"
+                "checkpoint (trainer.checkpoint.initial=PATH) or from scratch (trainer.checkpoint.initial=none)"
             )
         load_tinysam(model, path)
     else:
@@ -276,36 +332,44 @@ def initialize(model: I2VModel, initial: str | Path) -> None:
 
 
 def look_nearby(model: nn.Module) -> None:
-    """Let memory attention find, of every memory, the place where it is itself, before it has learned anything.
+    """Initialize memory attention so that every token attends to its own position in each memory.
 
-    With equal biases q = k = b, rotary scores are a sum of |b_j|^2 cos(f_j distance) over the channel pairs j, of
-    frequencies f_j: highest at the same place. Only the highest frequencies tell neighbours apart. From random
-    weights attention is uniform instead, and says nothing of places: see checkpoints/i2v-nano.md for what that costs.
+    With equal biases q = k = b, the rotary score is a sum of |b_j|^2 cos(f_j distance) over the channel pairs j with
+    frequencies f_j, which is highest at distance 0. Only the highest frequencies tell neighbouring cells apart. With
+    random weights attention is uniform and ignores position: see checkpoints/i2v-nano.md for what that costs.
+
+    Args:
+        model: The model; the biases of its memory cross-attention are set in place.
     """
     for layer in model.get_submodule("memory_attention.layers").children():
         attention = layer.get_submodule("cross_attn_image")
         for name in ("q_proj", "k_proj"):
             bias = attention.get_parameter(f"{name}.bias")
             with torch.no_grad():
-                # Columns are the first half of the channels, rows the second; pairs are neighbours.
+                # Axial RoPE: the first half of the channels encodes x, the second y; adjacent channels form a pair.
                 for half in bias.chunk(2):
                     half.zero_()
                     half[: 2 * _LOCAL_PAIRS : 2] = _LOCAL_BIAS
 
 
 def attend_by_similarity(model: I2VModel, strength: float) -> None:
-    """Let memory attention find what looks alike, before it has learned to: for runs that start from nothing.
+    """Initialize memory attention to attend by feature similarity, for training from scratch.
 
-    Where no mask was, the memory encoder makes m = P f of frame features f. With queries ``strength`` A x and keys
+    Outside the mask, the memory encoder maps frame features f to m = P f. With queries ``strength`` A x and keys
     ``strength`` A P+ m, where A has orthonormal rows and P+ is the pseudo-inverse, the score of a token x and a memory
-    m is ``strength``^2 times the product of projections of x and f. Only channels that rotary encoding turns slowly
-    take part, so what :func:`look_nearby` set in the others stays.
+    m is ``strength``^2 times the dot product of the projections of x and f. Only channels with low rotary frequencies
+    are used, so what :func:`look_nearby` set in the others is kept.
+
+    Args:
+        model: The model; the query and key projections of its memory cross-attention are set in place.
+        strength: Scale of queries and keys.
     """
     to_memory, to_pixels = (model.get_parameter(f"memory_encoder.{n}.weight") for n in ("out_proj", "pix_feat_proj"))
     reduce = (to_memory.flatten(1) @ to_pixels.flatten(1)).detach()
     undo = torch.linalg.pinv(reduce, rtol=_PINV_TOLERANCE)
     dim = reduce.shape[1]
     channels = torch.arange(dim)
+    # Both halves of the channels, x and y, start with their highest frequency.
     slow = channels[(channels % (dim // 2)) >= 2 * _FIRST_SLOW_PAIR]
     directions = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(0)))[0][: len(slow)]
     for layer in model.get_submodule("memory_attention.layers").children():

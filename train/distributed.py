@@ -1,4 +1,4 @@
-"""Processes that train together. The only file that names torch.distributed; one process alone does without it."""
+"""Distributed training. The only file that uses torch.distributed; a single process does not need it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, seen from one of them. Methods with an exchange have to be called by all alike."""
+    """The processes of a run, seen from one of them. Collective methods must be called by all processes.
+
+    Attributes:
+        device: Device of this process.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
     device: torch.device
     rank: int = 0
@@ -28,19 +34,19 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Whether this is rank 0, which writes files and reports."""
         return self.rank == 0
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Mean of each value over all processes."""
+        """Average each value over all processes."""
         return [total / self.size for total in self._reduce(values, distributed.ReduceOp.SUM)]
 
     def all(self, flag: bool) -> bool:
-        """Whether something holds in every process."""
+        """Whether ``flag`` is true in every process."""
         return bool(self._reduce([float(flag)], distributed.ReduceOp.MIN)[0])
 
     def gather(self, value: Value) -> list[Value]:
-        """What each process has, in the order of their ranks."""
+        """Collect the values of all processes, ordered by rank."""
         if self.size == 1:
             return [value]
         values = [value] * self.size
@@ -53,12 +59,21 @@ class World:
             distributed.barrier()
 
     def wrap(self, module: nn.Module, find_unused_parameters: bool) -> nn.Module:
-        """A module whose gradients are averaged over all processes in the backward pass."""
+        """Wrap a module in DistributedDataParallel; a single process gets it back unchanged.
+
+        Args:
+            module: The module to train.
+            find_unused_parameters: Whether some parameters may get no gradient in a step.
+
+        Returns:
+            A module whose gradients are averaged over all processes in the backward pass.
+        """
         if self.size == 1:
             return module
-        # Tables of positions are the same everywhere and need not travel at every step, as batch statistics do.
+        # Non-persistent buffers such as position tables are equal on all ranks: unlike batch statistics, they need no
+        # broadcast in every step.
         fixed = {name for name, _ in module.named_buffers()} - set(module.state_dict())
-        # Strides along axes of length one differ at times, which costs nothing.
+        # The strides of axes of length 1 may differ, which is harmless.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, sorted(fixed))
         return DistributedDataParallel(
@@ -77,7 +92,12 @@ class World:
 
 
 def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Around forward and backward of a part of a step: gradients are exchanged with the ``last`` one only."""
+    """Context for forward and backward of one batch of an accumulated step.
+
+    Args:
+        module: What :meth:`World.wrap` returned.
+        last: Whether this is the last batch of the step, the only one that synchronizes gradients.
+    """
     if last or not isinstance(module, DistributedDataParallel):
         return contextlib.nullcontext()
     return module.no_sync()
@@ -85,14 +105,19 @@ def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def joined(device: torch.device, backend: str | None = None, timeout_mins: float = 30) -> Iterator[World]:
-    """Join the processes that the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) tells of.
+    """Join the process group given by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment.
 
-    ``device``: its type counts; of several GPUs each process takes the one of its place on the machine. ``backend``:
-    nccl on CUDA and gloo elsewhere unless given.
+    Args:
+        device: Only its type is used; with several GPUs each process takes the one of its LOCAL_RANK.
+        backend: Backend of torch.distributed; ``None`` for nccl on CUDA and gloo elsewhere.
+        timeout_mins: Timeout of collective operations in minutes.
+
+    Yields:
+        The processes, seen from this one.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if device.type == "cuda":
-        # Where each process is shown a GPU of its own, that is number 0 to all of them.
+        # If the launcher shows each process only its own GPU, that GPU is cuda:0 in all of them.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.cuda.set_device(device)
     if size == 1:

@@ -1,4 +1,4 @@
-"""How the processes of a run start: alone, one per GPU, under torchrun, or as a job of a cluster."""
+"""Starts the processes of a run: a single one, one per GPU, under torchrun, or as a cluster job."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ Work = Callable[[DictConfig], None]
 
 
 class StopRequest:
-    """Turns the first SIGTERM, SIGHUP or Ctrl-C into a wish to stop at the next chance; a second one acts at once.
+    """Turns the first SIGTERM, SIGHUP or Ctrl-C into a request to stop after the step; a second one stops at once.
 
-    Within a second it does not: launchers, and the parent of several processes, tell of the first one again.
+    A repetition within a second is ignored: launchers, and the parent of several processes, forward the first signal
+    to processes that already got it.
     """
 
     def __init__(self) -> None:
@@ -42,12 +43,12 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return self._asked
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over while the block runs, but for those that are ignored, as under nohup."""
+        """Handle the signals while the block runs, except those that are ignored, as under nohup."""
         wanted = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._receive) for number in wanted}
         try:
@@ -58,7 +59,7 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._asked:
-            log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
+            log.warning("%s: stopping after this step; send it again to stop at once", signal.Signals(number).name)
             self._asked, self._since = True, time.monotonic()
         elif time.monotonic() - self._since >= REPEAT_SECONDS:
             signal.signal(number, self._previous[number])
@@ -66,16 +67,23 @@ class StopRequest:
 
 
 def under_launcher() -> bool:
-    """Whether torchrun, or something like it, started this process as one of several."""
+    """Whether torchrun or a similar launcher started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None:
-    """Do the work in one process, this one, or in several new ones.
+    """Run the work in this process, or in several spawned ones that rendezvous at a free local port.
 
-    Several are numbered and meet at a free port of this machine. SIGTERM is passed on to them. If one fails, the
-    others are ended. It tells one of USER_ERRORS itself, and ProcessExitedException is raised here; of any other error
-    ProcessRaisedException has the traceback.
+    SIGTERM is forwarded to spawned processes. If one of them fails, the others are terminated.
+
+    Args:
+        work: What every process runs.
+        config: Its argument.
+        num_processes: Number of processes; 1 runs in this one.
+
+    Raises:
+        ProcessExitedException: If a spawned process failed with one of USER_ERRORS, which it has printed itself.
+        ProcessRaisedException: If a spawned process failed otherwise, with its traceback.
     """
     if num_processes == 1:
         work(config)
@@ -92,7 +100,7 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
                 os.kill(process.pid, signal.SIGTERM)
 
     previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
-    # Ctrl-C, and the end of the terminal, reach the processes by themselves, as they share this one's terminal.
+    # The processes share this terminal, so Ctrl-C and SIGHUP reach them without being forwarded.
     previous |= {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         while not context.join():
@@ -103,7 +111,7 @@ def run_on_this_node(work: Work, config: DictConfig, num_processes: int) -> None
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Find a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
@@ -111,7 +119,13 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """The work as a job: what submitit runs in every task, and submits again when its time is over."""
+    """A run as a cluster job: submitit calls it in every task, and resubmits it after a timeout or preemption.
+
+    Attributes:
+        work: What every task runs.
+        config: Its argument.
+        port_range: Lowest and highest port for the rendezvous, inclusive.
+    """
 
     work: Work
     config: DictConfig
@@ -126,18 +140,33 @@ class ClusterJob:
             "LOCAL_RANK": str(task.local_rank),
             "WORLD_SIZE": str(task.num_tasks),
             "MASTER_ADDR": address,
-            # Made from the job's number, which all its tasks know and no other job has.
+            # Derived from the job id, which all its tasks share and which no other job has.
             "MASTER_PORT": str(low + zlib.crc32(task.job_id.encode()) % (high - low + 1)),
         }
         self.work(self.config)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What to submit when the cluster takes the machine away: the same, which goes on from the last checkpoint."""
+        """Resubmit the same job after preemption or a timeout; it resumes from the last checkpoint."""
         return submitit.helpers.DelayedSubmission(self)
 
 
 def submit(work: Work, config: DictConfig, folder: Path, num_nodes: int, num_processes: int, on_gpus: bool) -> Any:
-    """Submit a job with one task per process by the settings under ``submitit``; returns submitit's job."""
+    """Submit a job with one task per process.
+
+    Args:
+        work: What every task runs.
+        config: Its argument; the job's settings are those under ``submitit``.
+        folder: Where submitit writes the job's output.
+        num_nodes: Number of nodes.
+        num_processes: Tasks per node.
+        on_gpus: Whether to request a GPU per task.
+
+    Returns:
+        submitit's job.
+
+    Raises:
+        ConfigError: If a setting is not one line of printable text.
+    """
     settings: dict[str, Any] = OmegaConf.to_container(config.submitit, resolve=True)  # type: ignore[assignment]
     executor = submitit.AutoExecutor(folder=folder, cluster=settings["cluster"])
     shared = {
@@ -162,9 +191,9 @@ def submit(work: Work, config: DictConfig, folder: Path, num_nodes: int, num_pro
     given = {key: value for key, value in shared.items() if value is not None}
     given |= {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
     for key, value in {**given, "cpu_bind": cpu_bind, "folder": folder}.items():
-        # submitit writes them into a shell script, where what follows a line's end is a command of its own.
+        # submitit writes these into a shell script, where text after a line break would run as a command.
         if not str(value).isprintable():
-            raise ConfigError(f"submitit: {key.removeprefix('slurm_')} is {value!r}, expected one line of plain text")
+            raise ConfigError(f"submitit.{key.removeprefix('slurm_')}: expected one line of plain text, got {value!r}")
     if cpu_bind is not None:
         given["slurm_srun_args"] = [f"--cpu-bind={cpu_bind}"]
     executor.update_parameters(**given)
@@ -175,7 +204,7 @@ def submit(work: Work, config: DictConfig, folder: Path, num_nodes: int, num_pro
 
 @contextlib.contextmanager
 def _importable() -> Iterator[None]:
-    """Let jobs find this checkout's modules, whatever folder they start in; they inherit the environment."""
+    """Put this checkout on PYTHONPATH, which jobs inherit, so that they find its modules from any folder."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([before] if before else [])])
     try:
@@ -194,4 +223,4 @@ def _spawned(rank: int, work: Work, config: DictConfig, rendezvous: dict[str, st
     try:
         work(config)
     except USER_ERRORS as error:
-        sys.exit(f"error: {describe_error(error)}")  # the parent would show all of its traceback
+        sys.exit(f"error: {describe_error(error)}")  # if raised, the parent would print the whole traceback

@@ -1,16 +1,16 @@
 #!/bin/sh
 # Train on several machines through torchrun: sh multi_node_train_4_nodes.sh [-c CONFIG] [KEY=VALUE ...]
 #
-# Either from one machine that reaches the others by ssh, all with this checkout at the same place:
+# Either from one machine that reaches the others by ssh, with this checkout at the same path on all of them:
 #   HOSTS="node1 node2 node3 node4" sh multi_node_train_4_nodes.sh dataset.root=/data
-# or with the same command on each of them:
+# or with the same command on each machine:
 #   MASTER_ADDR=node1 sh multi_node_train_4_nodes.sh dataset.root=/data
 #
-#   HOSTS        machines, the first of which is the meeting point
+#   HOSTS        machines, the first of which is the rendezvous host
 #   NNODES       number of machines; default: that of HOSTS, or 4
-#   MASTER_ADDR  the meeting point; MASTER_PORT, default 29400, has to be free there
-#   RUN_ID       name of the run among others that meet there; default i2v
-#   NGPUS        processes on each machine; default: all GPUs that are visible
+#   MASTER_ADDR  the rendezvous host; MASTER_PORT (default 29400) has to be free there
+#   RUN_ID       id of the run at the rendezvous; default i2v
+#   NGPUS        processes per machine; default: all visible GPUs
 #   PYTHON       interpreter; default: python
 #   SSH          command that reaches a machine; default: ssh
 set -eu
@@ -23,7 +23,7 @@ case " $* " in
     *) set -- -c i2v-train "$@" ;;
 esac
 
-# A word as another shell reads it back.
+# Quote a word for another shell.
 quote() {
     printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")"
 }

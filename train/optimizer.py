@@ -1,4 +1,4 @@
-"""Parameter groups, layer-wise decay and schedules; what is frozen."""
+"""Parameter groups, layer-wise learning rate decay, schedules and freezing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rule:
-    """One value of an optimizer's option over a run, and the parameters that have it.
+    """Schedule of one optimizer option, and the parameters to which it applies.
 
-    The value goes from ``start_value`` to ``end_fraction`` of it along half a cosine. ``param_names``: Unix wildcards
-    over names; ``module_cls_names``: classes whose own parameters are meant. A rule with neither is for the rest.
-    ``warm_up``: the part of the run in which the value rises from 0 to that course.
+    A rule with neither ``param_names`` nor ``module_cls_names`` applies to all remaining parameters.
+
+    Attributes:
+        start_value: Value at the start of the cosine schedule.
+        end_fraction: Value at its end, as a fraction of ``start_value``; 1 keeps it constant.
+        param_names: Unix wildcards over parameter names.
+        module_cls_names: Full names of classes whose own parameters are meant, not those of submodules.
+        warm_up: Fraction of the run (0..1) during which the schedule is scaled up linearly from 0.
     """
 
     start_value: float
@@ -33,7 +38,7 @@ class Rule:
     warm_up: float = 0.0
 
     def at(self, progress: float) -> float:
-        """The value after a part (0..1) of the run."""
+        """Value at ``progress``, the fraction of the run (0..1) that is done."""
         end = self.start_value * self.end_fraction
         value = end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
         return value if progress >= self.warm_up else value * progress / self.warm_up
@@ -45,7 +50,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class LayerDecay:
-    """Lower layers of a trunk learn more slowly: each by ``value`` times the one above it."""
+    """Layer-wise learning rate decay of a trunk.
+
+    Attributes:
+        module: Path of the trunk in the model.
+        value: Learning rate of a layer as a fraction of that of the layer above it.
+    """
 
     module: str
     value: float
@@ -53,9 +63,15 @@ class LayerDecay:
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """``optimizer`` makes one from parameter groups; ``lr`` and ``weight_decay`` are rules by any name.
+    """Settings of a :class:`ScheduledOptimizer`.
 
-    ``max_norm``: of the gradient of all parameters together, ``None`` for any.
+    Attributes:
+        optimizer: Builds the optimizer from parameter groups.
+        lr: Rules of the learning rate, under arbitrary names.
+        weight_decay: Rules of the weight decay, under arbitrary names.
+        layer_decay: Layer-wise decay of the learning rate, or ``None``.
+        max_norm: Gradient norm over all parameters above which gradients are clipped; ``None`` does not clip.
+        norm_type: Order of that norm.
     """
 
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -82,7 +98,15 @@ class ScheduledOptimizer:
     """An optimizer over the trainable parameters of a model, with its schedules and clipping."""
 
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
-        """Raises ValueError if rules contradict each other, match nothing or leave parameters out."""
+        """Build the optimizer, at the start of its schedules.
+
+        Args:
+            model: The model, with frozen parameters marked by :func:`freeze`.
+            settings: Optimizer, schedules and clipping.
+
+        Raises:
+            ValueError: If rules overlap, match no parameter or leave parameters out, or if every parameter is frozen.
+        """
         self.settings = settings
         members = group_parameters(model, settings)
         if not members:
@@ -96,35 +120,42 @@ class ScheduledOptimizer:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
+        """The trainable parameters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Set all gradients to ``None``."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Move all parameters along their gradients."""
+        """Update all parameters."""
         self.optimizer.step()
 
     def set_progress(self, progress: float) -> None:
-        """Set learning rates and weight decay to where a part (0..1) of the run puts them."""
+        """Set learning rates and weight decay for the fraction of the run (0..1) that is done."""
         for options, group in zip(self.optimizer.param_groups, self._groups, strict=True):
             options["lr"] = self.settings.lr[group.lr].at(progress) * group.scale
             options["weight_decay"] = self.settings.weight_decay[group.weight_decay].at(progress)
 
     def clip(self) -> torch.Tensor:
-        """Shorten the gradient where it is too long; its norm before that."""
+        """Clip the gradient norm. Returns the norm before clipping."""
         limit = math.inf if self.settings.max_norm is None else self.settings.max_norm
         return nn.utils.clip_grad_norm_(self.parameters, limit, self.settings.norm_type)
 
     def values(self) -> dict[str, float]:
-        """Learning rate of every group, by name."""
+        """Learning rate of every parameter group, by name."""
         return {f"lr/{options['name']}": float(options["lr"]) for options in self.optimizer.param_groups}
 
 
 def group_parameters(model: nn.Module, settings: OptimSettings) -> dict[_Group, list[str]]:
-    """Names of the trainable parameters by what they have in common, groups in the order of the model."""
+    """Group trainable parameters that share both rules and the layer.
+
+    Returns:
+        Names of the parameters by group, groups in the order of the model.
+
+    Raises:
+        ValueError: As :func:`assign_rules` and :func:`trunk_layers`.
+    """
     lr = assign_rules("lr", settings.lr, model)
     weight_decay = assign_rules("weight_decay", settings.weight_decay, model)
     decay = settings.layer_decay
@@ -139,7 +170,20 @@ def group_parameters(model: nn.Module, settings: OptimSettings) -> dict[_Group, 
 
 
 def assign_rules(option: str, rules: Mapping[str, Rule], model: nn.Module) -> dict[str, str]:
-    """The rule of every parameter, by name."""
+    """Find the rule of every parameter.
+
+    Args:
+        option: Name of the option, for messages.
+        rules: Rules by name.
+        model: The model.
+
+    Returns:
+        Name of the rule by name of the parameter.
+
+    Raises:
+        ValueError: If two rules match one parameter, a rule matches none, or there is not exactly one rule for the
+            rest.
+    """
     assigned: dict[str, str] = {}
     for rule_name, rule in rules.items():
         for name in _members(option, rule, model):
@@ -153,10 +197,20 @@ def assign_rules(option: str, rules: Mapping[str, Rule], model: nn.Module) -> di
 
 
 def trunk_layers(model: nn.Module, path: str) -> tuple[dict[str, int], int]:
-    """Layer numbers of a trunk's parameters, by their names in the model, and the number above all.
+    """Number the layers of a trunk.
 
-    The patch embedding is 0, blocks count from 1 through all stages, the transition at a stage's end belongs to its
-    last block, and what follows the stages to the top.
+    The patch embedding is layer 0 and blocks count from 1 through all stages. The transition at the end of a stage
+    belongs to its last block, and everything after the stages to the top layer.
+
+    Args:
+        model: The model.
+        path: Path of the trunk in it.
+
+    Returns:
+        Layer number by name of the parameter in the model, and the number of the top layer.
+
+    Raises:
+        ValueError: If there is no such module, or it has no stages in ``layers``.
     """
     try:
         trunk = model.get_submodule(path)
@@ -180,17 +234,33 @@ def trunk_layers(model: nn.Module, path: str) -> tuple[dict[str, int], int]:
 
 
 def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Take the parameters that Unix wildcards name out of training, and return their names."""
+    """Freeze parameters.
+
+    Args:
+        model: The model.
+        patterns: Unix wildcards over parameter names.
+
+    Returns:
+        Names of the frozen parameters.
+
+    Raises:
+        ValueError: If a pattern matches no parameter.
+    """
     frozen = [name for pattern in patterns for name in _matching("freeze", pattern, model)]
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log.info("%d of %d values are trained", trainable, sum(p.numel() for p in model.parameters()))
+    log.info("trainable parameters: %d of %d", trainable, sum(p.numel() for p in model.parameters()))
     return frozen
 
 
 def set_training(model: nn.Module, freeze_batch_norm: bool) -> None:
-    """Enter training mode; batch norms that are frozen, or are all to be, keep their statistics."""
+    """Put a model into training mode; frozen batch norms stay in evaluation mode and keep their statistics.
+
+    Args:
+        model: The model.
+        freeze_batch_norm: Whether to treat all batch norms as frozen, not only those without trainable parameters.
+    """
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -207,16 +277,16 @@ def _members(option: str, rule: Rule, model: nn.Module) -> list[str]:
 def _matching(option: str, pattern: str, model: nn.Module) -> list[str]:
     names = [name for name, _ in model.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
     if not names:
-        raise ValueError(f"{option}: no parameter is called {pattern!r}")
+        raise ValueError(f"{option}: no parameter matches {pattern!r}")
     return names
 
 
 def _owned(option: str, class_name: str, model: nn.Module) -> list[str]:
-    # A class that the model is made of has been imported: a config's name is looked up, and never imports anything.
+    # Every class that the model uses is imported already: look the name up and never import what a config names.
     module_name, _, attribute = class_name.rpartition(".")
     wanted = vars(sys.modules[module_name]).get(attribute) if module_name in sys.modules else None
     if not (isinstance(wanted, type) and issubclass(wanted, nn.Module)):
-        raise ValueError(f"{option}: there is no class {class_name!r} in use")
+        raise ValueError(f"{option}: the model uses no class {class_name!r}")
     names = [
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Seeds made from what a draw is for. Nothing random has to be saved with a run: a step's number gives its draws."""
+"""Seeds derived from what a draw is for. They follow from the step number, so a run needs to save no RNG state."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 
 def derive_seed(*parts: int) -> int:
-    """One 64-bit seed from several non-negative numbers; seeds of different numbers are unrelated."""
+    """Derive a 64-bit seed from non-negative numbers; seeds of different numbers are independent."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 def generator_for(device: torch.device, *parts: int) -> torch.Generator:
-    """A generator on a device, seeded by :func:`derive_seed`."""
+    """Create a generator on a device, seeded by :func:`derive_seed` of ``parts``."""
     return torch.Generator(device).manual_seed(derive_seed(*parts))

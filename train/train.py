@@ -1,6 +1,6 @@
 """Train a model: `python -m train.train -c CONFIG key=value ...`.
 
-The config says how many processes there are; torchrun and clusters may start them instead. See docs/training.md.
+The config sets the number of processes, unless torchrun or a cluster starts them. See docs/training.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.launch import run_on_this_node, submit, under_launcher
 
 log = logging.getLogger(__name__)
 
-# Options of the published command line and the keys that they set.
+# Options of the published command line, and the config keys that they set.
 _OPTIONS = {
     "num_gpus": "launcher.gpus_per_node",
     "num_nodes": "launcher.num_nodes",
@@ -37,9 +37,16 @@ _OPTIONS = {
 }
 
 
-@as_command("train", "the same command goes on from the last checkpoint")
+@as_command("train", "the same command resumes from the last checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done or stopped, 1 after a failure; 2 for wrong usage."""
+    """Run the command line.
+
+    Args:
+        arguments: The arguments; ``None`` reads them from ``sys.argv``.
+
+    Returns:
+        The exit status: 0 when done or stopped, 1 after a failure; wrong usage exits with 2.
+    """
     log_to_stderr(logging.INFO, "%(message)s")
     try:
         config = compose(parse(arguments))
@@ -49,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("error: %s", describe_error(error))
         return 1
     except (ProcessRaisedException, ProcessExitedException) as error:
-        log.error("%s", error)  # with the traceback of the process that failed, unless it has told a sentence
+        log.error("%s", error)  # includes the traceback of the failed process, unless that printed its error itself
         return 1
     return 0
 
@@ -59,17 +66,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train.train", description="Train a model.", allow_abbrev=False)
     parser.add_argument("-c", "--config", required=True, metavar="CONFIG", help="name or path, such as i2v-train")
     parser.add_argument("--num-gpus", type=int, metavar="N", help="processes on each node; default: all GPUs")
-    parser.add_argument("--num-nodes", type=int, metavar="N", help="more than one need torchrun or a cluster")
-    parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see the config's `submitit`")
+    parser.add_argument("--num-nodes", type=int, metavar="N", help="nodes; several need torchrun or a cluster")
+    parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see `submitit` in the config")
     for name in ("partition", "account", "qos"):
-        parser.add_argument(f"--{name}", metavar="NAME", help="of SLURM")
+        parser.add_argument(f"--{name}", metavar="NAME", help=f"SLURM {name}")
     add_trust_option(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config")
     return parser.parse_intermixed_args(arguments)
 
 
 def compose(arguments: argparse.Namespace) -> DictConfig:
-    """The config that a command line means."""
+    """Compose the config from the command line.
+
+    Raises:
+        ConfigError: If the config cannot be loaded or an override is invalid.
+    """
     given = {key: getattr(arguments, name) for name, key in _OPTIONS.items()}
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     config = load_config(arguments.config, [*options, *arguments.overrides], arguments.trust_config)
@@ -79,7 +90,11 @@ def compose(arguments: argparse.Namespace) -> DictConfig:
 
 
 def start(config: DictConfig) -> None:
-    """Start the processes of the run, or be one of them."""
+    """Start the processes of the run, or run as one of them under a launcher.
+
+    Raises:
+        ConfigError: If the config asks for several nodes without a launcher.
+    """
     if under_launcher():
         run(config)
     elif config.submitit.use_cluster:
@@ -94,11 +109,15 @@ def start(config: DictConfig) -> None:
 
 
 def start_job(config: DictConfig) -> None:
-    """Submit the run as a job; a job on this machine is waited for, as nobody else looks after it."""
+    """Submit the run as a job, and wait for it if it runs on this machine.
+
+    Raises:
+        ConfigError: If the number of processes is not set for a SLURM job.
+    """
     is_local = config.submitit.cluster != "slurm"
     if not is_local and config.launcher.gpus_per_node is None:
-        raise ConfigError("launcher.gpus_per_node: a job needs the number of its processes (--num-gpus N)")
-    # The machine from which a job is submitted may have no GPU itself.
+        raise ConfigError("launcher.gpus_per_node: expected the number of processes for a job (--num-gpus N), got null")
+    # The login node may have no GPU itself.
     on_gpus = on_cuda(config) if is_local else config.trainer.accelerator != "cpu"
     folder = Path(config.launcher.experiment_log_dir) / "submitit"
     job = submit(run, config, folder, config.launcher.num_nodes, num_processes(config), on_gpus)
@@ -108,7 +127,7 @@ def start_job(config: DictConfig) -> None:
 
 
 def num_processes(config: DictConfig) -> int:
-    """Processes on each node."""
+    """Number of processes on each node."""
     return config.launcher.gpus_per_node or (torch.cuda.device_count() if on_cuda(config) else 1)
 
 

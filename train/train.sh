@@ -1,12 +1,12 @@
 #!/bin/sh
 # Train on this machine: sh train.sh [-c CONFIG] [KEY=VALUE ...]
-#   NGPUS     processes, one on each GPU; default: all GPUs that are visible
+#   NGPUS     processes, one per GPU; default: all visible GPUs
 #   PYTHON    interpreter; default: python
-# A run that was stopped or killed goes on when the same command is given again.
+# The same command resumes a run that was stopped or killed.
 set -eu
 cd "$(dirname "$0")/.."
 
-# The published run unless another config is named.
+# Default: the published run.
 case " $* " in
     *" -c "* | *" --config"*) ;;
     *) set -- -c i2v-train "$@" ;;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Trains i2v-nano as checkpoints/i2v-nano.md describes, from a folder of videos without masks:
 #   sh train_nano.sh VIDEOS [WORK]
-# Everything goes to WORK (default logs/i2v-nano). What is done is not done again; a stage that was stopped goes on.
+# Everything goes to WORK (default logs/i2v-nano). Finished stages are skipped; a stage that was stopped is resumed.
 set -eu
 
 videos=${1:?"usage: sh train_nano.sh VIDEOS [WORK]"}
@@ -18,14 +18,14 @@ if [ ! -d "$cutouts" ]; then
     mv "$cutouts.part" "$cutouts"
 fi
 
-stage() { # NAME LAST_STEP overrides: nothing to do where the stage has reached its last step
+stage() { # NAME LAST_STEP overrides: does nothing if the stage has reached its last step
     name=$1 last=$2
     shift 2
     "$python" -m train.train -c i2v-nano-train "dataset.backgrounds=[$frames]" "dataset.cutouts=$cutouts" \
         "launcher.experiment_log_dir=$work/$name" "trainer.stop_after=$last" "$@"
 }
 
-# 1. Masks alone, at half the resolution: what was here is likely still near here.
+# 1. Mask prompts only, at half the resolution, with local memory attention: objects move little between frames.
 stage 1 387 trainer.checkpoint.initial=local dataset.num_videos=5600 scratch.num_frames=3 dataset.background_prob=0.6 \
     +dataset.settings.min_radius=0.2 +dataset.settings.max_radius=0.9 \
     scratch.base_lr=1.0e-3 scratch.vision_lr=1.0e-3 \
@@ -46,7 +46,7 @@ stage 2 507 $large "trainer.checkpoint.initial=$work/1/checkpoints/checkpoint.pt
 fast="+dataset.settings.min_speed=0.03 +dataset.settings.max_speed=0.9 +dataset.settings.min_pace=2
     +dataset.settings.max_pace=10 +dataset.settings.max_pan=0.4"
 
-# 3. Faster scenes, for which memory attention starts anew by looking for what is alike; learning slows to its end.
+# 3. Faster scenes, for which memory attention is initialized again by similarity; the learning rate decays to its end.
 # shellcheck disable=SC2086
 stage 3 1191 $large "trainer.checkpoint.initial=$work/2/checkpoints/checkpoint.pt" trainer.checkpoint.similarity=0.85 \
     trainer.seed_value=5 dataset.num_videos=7500 \
@@ -62,12 +62,12 @@ mixed="data=synthetic_mix scratch.resolution=256 scratch.image_batch_size=8 +tra
     trainer.prompts.prob_to_use_pt_input_for_train=0.2 trainer.prompts.num_init_cond_frames_for_train=1
     trainer.prompts.num_correction_pt_per_frame=1"
 
-# 4. Larger things in as fast scenes, and single images between the clips, from which clicks and boxes are learned.
+# 4. Larger objects in equally fast scenes, and single images between the clips to learn clicks and boxes.
 # shellcheck disable=SC2086
 stage 4 2200 $mixed "trainer.checkpoint.initial=$work/3/checkpoints/checkpoint.pt" trainer.seed_value=6 \
     +dataset.settings.min_radius=0.25 scratch.train_batch_size=3 dataset.num_videos=6600 dataset.num_images=17600
 
-# 5. At the resolution of use. The optimizer goes on, too: the learning rate is that of a second epoch.
+# 5. At the final resolution. The optimizer is resumed, too: the learning rate is that of a second epoch.
 # shellcheck disable=SC2086
 stage 5 2720 $mixed "trainer.checkpoint.resume_from=$work/4/checkpoints/checkpoint.pt" trainer.seed_value=7 \
     scratch.resolution=320 scratch.image_batch_size=5 +dataset.settings.min_radius=0.22 scratch.train_batch_size=2 \

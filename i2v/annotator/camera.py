@@ -1,4 +1,4 @@
-"""A live camera: its frames are written to a folder as they come, and read from there like any video."""
+"""Live cameras: frames are recorded to a folder as they arrive, and read from there like any video."""
 
 from __future__ import annotations
 
@@ -23,15 +23,25 @@ from i2v.video.frame_source import Frame, FrameSource, rgb_array
 
 log = logging.getLogger(__name__)
 
-FRAME_RATE = 10.0  # kept of a camera, in Hz: what a small model keeps up with
+FRAME_RATE = 10.0  # recorded frames per second: what a small model can keep up with
 MAX_FRAMES = 36_000  # an hour
 QUALITY = 95
-# How FFmpeg calls cameras on each system: format and name of the n-th device.
+# FFmpeg's format and name of the n-th camera on each system.
 _DEVICES = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 
 
 def open_camera(device: str) -> Iterator[Frame]:
-    """Pictures of the camera of that number or name, until it ends. Raises ValueError if it cannot be opened."""
+    """Open a camera.
+
+    Args:
+        device: Number or name of the camera.
+
+    Returns:
+        Its pictures ``(H, W, 3)`` uint8 RGB, until it ends.
+
+    Raises:
+        ValueError: If the camera cannot be opened.
+    """
     format_name, pattern = _DEVICES.get(sys.platform, _DEVICES["linux"])
     name = pattern.format(device) if device.isdigit() else device
     try:
@@ -48,10 +58,10 @@ def _pictures(container: Any) -> Iterator[Frame]:
 
 
 class Recording(Footage):
-    """Frames of a camera, at most `frame_rate` of them a second and `max_frames` in all, kept as JPEG files.
+    """Records frames of a camera as JPEG files.
 
-    A thread of its own takes them, from the first `start` on; what the camera raises ends the recording, and `trouble`
-    says so. The model sees the pictures as they were written, so results can be made again from the folder.
+    A background thread records from ``start`` on. An error of the camera ends the recording and is stored in
+    ``trouble``. The model reads the recorded files, so results can be reproduced from the folder.
     """
 
     def __init__(
@@ -62,18 +72,29 @@ class Recording(Footage):
         max_frames: int = MAX_FRAMES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Waits for the first frame. ValueError if none comes or a link is in the place of the folder;
-        FileExistsError if the folder holds anything."""
+        """Wait for the first frame.
+
+        Args:
+            frames: Pictures of the camera.
+            folder: Folder of the recording, new or empty.
+            frame_rate: Most frames to record per second.
+            max_frames: Most frames to record in total.
+            clock: Returns the time in seconds.
+
+        Raises:
+            ValueError: If no frame arrives, or the folder is a symbolic link.
+            FileExistsError: If the folder is not empty.
+        """
         self.name = folder.name
         self.folder = folder
         self.frame_rate = frame_rate
         self.trouble = None
         self._frames, self._max_frames, self._clock = frames, max_frames, clock
         if any(own_folder(folder).iterdir()):
-            raise FileExistsError(f"{folder} holds an earlier recording: give another --out")
+            raise FileExistsError(f"{folder} contains an earlier recording: use another --out")
         first = next(frames, None)
         if first is None:
-            raise ValueError(f"{folder.name}: the camera gave no picture")
+            raise ValueError(f"{folder.name}: the camera delivered no frame")
         self._arrived, self._finished = 0, False
         self._stop = threading.Event()
         self.height, self.width = rgb_array(first, folder.name).shape[:2]
@@ -89,11 +110,15 @@ class Recording(Footage):
         return not self._finished
 
     def start(self) -> None:
-        """Begin to take frames."""
+        """Start recording."""
         self._thread.start()
 
     def path(self, frame: int) -> Path:
-        """Where a frame is; IndexError if it has not arrived."""
+        """Return the path of a frame.
+
+        Raises:
+            IndexError: If it has not arrived.
+        """
         if not 0 <= frame < self._arrived:
             raise IndexError(f"{self.name}: frame {frame} has not arrived: {self._arrived} frames so far")
         return self.folder / f"{frame:06d}.jpg"
@@ -105,7 +130,7 @@ class Recording(Footage):
         return self.path(frame).read_bytes()
 
     def close(self) -> None:
-        """Stop taking frames; the thread ends with the frame that the camera is giving."""
+        """Stop recording; the thread ends with the frame that the camera is delivering."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
@@ -136,7 +161,7 @@ class Recording(Footage):
 
 
 class _RecordedFrames(FrameSource):
-    """A recording as the model reads it: live until it has ended."""
+    """A recording as the model reads it: a live source until the recording ends."""
 
     def __init__(self, recording: Recording) -> None:
         self.name = recording.name

@@ -1,4 +1,4 @@
-"""JSON from pages and files through pydantic: bounded before it is parsed, and told by its first mistake."""
+"""Validating JSON from pages and files with pydantic: limits before parsing, and one error at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ Value = TypeVar("Value")
 
 
 CHECKED = ConfigDict(allow_inf_nan=False)
-"""Of the values of a file, dataclasses with slots: a file may hold half a million. Lists in them, and in commands, are
-fields with ``fail_fast``: to tell a megabyte of mistakes takes a gigabyte."""
+"""Configuration of a file's values. They are dataclasses with slots, because a file can contain half a million, and
+their lists have ``fail_fast``, because pydantic takes a gigabyte to report the errors in a megabyte."""
 
 
 def validate_json(kind: TypeAdapter[Value], data: bytes, name: str, described: str) -> Value:
-    """The value of a kind that bytes hold as JSON; InvalidFileError tells what is wrong first, and where.
+    """Validate JSON against a type.
 
-    ``name`` is that of the file, ``described`` what it should be, such as "a session file".
+    Args:
+        kind: The type.
+        data: The JSON.
+        name: Name of the file in messages.
+        described: What it should be, such as "a session file".
+
+    Returns:
+        The value.
+
+    Raises:
+        InvalidFileError: If it is not valid; the message describes the first error and its place.
     """
     check_structure(data, name)
     try:

@@ -1,4 +1,4 @@
-"""`i2v annotate`: from the options of the command line to a running server."""
+"""The ``i2v annotate`` command: from its arguments to a running server."""
 
 from __future__ import annotations
 
@@ -19,9 +19,19 @@ from i2v.utils.output_folder import default_output_folder, refuse_link
 
 
 def annotate(args: Namespace, build: Callable[[], I2VVideoPredictor], say: Callable[[str], None]) -> int:
-    """Run the annotator until Ctrl-C or SIGTERM. `build` makes the predictor, `say` tells the user.
+    """Run the annotator until Ctrl-C or SIGTERM.
 
-    Returns the exit status.
+    Args:
+        args: The parsed command line.
+        build: Builds the predictor.
+        say: Prints a line for the user.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        OSError: If the video or the output folder cannot be used, or the port is taken.
+        ValueError: If the video, the camera or the session file cannot be read.
     """
     out = args.out or _default_out(args)
     _check(args, out)
@@ -48,7 +58,7 @@ def _check(args: Namespace, out: Path) -> None:
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
     refuse_link(out)
     if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file, expected a folder for the results")
+        raise FileExistsError(f"{out} is a file, expected an output folder")
 
 
 def _open(args: Namespace, out: Path) -> Footage:
@@ -65,15 +75,15 @@ def _resumed(args: Namespace, out: Path, footage: Footage) -> Path | None:
     path = Path(args.resume) if args.resume else out / "session.json"
     if not path.is_file():
         raise FileNotFoundError(f"--resume: there is no session file {path}")
-    read_session(path, footage)  # said now if it does not fit, before the model is built
+    read_session(path, footage)  # fail on a bad file before the model is built
     return path
 
 
 def _greet(args: Namespace, book: SessionBook, door: Door, footage: Footage, say: Callable[[str], None]) -> None:
     if args.resume is None and book.file_of(1).exists():
-        say(f"an earlier session is kept in {book.file_of(1)}: --resume goes on with it")
+        say(f"an earlier session was saved as {book.file_of(1)}: use --resume to continue it")
     say(f"annotating {footage.name}; sessions and exports go to {book.out}")
-    say(f"open {door.address}   (Ctrl-C ends it)")
+    say(f"open {door.address}   (Ctrl-C to quit)")
     if not args.no_browser:
-        # A browser that stays in the foreground must not hold the server up.
+        # Opening can block, for example with a text browser, and must not block the server.
         threading.Thread(target=webbrowser.open, args=(door.address,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a user has said of a video: objects and prompts, as frozen values."""
+"""A user's annotation of a video, objects and prompts, as immutable values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ MAX_STEPS = 200  # on one frame of one object
 
 @dataclass(frozen=True)
 class Click:
-    """A point in pixels, x first, on the object or off it."""
+    """A positive click on the object, or a negative one off it.
+
+    Attributes:
+        x: Column in pixels.
+        y: Row in pixels.
+        positive: Whether it is on the object.
+    """
 
     x: float
     y: float
@@ -22,7 +28,7 @@ class Click:
 
 @dataclass(frozen=True)
 class Box:
-    """Two corners in pixels, the upper left one first."""
+    """A box around the object, in pixels: the upper left corner (x0, y0) and the lower right one (x1, y1)."""
 
     x0: float
     y0: float
@@ -32,7 +38,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Paint:
-    """The object's whole mask, as compressed counts."""
+    """The object's whole mask, as COCO's compressed run lengths."""
 
     counts: bytes
 
@@ -42,7 +48,7 @@ Place: TypeAlias = tuple[int, int]  # object, frame
 
 
 def step_as_json(step: Step) -> dict[str, Any]:
-    """A step as the session file and the page have it: a click, a box, or the counts of a mask."""
+    """Convert a step to JSON as in the session file: a click, a box, or the run lengths of a mask."""
     if isinstance(step, Click):
         return {"click": [step.x, step.y, int(step.positive)]}
     if isinstance(step, Box):
@@ -52,7 +58,12 @@ def step_as_json(step: Step) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object: `number` from 1 on, which is its label and its colour, and what the user calls it."""
+    """An object.
+
+    Attributes:
+        number: Its number in 1..255, which is also its label and colour.
+        name: Its name for the user.
+    """
 
     number: int
     name: str
@@ -60,9 +71,12 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Document:
-    """Objects in order; the steps of every prompted place in the order in which they were made.
+    """Objects and prompts. Methods return a changed copy, and raise ValueError if the change is not possible.
 
-    Every change returns a new document. Raises ValueError for one that cannot be.
+    Attributes:
+        objects: The objects in order.
+        prompts: The steps on each (object, frame), in the order in which they were made.
+        next_number: Number of the next object.
     """
 
     objects: tuple[ObjectInfo, ...] = ()
@@ -74,16 +88,28 @@ class Document:
         return tuple(info.number for info in self.objects)
 
     def check(self, number: int) -> None:
-        """Raise ValueError unless there is an object of that number."""
+        """Check that an object exists.
+
+        Raises:
+            ValueError: If there is no object with this number.
+        """
         if number not in self.numbers:
             raise ValueError(f"there is no object {number}: {_listed(self.numbers)}")
 
     def prompted_frames(self, number: int) -> list[int]:
-        """The frames on which an object has prompts, in order."""
+        """Return the frames on which an object has prompts, in ascending order."""
         return sorted(frame for owner, frame in self.prompts if owner == number)
 
     def with_object(self, name: str | None = None, number: int | None = None) -> Document:
-        """One more object, by default with the next free number; an object of that number may not be there yet."""
+        """Add an object.
+
+        Args:
+            name: Its name, by default "object" and the number.
+            number: Its number, by default the next free one.
+
+        Raises:
+            ValueError: If the number is taken or not in 1..255.
+        """
         new = self.next_number if number is None else number
         if len(self.objects) >= MAX_OBJECTS or not 1 <= new <= MAX_OBJECTS:
             raise ValueError(f"no more objects: their numbers go from 1 to {MAX_OBJECTS}")
@@ -93,14 +119,14 @@ class Document:
         return replace(self, objects=(*self.objects, info), next_number=max(self.next_number, new + 1))
 
     def renamed(self, number: int, name: str) -> Document:
-        """The object under another name."""
+        """Rename an object."""
         self.check(number)
         return replace(
             self, objects=tuple(replace(info, name=name) if info.number == number else info for info in self.objects)
         )
 
     def without_object(self, number: int) -> Document:
-        """The object gone, with its prompts."""
+        """Remove an object and its prompts."""
         self.check(number)
         return replace(
             self,
@@ -109,7 +135,15 @@ class Document:
         )
 
     def with_steps(self, place: Place, *steps: Step) -> Document:
-        """Steps made on a place: clicks add to what is there, a box or a mask takes its place."""
+        """Add steps on an object and frame. Clicks are added to earlier steps; a box or a mask replaces them.
+
+        Args:
+            place: The (object, frame).
+            *steps: The steps, at least one.
+
+        Raises:
+            ValueError: If there is no such object, or there are too many steps.
+        """
         self.check(place[0])
         afresh = isinstance(steps[0], (Box, Paint))
         chain = steps if afresh else (*self.prompts.get(place, ()), *steps)
@@ -118,14 +152,18 @@ class Document:
         return replace(self, prompts={**self.prompts, place: chain})
 
     def cleared(self, place: Place) -> Document:
-        """A place without prompts."""
+        """Remove the prompts on an object and frame.
+
+        Raises:
+            ValueError: If there are none.
+        """
         self.check(place[0])
         if place not in self.prompts:
             raise ValueError(f"object {place[0]} has no prompt on frame {place[1]}")
         return replace(self, prompts={where: steps for where, steps in self.prompts.items() if where != place})
 
     def with_objects(self, numbers: Iterable[int]) -> Document:
-        """With objects of all these numbers; those that are missing are added."""
+        """Add the objects of these numbers that do not exist yet."""
         document = self
         for number in sorted(set(numbers) - set(self.numbers)):
             document = document.with_object(number=number)

@@ -1,4 +1,4 @@
-"""Engine: the objects of one session, what the model remembers of them and their masks, always changed together."""
+"""The model's side of a session: tracks, memories and masks of its objects, always changed together."""
 
 from __future__ import annotations
 
@@ -21,36 +21,42 @@ from i2v.video.frame_source import FrameSource
 
 
 class Engine:
-    """Answers prompts and tracks, in the thread that owns the model. `store` and `knows` may be used in any thread.
+    """Answers prompts and tracks, in the thread that owns the model. ``store`` and ``knows`` are safe in any thread.
 
-    The `MaskStore` owns every mask that is shown, saved and exported, with the run lengths of the logits when it was
-    made. The model's `InferenceState` owns what prompts and tracking start from; of older frames it keeps logits
-    rounded, and they are never shown. An edit, an exchange and each step of tracking change both in one call, an edit
-    that fails changes neither, and an `ObjectState` has both: so the store has a mask wherever the model remembers one.
-    It may have more: imported masks, and those whose memories the model dropped.
+    The ``MaskStore`` owns every mask that is shown, saved and exported, encoded from the logits when it was predicted.
+    The model's ``InferenceState`` owns what later prompts and tracking start from; its logits of older frames are
+    compressed and never shown. An edit, an exchange and each step of tracking change both in one call, and a failed
+    edit changes neither. So the store has a mask wherever the model has one. It can have more: imported masks, and
+    those whose memories the model has dropped.
 
-    What it answers is what `I2VVideoPredictor` gives for the same prompts in the same order. Only a painted mask is
-    kept as it was painted, where the predictor returns it smoothed.
+    Answers are what ``I2VVideoPredictor`` returns for the same prompts in the same order, except that a painted mask is
+    kept as painted, while the predictor returns it smoothed.
     """
 
     def __init__(self, predictor: I2VVideoPredictor, source: FrameSource) -> None:
+        """Open a session without objects.
+
+        Args:
+            predictor: The predictor.
+            source: The video, for this session alone.
+        """
         self._predictor = predictor
         self._model: InferenceState = predictor.init_state(source)
         self._store = MaskStore()
 
     @property
     def store(self) -> MaskStore:
-        """The masks as they are now, a value that does not change."""
+        """The current masks, an immutable value."""
         return self._store
 
     def knows(self, place: Place) -> bool:
-        """Whether the model has a mask of that object on that frame, so that a click corrects it."""
+        """Whether the model has a mask of this (object, frame), so that a click corrects it."""
         return self._model.has_mask(*place)
 
     # Snapshots
 
     def states(self, numbers: Collection[int]) -> dict[int, ObjectState]:
-        """The objects as they are now."""
+        """Snapshot the current state of objects."""
         known = set(self._model.obj_ids)
         return {
             number: ObjectState(
@@ -62,7 +68,7 @@ class Engine:
         }
 
     def exchange(self, states: States) -> dict[int, ObjectState]:
-        """Bring objects into other states; returns those they were in."""
+        """Set the state of objects, and return their previous states."""
         before = self.states(states.keys())
         store = self._store
         for number, state in states.items():
@@ -77,9 +83,18 @@ class Engine:
     # Edits
 
     def edit(self, old: Document, new: Document, imported: Masks) -> dict[int, ObjectState]:
-        """Turn from one document into another, and take in imported masks.
+        """Change from one document to another, and import masks. If an error is raised, nothing has changed.
 
-        Returns the states in which the objects were that this changes.
+        Args:
+            old: The current document.
+            new: The new document.
+            imported: Masks to import, by object and frame.
+
+        Returns:
+            The previous states of the objects that changed.
+
+        Raises:
+            ValueError: If the model rejects a prompt.
         """
         gone = set(old.numbers) - set(new.numbers)
         places = changed_places(old, new)
@@ -103,7 +118,7 @@ class Engine:
         if old and new[: len(old)] == old:
             steps = new[len(old) :]
         elif old and number in self._model.obj_ids and not (new and isinstance(new[0], Paint)):
-            # A mask replaces whatever was said; all else would build on it.
+            # A mask replaces earlier prompts by itself; clicks and boxes would build on their result.
             self._predictor.clear_all_prompts_in_frame(self._model, frame, number, need_output=False)
         for step in steps:
             self._step(place, step)
@@ -132,9 +147,15 @@ class Engine:
     # Tracking
 
     def track(self, track_range: TrackRange) -> Generator[int, None, None]:
-        """Track over a range, one frame for every step, and yield its index.
+        """Track over a range, one frame per step. Close the generator before tracking another range.
 
-        Prompts, deletions and exchanges meanwhile count from the next frame on. Close it before another range.
+        Prompts, removals and exchanges in between take effect from the next frame on.
+
+        Args:
+            track_range: The frames and objects.
+
+        Yields:
+            The index of the tracked frame.
         """
         count = None if track_range.count is None else track_range.count - 1
         chosen = track_range.objects
@@ -146,7 +167,7 @@ class Engine:
             yield frame
 
     def prepare(self, frame: int) -> None:
-        """Encode a frame, so that a prompt on it is answered faster."""
+        """Encode a frame in advance, so that a prompt on it is answered faster."""
         self._predictor.prefetch_frame(self._model, frame)
 
     def close(self) -> None:
@@ -165,12 +186,12 @@ class Engine:
     # Logits
 
     def _logits(self, frame: int, but: Collection[Any] = ()) -> tuple[list[Any], Tensor]:
-        """Logits (N,1,H,W) of the objects that have any on a frame."""
+        """Return the objects that have a mask on a frame, and their logits ``(N, 1, H, W)``."""
         known = [n for n in self._model.obj_ids if n not in but and self._model.has_mask(n, frame)]
         return self._predictor.masks_on_frame(self._model, frame, known)[1:]
 
     def _masks(self, frame: int, numbers: list[Any], logits: Tensor) -> dict[int, StoredMask]:
-        """The masks of logits (N,1,H,W), with their scores, of the objects that have a mask on the frame."""
+        """Convert logits ``(N, 1, H, W)`` to masks with scores, of the objects that have scores on the frame."""
         scores: Mapping[Hashable, Any] = self._predictor.frame_scores(self._model, frame)
         planes = (logits[:, 0] > 0).cpu().numpy()
         return {
@@ -181,22 +202,28 @@ class Engine:
 
 
 def changed_places(old: Document, new: Document) -> list[Place]:
-    """The places, of objects that stay, whose prompts differ between two documents."""
+    """Return the (object, frame) pairs whose prompts differ between two documents, of objects that remain."""
     numbers = set(new.numbers)
     places = {**old.prompts, **new.prompts}
     return [p for p in places if p[0] in numbers and old.prompts.get(p) != new.prompts.get(p)]
 
 
 def touched_objects(old: Document, new: Document, imported: Masks) -> set[int]:
-    """The objects whose masks or prompts an edit changes: all but their names."""
+    """Return the objects whose masks or prompts an edit changes; new names do not count."""
     gone = set(old.numbers) - set(new.numbers)
     return gone | {number for number, _ in changed_places(old, new)} | imported.keys()
 
 
 def _lost(numbers: list[int], logits: Tensor, changed: Collection[int]) -> dict[tuple[int, int], bytes]:
-    """Of every two objects (loser, winner), the pixels of both where the winner's logit is higher; alike, the first's.
+    """Find the pixels that objects lose to others where their masks overlap: the higher logit wins, the first on ties.
 
-    ``logits`` (N,1,H,W); at least one of the two is ``changed``.
+    Args:
+        numbers: The ``N`` objects.
+        logits: ``(N, 1, H, W)``.
+        changed: Objects that changed; pairs without any of them are skipped.
+
+    Returns:
+        The lost pixels of each (loser, winner), as compressed run lengths.
     """
     if len(numbers) < 2:
         return {}
@@ -204,7 +231,7 @@ def _lost(numbers: list[int], logits: Tensor, changed: Collection[int]) -> dict[
     contested = masks.sum(0, dtype=np.uint8) > 1
     if not contested.any():
         return {}
-    # The few pixels that count, rather than all of them: this is done for every frame that is tracked.
+    # Copy only the contested pixels from the device: this runs for every tracked frame.
     values = logits[:, 0][:, torch.from_numpy(contested).to(logits.device)].float().cpu().numpy()
     found = {}
     for a, b in combinations(np.flatnonzero((values > 0).any(1)), 2):

@@ -1,4 +1,4 @@
-"""News of a session for the pages that show it."""
+"""Events of a session for the pages that show it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ MAX_PENDING = 256
 
 
 class EventHub:
-    """Gives every event to every listener. One that is too slow gets `refetch` in the place of what it missed.
+    """Sends every event to every listener. A listener that is too slow gets ``refetch`` instead of what it missed.
 
-    `count`: how many there have been. By it a page knows which of two answers is the newer one.
+    Attributes:
+        count: Number of events so far. It tells a page which of two responses is newer.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class EventHub:
         return len(self._queues)
 
     def publish(self, event: str, **facts: Any) -> None:
-        """Tell all listeners; never waits."""
+        """Send an event to all listeners, without waiting."""
         self.count += 1
         for queue in self._queues:
             if queue.qsize() >= MAX_PENDING:
@@ -37,7 +38,11 @@ class EventHub:
 
     @contextmanager
     def listening(self) -> Iterator[asyncio.Queue[Event]]:
-        """The events from now on."""
+        """Subscribe to the events from now on.
+
+        Yields:
+            The queue of events.
+        """
         queue: asyncio.Queue[Event] = asyncio.Queue()
         self._queues.add(queue)
         try:

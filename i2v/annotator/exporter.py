@@ -1,4 +1,4 @@
-"""A session's masks as files: palette PNGs, COCO run-length JSON, YouTube-VIS JSON and an overlay video."""
+"""Exporting a session's masks: palette PNGs, COCO RLE JSON, YouTube-VIS JSON and an overlay video."""
 
 from __future__ import annotations
 
@@ -32,10 +32,19 @@ class _Scores:
 
 
 class Export:
-    """One export of a session as it was when this was made, whatever changes later."""
+    """An export of a session's state at the time of creation; later changes do not affect it."""
 
     def __init__(self, session: Session, folder: Path, formats: Collection[Format]) -> None:
-        """ValueError if there is nothing to export."""
+        """Take a snapshot of the session.
+
+        Args:
+            session: The session.
+            folder: The output folder.
+            formats: Formats to write.
+
+        Raises:
+            ValueError: If there is no mask or no format.
+        """
         self.folder = folder
         self._document, self._store = session.document, session.store
         self._footage: Footage = session.footage
@@ -50,9 +59,14 @@ class Export:
             raise ValueError("choose at least one format to export")
 
     def steps(self) -> Generator[int, None, None]:
-        """Write the files, yielding the number of frames done after each; closing it early keeps what is done.
+        """Write the files. Closing the generator early, or a full disk, keeps the frames written so far.
 
-        So does a full disk; the DiskFullError says what that is.
+        Yields:
+            The number of frames done.
+
+        Raises:
+            DiskFullError: If the disk is full; its ``kept`` says what was saved.
+            OSError: If a file cannot be written otherwise.
         """
         own_folder(self.folder)
         remove_leftovers(self.folder)
@@ -90,7 +104,7 @@ class Export:
                 yield done
 
     def names(self) -> list[str]:
-        """What has been written, in the folder."""
+        """Return the names of what was written in the folder."""
         named: dict[Format, str] = {
             "png": "masks/",
             "coco": JSON_NAME,
@@ -154,7 +168,7 @@ def _vis_video(footage: Footage) -> dict[str, Any]:
 
 
 def _vis_rle(stored: StoredMask | None, size: Size) -> dict[str, Any] | None:
-    # The format has null where an object is not in view.
+    # YouTube-VIS has null where an object is not visible.
     if stored is None:
         return None
     rle = {"size": list(size), "counts": stored.counts.decode("ascii")}

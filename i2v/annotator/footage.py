@@ -1,4 +1,4 @@
-"""Footage: the video that is annotated, read by several sessions and shown as JPEG pictures."""
+"""The annotated video, shared by several sessions and shown as JPEG pictures."""
 
 from __future__ import annotations
 
@@ -18,42 +18,54 @@ CACHE_BYTES = 64 << 20
 
 
 class Footage(ABC):
-    """A video whose frames arrive or have arrived; thread-safe."""
+    """A video whose frames are available or still arriving. Thread-safe.
+
+    Attributes:
+        name: Name of the video.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        frame_rate: Frames per second, ``None`` if unknown.
+        trouble: Why no more frames arrive, after an error.
+    """
 
     name: str
     height: int
     width: int
     frame_rate: float | None
-    trouble: str | None = None  # why no more frames come, where that is no ordinary end
+    trouble: str | None = None
 
     @property
     @abstractmethod
     def num_available(self) -> int:
-        """How many frames can be read now."""
+        """Number of frames that can be read now."""
 
     @property
     def live(self) -> bool:
-        """Whether more frames may come."""
+        """Whether more frames may arrive."""
         return False
 
     @abstractmethod
     def open(self) -> FrameSource:
-        """A source of one's own, for one session, to be closed by its owner."""
+        """Open a source for one session, which closes it."""
 
     @abstractmethod
     def jpeg(self, frame: int) -> bytes:
-        """A frame as a JPEG file; IndexError if there is none."""
+        """Return a frame as a JPEG file.
+
+        Raises:
+            IndexError: If there is no such frame.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and devices."""
+        """Release files and devices."""
 
 
 class VideoFootage(Footage):
-    """A file or a folder of images. Pictures shown lately are kept, 64 MiB at most."""
+    """A video file or a folder of images. Caches up to 64 MiB of recently shown pictures."""
 
     def __init__(self, path: Path) -> None:
-        """Raises what `open_source` raises."""
+        """Open the video. Raises the errors of ``open_source``."""
         self._path = path
         self._source = open_source(path)
         self.name = path.name or path.resolve().name
@@ -90,7 +102,12 @@ class VideoFootage(Footage):
 
 
 def to_jpeg(picture: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
-    """An RGB picture as a JPEG file."""
+    """Encode an RGB picture as a JPEG file.
+
+    Args:
+        picture: The picture.
+        quality: JPEG quality, up to 95.
+    """
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()

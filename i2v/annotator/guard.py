@@ -1,4 +1,4 @@
-"""The gate before every request: only this page, on this machine, with the token of its address, gets through."""
+"""Access control: only the annotator's own page, on this machine and with the token, gets through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COMMAND_BYTES = 2 << 20
 UPLOAD_BYTES = 64 << 20
-POLICY_VIOLATION = 1008  # WebSocket's code for it
+POLICY_VIOLATION = 1008  # a WebSocket close code
 
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -22,13 +22,20 @@ _HEADERS = {
 
 
 class Guard:
-    """Refuses what does not come from the page itself; all else goes on to the app, the token as its root.
+    """ASGI middleware that rejects requests from anything but the annotator's page. The token becomes the root path.
 
-    Every address begins with the token. Refused are a Host that is not this server's (which stops other names that
-    lead here), an Origin that is not this server's, a wrong token, and bodies that are too large or of unsaid length.
+    Every address starts with the token. Rejected are a foreign Host (against DNS rebinding), a foreign Origin, a wrong
+    token, and bodies that are too large or have no declared length.
     """
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            token: Token that every address starts with.
+            port: Port of the server.
+        """
         self._app = app
         self._token = token.encode()
         self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
@@ -52,7 +59,7 @@ class Guard:
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal[1]})
         else:
             status, reason = refusal
-            # The body that was not read must not be taken for the next request.
+            # The unread body must not be parsed as the next request.
             headers = {"connection": "close"}
             response = JSONResponse({"error": reason}, status, headers)
             await response(scope, receive, self._with_headers(send))
@@ -64,9 +71,9 @@ class Guard:
         origin = headers.get("origin")
         needs_origin = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
         if (origin is None and needs_origin) or (origin is not None and origin not in self._origins):
-            return 403, "only the page of this server may ask for this"
+            return 403, "only this server's own page may request this"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return 403, "only the page of this server may ask for this"
+            return 403, "only this server's own page may request this"
         if not hmac.compare_digest(_token_of(scope).encode(errors="replace"), self._token):
             return 403, "wrong token: use the address that the command printed"
         return self._body_refusal(scope, headers) if needs_origin and scope["type"] == "http" else None

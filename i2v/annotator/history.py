@@ -1,4 +1,4 @@
-"""What undo and redo lead to: documents, and snapshots of the objects that each edit touched."""
+"""Undo and redo: documents, and snapshots of the objects that each edit changed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from i2v.annotator.masks import NO_MASKS, ObjectMasks, Overlaps
 from i2v.inference.object_track import ObjectSnapshot
 
 MAX_EDITS = 200
-# Objects of tracking runs that can be undone. A run keeps the masks and memories that it replaced: some 15 MB of an
-# object at most, and a kilobyte or so of every frame.
+# Objects of tracking runs that can be undone, in total. A run keeps the masks and memories that it replaced: up to
+# about 15 MB per object, and about a kilobyte per frame.
 MAX_TRACKED = 64
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectState:
-    """All that a session holds of one object: its masks, and what the model remembers of it (``None``: nothing).
+    """The complete state of an object in a session. The default is an object that does not exist or has no prompts yet.
 
-    The default is an object that is not there, or that nothing has been said of yet.
+    Attributes:
+        masks: Its masks.
+        overlaps: Its overlaps with other objects.
+        model: The model's memories of it, if any.
     """
 
     masks: ObjectMasks = NO_MASKS
@@ -33,9 +36,12 @@ States: TypeAlias = Mapping[int, ObjectState]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """The other side of an edit: the document there, and the state there of every object that the edit touched.
+    """The state on the other side of an edit or a tracking run.
 
-    ``tracked``: it was no edit of the document but a run of tracking.
+    Attributes:
+        document: The document there.
+        states: The state there of each object that the edit changed.
+        tracked: Whether it was a tracking run, which does not change the document.
     """
 
     document: Document
@@ -45,10 +51,15 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The present document, and the edits before and after it.
+    """The current document, and the edits before and after it.
 
-    To undo or redo an edit is to exchange the states of its entry for the present ones, which makes the entry that
-    leads back. So nothing is lost on the way, not even what was tracked since the edit was made.
+    Undoing or redoing an edit exchanges the states of its entry with the current ones, which form the entry for the way
+    back. So nothing is lost, not even what was tracked after the edit.
+
+    Attributes:
+        present: The current document.
+        past: Edits that can be undone, the latest last.
+        future: Edits that can be redone, the next first.
     """
 
     present: Document = field(default_factory=Document)
@@ -56,41 +67,52 @@ class History:
     future: tuple[Entry, ...] = ()
 
     def then(self, document: Document, before: States, tracked: bool = False) -> History:
-        """One more edit, of objects that were as in ``before``; what could be redone no longer can.
+        """Append an edit. Discards the edits that could be redone, and the oldest ones beyond the limits.
 
-        The oldest entries are dropped where there would be too many.
+        Args:
+            document: The document after the edit.
+            before: States, before the edit, of the objects that it changed.
+            tracked: Whether it is a tracking run.
         """
         return History(document, _bounded((*self.past, Entry(self.present, before, tracked))))
 
     @property
     def last(self) -> Entry:
-        """The edit that undo takes back; ValueError at the beginning."""
+        """The edit to undo.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if not self.past:
             raise ValueError("there is nothing to undo")
         return self.past[-1]
 
     @property
     def next(self) -> Entry:
-        """The edit that redo makes again; ValueError at the end."""
+        """The edit to redo.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if not self.future:
             raise ValueError("there is nothing to redo")
         return self.future[0]
 
     def undone(self, states: States) -> History:
-        """One edit back, where the objects that it touched were in these states."""
+        """Go one edit back. ``states`` are the current states of the objects that it changed."""
         back = self.last
         here = replace(back, document=self.present, states=states)
         return History(back.document, self.past[:-1], (here, *self.future))
 
     def redone(self, states: States) -> History:
-        """One edit forward, where the objects that it touched were in these states."""
+        """Go one edit forward. ``states`` are the current states of the objects that it changed."""
         ahead = self.next
         here = replace(ahead, document=self.present, states=states)
         return History(ahead.document, (*self.past, here), self.future[1:])
 
 
 def _bounded(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """The latest entries, as many as there is room for; at least one."""
+    """Keep the latest entries within the limits, at least one."""
     room, first = MAX_TRACKED, len(entries) - 1
     for place in range(len(entries) - 1, max(-1, len(entries) - 1 - MAX_EDITS), -1):
         room -= len(entries[place].states) if entries[place].tracked else 0

@@ -1,4 +1,4 @@
-"""Masks of other tools: PNG label maps and run-length JSON, checked and brought into a session."""
+"""Importing masks of other tools: PNG label maps and RLE JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ _FILE = TypeAdapter(_MaskFile)
 
 @dataclass(frozen=True)
 class Target:
-    """Where masks are brought in: the ``size`` (height, width) and length of the video, and the ``selected`` object."""
+    """Where masks are imported to.
+
+    Attributes:
+        size: (height, width) of the video.
+        num_frames: Number of frames.
+        selected: Number of the selected object.
+    """
 
     size: Size
     num_frames: int
@@ -37,11 +43,22 @@ class Target:
 
 
 def read_masks(name: str, data: bytes, target: Target) -> Masks:
-    """The masks of a file by object and frame.
+    """Read masks from a file.
 
-    A PNG belongs to the frame whose number ends its name. Its values are object numbers; one without a palette that
-    has a single value beside 0, or grey levels, is the mask of the `selected` object. JSON is what `i2v track` and the
-    export write. Raises InvalidFileError for anything else, and for frames that the video lacks.
+    A PNG belongs to the frame whose number ends its name. Its values are object numbers, but without a palette, a
+    single nonzero value, or grey levels, are the mask of the selected object. JSON has the format of ``i2v track`` and
+    of exports.
+
+    Args:
+        name: Name of the file.
+        data: Its contents.
+        target: The video and the selected object.
+
+    Returns:
+        Masks by object and frame.
+
+    Raises:
+        InvalidFileError: If the file is anything else, does not match the video's size, or has frames beyond its end.
     """
     with locating(name):
         if name.lower().endswith(".json"):

@@ -1,7 +1,7 @@
-"""Masks as the annotator keeps them: COCO run-length codes, in layers by object and frame.
+"""The annotator's store of masks: COCO run lengths, in layers, by object and frame.
 
-All are immutable values: a change gives another value, which shares what has not changed. So a history of them is
-cheap, and a thread may read one for as long as it likes.
+All are immutable values: a change returns a new value that shares what has not changed. So snapshots for undo are
+cheap, and threads can read a value for as long as they like.
 """
 
 from __future__ import annotations
@@ -18,19 +18,41 @@ from i2v.results.rle import Mask, RunLengths, Size
 
 
 def decode(counts: bytes, size: Size) -> Mask:
-    """The mask (H,W) of compressed run lengths; ValueError if they do not cover the size."""
+    """Decode compressed run lengths to a mask ``(H, W)``.
+
+    Args:
+        counts: The run lengths.
+        size: (height, width).
+
+    Raises:
+        ValueError: If they do not cover the size.
+    """
     return RunLengths.of_counts(counts, size).mask()
 
 
 def checked_counts(text: str, size: Size) -> bytes:
-    """Compressed run lengths from outside, as bytes; ValueError if they are none or do not cover the frame."""
+    """Check untrusted compressed run lengths, and convert them to bytes.
+
+    Args:
+        text: The run lengths.
+        size: (height, width) that they must cover.
+
+    Raises:
+        ValueError: If they are malformed or do not cover the size.
+    """
     RunLengths.of_counts(text, size)
     return text.encode("ascii")
 
 
 @dataclass(frozen=True)
 class StoredMask:
-    """One object on one frame: compressed `counts`, and what the model thinks of it; None where it was not asked."""
+    """The mask of one object on one frame.
+
+    Attributes:
+        counts: COCO's compressed run lengths.
+        object_score: Logit that the object is in view; ``None`` if the mask is not the model's.
+        iou: Predicted mask quality in 0..1; ``None`` if the mask is not the model's.
+    """
 
     counts: bytes
     object_score: float | None = None
@@ -38,7 +60,7 @@ class StoredMask:
 
     @property
     def confidence(self) -> float | None:
-        """Within 0..1: the chance that the object is in view, times the predicted IoU."""
+        """Probability that the object is in view, times the predicted IoU, in 0..1; ``None`` without scores."""
         if self.object_score is None or self.iou is None or not math.isfinite(self.object_score + self.iou):
             return None
         return min(1.0, max(0.0, self.iou)) / (1 + math.exp(-max(-60.0, min(60.0, self.object_score))))
@@ -51,9 +73,14 @@ Overlaps: TypeAlias = Mapping[tuple[int, int], Mapping[int, bytes]]  # (loser, w
 
 @dataclass(frozen=True)
 class ObjectMasks:
-    """One object's masks by frame. A frame shows the answer to its prompts, or else what was tracked, or imported.
+    """One object's masks, in layers. A frame shows the answer to its prompts, otherwise the tracked or imported mask.
 
-    ``outdated``: frames whose masks rest on prompts that have changed; ``corrected``: the frames of those prompts.
+    Attributes:
+        prompted: Answers to prompts, by frame.
+        tracked: Tracked masks, by frame.
+        imported: Imported masks, by frame.
+        outdated: Frames whose masks depend on prompts that have changed since.
+        corrected: Frames of those prompts.
     """
 
     prompted: Layer = field(default_factory=dict)
@@ -64,28 +91,32 @@ class ObjectMasks:
 
     @property
     def layers(self) -> tuple[Layer, Layer, Layer]:
-        """The layers; the one that counts comes first."""
+        """The layers in order of precedence."""
         return self.prompted, self.tracked, self.imported
 
     @property
     def frames(self) -> set[int]:
-        """Frames with a mask, perhaps an empty one."""
+        """Frames with a mask, which can be empty."""
         return set().union(*self.layers)
 
     def shown(self, frame: int) -> StoredMask | None:
-        """The mask of a frame that counts."""
+        """Return the mask that is shown on a frame, if any."""
         return next((layer[frame] for layer in self.layers if frame in layer), None)
 
     def with_tracked(self, frame: int, mask: StoredMask) -> ObjectMasks:
-        """A frame was tracked; on a prompted one the answer to the prompts stands."""
+        """Set the tracked mask of a frame. On a prompted frame, the answer to the prompts stays."""
         tracked = self.tracked if frame in self.prompted else {**self.tracked, frame: mask}
         outdated = self.outdated - {frame}
         return replace(self, tracked=tracked, outdated=outdated, corrected=self.corrected if outdated else frozenset())
 
     def with_answer(self, frame: int, mask: StoredMask | None) -> ObjectMasks:
-        """The prompts of a frame have changed: the answer to them; ``None``: there are none left.
+        """Set or remove the answer to a frame's prompts. Tracked masks up to the neighbouring prompts become outdated.
 
-        What was tracked between the prompts around it is outdated. Without any prompt, nothing that was tracked stands.
+        Without any prompt left, all tracked masks are removed.
+
+        Args:
+            frame: Index of the frame.
+            mask: The answer; ``None`` if the frame has no prompts left.
         """
         prompted = {f: m for f, m in self.prompted.items() if f != frame}
         if mask is not None:
@@ -98,7 +129,7 @@ class ObjectMasks:
         return replace(own, outdated=self.outdated & unprompted | changed, corrected=self.corrected | {frame})
 
     def with_imported(self, masks: Layer) -> ObjectMasks:
-        """Imported masks, over those imported before and in place of what was tracked on their frames."""
+        """Add imported masks. They replace earlier imported and tracked masks on their frames."""
         tracked = {frame: mask for frame, mask in self.tracked.items() if frame not in masks}
         return replace(self, tracked=tracked, imported={**self.imported, **masks})
 
@@ -108,36 +139,40 @@ NO_MASKS = ObjectMasks()
 
 @dataclass(frozen=True)
 class MaskStore:
-    """All masks of a session, by object, and who has the pixels where they overlap.
+    """All masks of a session, and which object owns a pixel where masks overlap.
 
-    A pixel belongs to the object with the highest logit when the masks were made. ``overlaps`` tells it of every two
-    objects apart, so that the pixels that one lost to another are its own again once the other is gone. Masks without
-    logits, such as imported ones, overlap by the order of the objects.
+    The object with the highest logit at the time of prediction owns a pixel. Overlaps are stored for each pair of
+    objects, so an object regains its pixels when the other one is removed. For masks without logits, such as imported
+    ones, the first object wins.
 
-    Some hundred bytes to a few kilobytes for every object and frame.
+    Takes from a hundred bytes to a few kilobytes per object and frame.
+
+    Attributes:
+        objects: Masks by object.
+        overlaps: Pixels that an object lost to another one, by (loser, winner) and frame, as compressed run lengths.
     """
 
     objects: Mapping[int, ObjectMasks] = field(default_factory=dict)
     overlaps: Overlaps = field(default_factory=dict)
 
     def of(self, number: int) -> ObjectMasks:
-        """An object's masks."""
+        """Return an object's masks."""
         return self.objects.get(number, NO_MASKS)
 
     def shown(self, number: int, frame: int) -> StoredMask | None:
-        """The mask of an object on a frame that counts."""
+        """Return the mask of an object that is shown on a frame, if any."""
         return self.of(number).shown(frame)
 
     def frames_of(self, numbers: Iterable[int]) -> list[int]:
-        """Frames on which one of the objects has a mask, perhaps an empty one, in order."""
+        """Return the frames on which any of the objects has a mask, in ascending order."""
         return sorted(set().union(*(self.of(number).frames for number in numbers)))
 
     def overlaps_of(self, number: int) -> Overlaps:
-        """The pixels that an object lost to others or won from them."""
+        """Return the overlaps that involve an object, as loser or winner."""
         return {pair: lost for pair, lost in self.overlaps.items() if number in pair}
 
     def lost(self, number: int, frame: int) -> list[bytes]:
-        """The pixels of an object's mask on a frame that belong to others which have a mask there, as counts."""
+        """Return the pixels that an object loses to others that have a mask on the frame, as compressed run lengths."""
         return [
             lost[frame]
             for (loser, winner), lost in self.overlaps.items()
@@ -145,11 +180,11 @@ class MaskStore:
         ]
 
     def with_masks(self, number: int, masks: ObjectMasks) -> MaskStore:
-        """An object has these masks; what overlaps stays as it is."""
+        """Set an object's masks, keeping overlaps."""
         return replace(self, objects={**self.objects, number: masks})
 
     def with_object(self, number: int, masks: ObjectMasks, overlaps: Overlaps) -> MaskStore:
-        """An object with masks and overlaps in place of those it has; with none, it is gone."""
+        """Set an object's masks and overlaps. Without masks, the object is removed."""
         objects = {n: m for n, m in self.objects.items() if n != number}
         if masks != NO_MASKS:
             objects[number] = masks
@@ -157,7 +192,13 @@ class MaskStore:
         return MaskStore(objects, {**others, **overlaps})
 
     def with_overlaps(self, frame: int, numbers: Collection[int], lost: Mapping[tuple[int, int], bytes]) -> MaskStore:
-        """Say anew which pixels of a frame these objects lost or won; ``lost`` is of them, by (loser, winner)."""
+        """Replace the overlaps of objects on a frame.
+
+        Args:
+            frame: Index of the frame.
+            numbers: The objects.
+            lost: The new overlaps: pixels by (loser, winner), as compressed run lengths.
+        """
         overlaps = dict(self.overlaps)
         for pair, frames in self.overlaps.items():
             if frame in frames and not set(pair).isdisjoint(numbers):
@@ -167,7 +208,7 @@ class MaskStore:
         return replace(self, overlaps=overlaps)
 
     def changed_frames(self, other: MaskStore) -> list[int]:
-        """The frames on which an object shows another mask than in another store, in order."""
+        """Return the frames on which an object shows another mask than in another store, in ascending order."""
         changed: set[int] = set()
         for number in {*self.objects, *other.objects}:
             ours, theirs = self.of(number), other.of(number)
@@ -176,7 +217,16 @@ class MaskStore:
         return sorted(changed)
 
     def label_map(self, frame: int, labels: Mapping[int, int], size: Size) -> NDArray[np.uint8]:
-        """All objects of a frame in one label map (H,W); of two that claim a pixel alike, the first gets it."""
+        """Merge all objects of a frame into a label map.
+
+        Args:
+            frame: Index of the frame.
+            labels: Label of each object. The first one wins where ownership is not known.
+            size: (height, width) of the video.
+
+        Returns:
+            ``(H, W)`` uint8, 0 on the background.
+        """
         merged = np.zeros(size, np.uint8)
         for number, label in labels.items():
             stored = self.shown(number, frame)

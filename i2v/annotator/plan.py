@@ -1,4 +1,4 @@
-"""Which frames to track, in which order: from what the user asks for to ranges for the predictor."""
+"""Planning what to track: from the user's request to ranges of frames for the predictor."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ Until = Literal["end", "prompt"]
 
 @dataclass(frozen=True)
 class TrackRange:
-    """One propagation: from `start`, `count` frames with it, of the `objects` (None: all).
+    """One propagation.
 
-    `count` None: as frames come.
+    Attributes:
+        start: First frame.
+        count: Number of frames, the first included; ``None`` to continue as frames arrive.
+        reverse: Whether to track backward.
+        objects: Objects to track; ``None`` for all.
     """
 
     start: int
@@ -32,17 +36,30 @@ def plan_tracking(
     objects: Collection[int] | None = None,
     live: bool = False,
 ) -> list[TrackRange]:
-    """Ranges for "track `direction` from here": from the prompted frame nearest to the `shown` one.
+    """Plan tracking from the prompted frame that is nearest to the shown one.
 
-    Forward it is the nearest at or before it, backward at or behind it, and where there is none on that side, the
-    nearest on the other. `prompts`: every object's prompted frames. `until` "prompt" ends a range before the next
-    prompted frame. `live`: frames are still arriving, and a forward range to the end goes on with them.
-    Raises ValueError where none of the objects has a prompt.
+    Forward (and both), that is the nearest one at or before the shown frame; backward, the nearest at or after it. If
+    there is none on that side, the nearest on the other is used.
+
+    Args:
+        shown: Index of the shown frame.
+        direction: Direction of tracking.
+        until: "prompt" to stop before the next prompted frame, "end" to continue to the end of the video.
+        prompts: Prompted frames of each object.
+        num_frames: Number of frames.
+        objects: Objects to track; ``None`` for all.
+        live: Whether frames are still arriving. A forward range to the end then continues with them.
+
+    Returns:
+        The ranges in order; one without end comes last.
+
+    Raises:
+        ValueError: If none of the objects has a prompt, or there is no frame to track.
     """
     chosen = prompts if objects is None else {number: prompts.get(number, ()) for number in objects}
     prompted = sorted({frame for frames in chosen.values() for frame in frames})
     if not prompted:
-        raise ValueError("nothing to track yet: mark an object with a click, a box or the brush first")
+        raise ValueError("nothing to track yet: prompt an object with a click, a box or the brush first")
     before, behind = [f for f in prompted if f <= shown], [f for f in prompted if f >= shown]
     start = behind[0] if direction == "backward" and behind else before[-1] if before else prompted[0]
     only = None if objects is None else frozenset(objects)
@@ -57,7 +74,7 @@ def plan_tracking(
     ranges = [track_range for track_range in ranges if track_range.count != 1]
     if not ranges:
         raise ValueError(f"there is no frame to track {direction} from the prompt on frame {start}")
-    # What has no end comes last.
+    # A range without end comes last.
     return sorted(ranges, key=lambda r: r.count is None)
 
 
@@ -67,10 +84,19 @@ def plan_update(
     outdated: Mapping[int, Collection[int]],
     num_frames: int,
 ) -> list[TrackRange]:
-    """Ranges that track anew only what corrections changed: from each to the object's prompts or ends on either side.
+    """Plan tracking again only what corrections have changed: from each to the object's next prompts on either side.
 
-    `corrected`: (object, frame) whose prompts changed; where the frame has none left, the prompt before it leads on,
-    or else the one behind it back. A side without outdated frames is left alone.
+    A side without outdated frames is skipped. If a corrected frame has no prompts left, tracking starts from the prompt
+    before it, or else backward from the one after it.
+
+    Args:
+        corrected: (object, frame) pairs whose prompts changed.
+        prompts: Prompted frames of each object.
+        outdated: Outdated frames of each object.
+        num_frames: Number of frames.
+
+    Returns:
+        The ranges; objects with the same range share one.
     """
     found: dict[tuple[int, bool, int | None], set[int]] = {}
     for number, frame in sorted(set(corrected)):
@@ -94,7 +120,7 @@ def _ways(frame: int, prompted: list[int]) -> list[tuple[int, bool]]:
 def _range(
     start: int, reverse: bool, stops: list[int], num_frames: int, only: frozenset[int] | None = None
 ) -> TrackRange:
-    # Up to, without, the next of the stops, or the end of the video.
+    # Up to the next stop (exclusive) or the end of the video.
     end = (
         max((f for f in stops if f < start), default=-1)
         if reverse

@@ -1,4 +1,4 @@
-"""What the page may ask of a session: one JSON object a command, checked before anything else happens."""
+"""Commands from the page: one JSON object each, validated before anything is done."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Command(BaseModel):
 
 
 class ClickCommand(_Command):
-    """A click on an object, or on a new one (object null)."""
+    """Click on an object, or on a new one (object null)."""
 
     do: Literal["click"]
     object: Number | None
@@ -39,7 +39,7 @@ class ClickCommand(_Command):
 
 
 class BoxCommand(_Command):
-    """A box around an object, or around a new one."""
+    """Draw a box around an object, or around a new one (object null)."""
 
     do: Literal["box"]
     object: Number | None
@@ -51,7 +51,7 @@ class BoxCommand(_Command):
 
 
 class PaintCommand(_Command):
-    """An object's whole mask: runs of background and object in turn, column by column."""
+    """Paint an object's whole mask: runs of background and object in turn, in column-major order."""
 
     do: Literal["paint"]
     object: Number | None
@@ -60,7 +60,7 @@ class PaintCommand(_Command):
 
 
 class PlaceCommand(_Command):
-    """Take an object's prompts on a frame back, or make the mask that is shown there a prompt."""
+    """Clear an object's prompts on a frame, or adopt the mask shown there as a prompt."""
 
     do: Literal["clear", "adopt"]
     object: Number
@@ -68,14 +68,14 @@ class PlaceCommand(_Command):
 
 
 class AddCommand(_Command):
-    """One more object."""
+    """Add an object."""
 
     do: Literal["add"]
     name: Name | None = None
 
 
 class RenameCommand(_Command):
-    """Another name for an object."""
+    """Rename an object."""
 
     do: Literal["rename"]
     object: Number
@@ -91,20 +91,20 @@ class ShowCommand(_Command):
 
 
 class DeleteCommand(_Command):
-    """An object and all of its masks go."""
+    """Delete an object and all of its masks."""
 
     do: Literal["delete"]
     object: Number
 
 
 class PlainCommand(_Command):
-    """What needs no more words."""
+    """A command without parameters."""
 
     do: Literal["undo", "redo", "update", "cancel", "save"]
 
 
 class TrackCommand(_Command):
-    """Track from the prompt nearest to the frame that is shown; `objects` null: all."""
+    """Track from the prompted frame nearest to the shown one; objects null for all."""
 
     do: Literal["track"]
     frame: FrameNumber
@@ -114,14 +114,14 @@ class TrackCommand(_Command):
 
 
 class PrepareCommand(_Command):
-    """A frame has been looked at for a while: get it ready."""
+    """Prepare a frame that the user has been looking at for a while."""
 
     do: Literal["prepare"]
     frame: FrameNumber
 
 
 class ExportCommand(_Command):
-    """Write files."""
+    """Write the masks to files."""
 
     do: Literal["export"]
     formats: list[Format] = Field(fail_fast=True)
@@ -148,13 +148,32 @@ Reply = dict[str, Any]
 
 
 def read_command(body: bytes) -> _Command:
-    """A command from JSON; ValueError says what is wrong with it."""
+    """Parse a command from JSON.
+
+    Raises:
+        InvalidFileError: If it is invalid (a ``ValueError``).
+    """
     command: _Command = validate_json(_COMMANDS, body, "", "a command")
     return command
 
 
 async def perform(command: _Command, session: Session, book: SessionBook) -> Reply:
-    """Do what a command says. Raises ValueError, IndexError, RuntimeError or OSError where it cannot be done."""
+    """Execute a command.
+
+    Args:
+        command: The command.
+        session: The session it is for.
+        book: All sessions.
+
+    Returns:
+        The response, as JSON.
+
+    Raises:
+        ValueError: If the command does not apply.
+        IndexError: If there is no such frame.
+        RuntimeError: If another job is running.
+        OSError: If a file cannot be read or written.
+    """
     handler: Callable[[Any, Session, SessionBook], Awaitable[Reply]] = _HANDLERS[type(command)]
     return await handler(command, session, book)
 

@@ -1,4 +1,4 @@
-"""The server: one socket on this machine, one address with a token, one clean end."""
+"""The server: a socket on this machine, an address with a token, a clean shutdown."""
 
 from __future__ import annotations
 
@@ -16,19 +16,31 @@ from i2v.annotator.app import make_app
 from i2v.annotator.sessions import SessionBook
 
 HOST, PORT = "127.0.0.1", 8765
-_LARGEST_MESSAGE = 1 << 16  # pages send no more than a sign of life
+_LARGEST_MESSAGE = 1 << 16  # bytes; pages only send keep-alive messages
 
 
 @dataclass(frozen=True)
 class Door:
-    """A bound socket and the token that opens it."""
+    """A bound socket and the token for access.
+
+    Attributes:
+        socket: The socket.
+        token: The token.
+    """
 
     socket: socket.socket
     token: str
 
     @classmethod
     def open(cls, port: int | None) -> Door:
-        """Bind a port, by default 8765 or any free one; OSError says so if the one asked for is taken."""
+        """Bind a port.
+
+        Args:
+            port: The port; by default 8765, or any free one if it is taken.
+
+        Raises:
+            OSError: If the port cannot be used.
+        """
         for candidate in (PORT, 0) if port is None else (port,):
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,7 +75,14 @@ class _Server(uvicorn.Server):
 
 
 def make_server(book: SessionBook, door: Door, ready: Callable[[], None], resume: Path | None = None) -> uvicorn.Server:
-    """A server of a book's sessions; `ready` is called once pages can be opened."""
+    """Create the server.
+
+    Args:
+        book: The sessions.
+        door: The socket and token.
+        ready: Called once pages can be opened.
+        resume: Session file to resume, if any.
+    """
     config = uvicorn.Config(
         make_app(book, door.token, door.port, resume),
         log_config=None,
@@ -76,9 +95,10 @@ def make_server(book: SessionBook, door: Door, ready: Callable[[], None], resume
 
 
 def serve(server: uvicorn.Server, door: Door) -> bool:
-    """Serve until Ctrl-C, SIGTERM or the terminal's end: then sessions are saved and pages told.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP. Then sessions are saved and pages notified.
 
-    Returns whether pages could be opened at all.
+    Returns:
+        Whether the server started.
     """
     with contextlib.suppress(KeyboardInterrupt), door.socket, _sighup_as_sigterm():
         server.run(sockets=[door.socket])
@@ -87,7 +107,7 @@ def serve(server: uvicorn.Server, door: Door) -> bool:
 
 @contextlib.contextmanager
 def _sighup_as_sigterm() -> Iterator[None]:
-    # uvicorn knows the others, and a handler of SIGHUP that raises would cut through its loop.
+    # uvicorn handles the other signals; a SIGHUP handler that raises would interrupt its event loop anywhere.
     if not callable(signal.getsignal(signal.SIGHUP)):
         yield
         return

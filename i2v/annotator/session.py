@@ -1,4 +1,4 @@
-"""Session: one tab's work on the video, from a click to the masks that answer it."""
+"""An annotation session: one tab's work on the video."""
 
 from __future__ import annotations
 
@@ -24,25 +24,43 @@ from i2v.prompts.frame_bounds import check_points, clip_box
 
 Result = TypeVar("Result")
 
-_POLL_SECONDS = 0.05  # between looks for new frames of a camera
-_MAX_MASK_EVENTS = 8  # of one edit: where more frames differ, the page fetches all
+_POLL_SECONDS = 0.05  # between checks for new frames of a camera
+_MAX_MASK_EVENTS = 8  # per edit: if more frames change, pages fetch all masks again
 
 
 class Session:
-    """Everything here runs in the event loop, which owns it; only the engine works in the model's thread.
+    """One tab's objects, prompts, masks and history. Runs in the event loop; only the engine uses the model's thread.
 
-    Edits are made one after the other. Tracking goes on beside them. Events: `state` (ask for it anew), `masks` of a
-    frame, `refetch` (all masks may differ), and those of `Work`.
+    Edits are made one at a time, also while tracking. Events: ``state`` (fetch it again), ``masks`` of a frame,
+    ``refetch`` (any mask may have changed), and those of ``Work``.
+
+    Attributes:
+        number: The session's number.
+        footage: The video.
+        events: Events for the pages.
+        work: The background job.
+        history: The document and its edits.
+        hidden: Hidden objects.
+        num_changes: Number of changes to what a session file contains.
+        last_used: Time of the last request, in seconds of ``time.monotonic``.
     """
 
     def __init__(self, number: int, footage: Footage, engine: Engine, turns: ModelTurns) -> None:
+        """Create a session without objects.
+
+        Args:
+            number: The session's number.
+            footage: The video.
+            engine: The engine, for this session alone.
+            turns: Access to the model's thread.
+        """
         self.number = number
         self.footage = footage
         self.events = EventHub()
         self.work = Work(self.events)
         self.history = History()
         self.hidden: frozenset[int] = frozenset()
-        self.num_changes = 0  # of all that a session file holds
+        self.num_changes = 0
         self.last_used = time.monotonic()
         self._engine, self._turns = engine, turns
         self._editing = asyncio.Lock()
@@ -55,7 +73,7 @@ class Session:
 
     @property
     def store(self) -> MaskStore:
-        """The masks as they are now, a value that does not change."""
+        """The current masks, an immutable value."""
         return self._engine.store
 
     @property
@@ -64,15 +82,24 @@ class Session:
 
     @property
     def prompted_frames(self) -> dict[int, list[int]]:
-        """Of every object."""
+        """Prompted frames of each object."""
         return {number: self.document.prompted_frames(number) for number in self.document.numbers}
 
     # Edits
 
     async def prompt(self, number: int | None, frame: int, step: Step) -> int:
-        """Add a step on a frame of an object, or of a new one (None); returns the object's number.
+        """Add a step on a frame. A first click on an imported mask corrects that mask.
 
-        A click on a mask that the model has not made, one of a file, starts from that mask.
+        Args:
+            number: The object, or ``None`` for a new one.
+            frame: Index of the frame.
+            step: The step.
+
+        Returns:
+            The object's number.
+
+        Raises:
+            ValueError: If the frame or object does not exist, or the step is invalid or off the frame.
         """
         self._check_frame(frame)
         step = self._checked(step)
@@ -87,29 +114,60 @@ class Session:
         return new.numbers[-1] if number is None else number
 
     async def adopt(self, number: int, frame: int) -> None:
-        """Make the mask that is shown a prompt, so that tracking starts from it."""
+        """Turn the shown mask into a prompt, so that tracking can start from it.
+
+        Args:
+            number: The object.
+            frame: Index of the frame.
+
+        Raises:
+            ValueError: If there is no mask.
+        """
         shown = self.store.shown(number, frame)
         if shown is None:
             raise ValueError(f"object {number} has no mask on frame {frame} that could become a prompt")
         await self.prompt(number, frame, Paint(shown.counts))
 
     async def bring_in(self, imported: Masks) -> None:
-        """Add imported masks, and the objects that are missing. They take the place of what was tracked there."""
+        """Import masks, adding missing objects. They replace tracked masks on their frames.
+
+        Args:
+            imported: Masks by object and frame.
+
+        Raises:
+            ValueError: If the video has no such frame.
+        """
         for masks in imported.values():
             for frame in masks:
                 self._check_frame(frame)
         await self.edit(lambda document: document.with_objects(imported), imported)
 
     async def edit(self, change: Callable[[Document], Document], imported: Masks | None = None) -> Document:
-        """Make a change that undo takes back; returns the new document."""
+        """Apply an edit that can be undone.
+
+        Args:
+            change: Returns the new document for the current one.
+            imported: Masks to import, by object and frame.
+
+        Returns:
+            The new document.
+        """
         return await self._alone(self._edit(change, imported or {}))
 
     async def undo(self) -> None:
-        """Take the last edit back, or the last run of tracking, which is stopped first. ValueError if there is none."""
+        """Undo the last edit or tracking run. A running one is stopped first.
+
+        Raises:
+            ValueError: If there is nothing to undo.
+        """
         await self._alone(self._undo())
 
     async def redo(self) -> None:
-        """Make the edit again that was taken back last. ValueError if there is none."""
+        """Redo the edit or tracking run undone last.
+
+        Raises:
+            ValueError: If there is nothing to redo.
+        """
         await self._alone(self._redo())
 
     def show(self, number: int, visible: bool) -> None:
@@ -119,11 +177,17 @@ class Session:
         self._announce()
 
     async def restore(self, document: Document, imported: Masks, hidden: frozenset[int]) -> None:
-        """Begin with a document of a file and its masks; undo does not go behind it."""
+        """Restore a saved session. This cannot be undone.
+
+        Args:
+            document: The document.
+            imported: Masks by object and frame.
+            hidden: Hidden objects.
+        """
         await self._alone(self._restore(document, imported, hidden))
 
     async def _alone(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """Make a change while no other is made. It goes on to its end also where its caller is cancelled."""
+        """Run a change exclusively. It runs to its end even if the caller is cancelled."""
 
         async def locked() -> Result:
             async with self._editing:
@@ -142,7 +206,7 @@ class Session:
         entry = self.history.last
         if entry is self._tracking:
             await self.work.cancel()
-            if entry not in self.history.past:  # nothing had been tracked yet
+            if entry not in self.history.past:  # nothing was tracked yet
                 return
         states = await self._exchange(entry)
         self.history = self.history.undone(states)
@@ -159,10 +223,10 @@ class Session:
         self._announce()
 
     async def _become(self, new: Document, imported: Masks) -> States:
-        """Bring model and masks in line with a document that is about to be the present one."""
+        """Update model and masks for a document that is about to become the current one."""
         old, masks = self.document, self.store
         if not touched_objects(old, new, imported):
-            return {}  # and no turn of the model is waited for
+            return {}  # without waiting for the model
         before = await self._turns.run(Urgency.ANSWER, self._engine.edit, old, new, imported)
         self._publish_masks(masks, {frame for _, frame in changed_places(old, new)})
         return before
@@ -176,7 +240,7 @@ class Session:
         return before
 
     def _publish_masks(self, before: MaskStore, answered: Collection[int] = ()) -> None:
-        """Tell of the frames that show other masks than before, and of those with an answer."""
+        """Announce the frames whose shown masks changed, and those with an answer."""
         frames = {*answered, *before.changed_frames(self.store)}
         if len(frames) > _MAX_MASK_EVENTS:
             self.events.publish("refetch")
@@ -185,7 +249,7 @@ class Session:
                 self.events.publish("masks", frame=frame)
 
     def _base(self, place: Place, document: Document) -> Paint | None:
-        """The mask that a first click on a place is about, unless the model knows it anyway."""
+        """Return the mask that a first click corrects, unless the model knows it already."""
         number, frame = place
         masks = self.store.of(number)
         shown = masks.shown(frame)
@@ -195,7 +259,7 @@ class Session:
         return Paint(shown.counts) if decode(shown.counts, self.size).any() else None
 
     def _checked(self, step: Step) -> Step:
-        """A step as it is on the frame, with boxes clipped to it; ValueError if it is off the frame."""
+        """Return a step with boxes clipped to the frame; ValueError if it is off the frame."""
         size = self.size[::-1]
         if isinstance(step, Click):
             check_points(np.array([[step.x, step.y]]), size, "a click")
@@ -213,37 +277,46 @@ class Session:
     # Tracking
 
     def track(self, ranges: list[TrackRange]) -> None:
-        """Start to track ranges, one after the other, which undo takes back as one. RuntimeError during other work."""
+        """Start tracking ranges one after another. Undo reverts them as one run.
+
+        Raises:
+            RuntimeError: If another job is running.
+        """
         counts = [track_range.count for track_range in ranges]
         total = None if None in counts else sum(count or 0 for count in counts)
         self.work.start("track", lambda: self._track(ranges), total)
 
     def update(self) -> None:
-        """Start to track anew what changed prompts have changed, and nothing else. ValueError if there is nothing."""
+        """Start tracking again what depends on changed prompts.
+
+        Raises:
+            ValueError: If there is nothing to update.
+            RuntimeError: If another job is running.
+        """
         objects = self.store.objects
         corrected = [(number, frame) for number, masks in objects.items() for frame in masks.corrected]
         outdated = {number: masks.outdated for number, masks in objects.items()}
         ranges = plan_update(corrected, self.prompted_frames, outdated, self.footage.num_available)
         if not ranges:
-            raise ValueError("nothing to update: no tracked mask rests on prompts that have changed")
+            raise ValueError("nothing to update: no tracked mask depends on a changed prompt")
         self.track(ranges)
 
     def prepare(self, frame: int) -> None:
-        """Get a frame ready for a click when nothing else is to be done; a later call takes the place of this one."""
+        """Prepare a frame for a click when the model is idle. Replaces an earlier request."""
         self._check_frame(frame)
         if self._preparing is not None:
             self._preparing.cancel()
         self._preparing = asyncio.create_task(self._prepare(frame))
 
     async def close(self) -> None:
-        """End all work and let go of the video."""
+        """Cancel all work and close the video."""
         await self.work.cancel()
         if self._preparing is not None:
             self._preparing.cancel()
         await self._turns.run(Urgency.ANSWER, self._engine.close)
 
     async def _prepare(self, frame: int) -> None:
-        # A frame that cannot be read is reported when it is asked for.
+        # A frame that cannot be read is reported when the user prompts on it.
         with contextlib.suppress(*USER_ERRORS):
             await self._turns.run(Urgency.PREPARE, self._engine.prepare, frame)
 
@@ -269,7 +342,7 @@ class Session:
         return set().union(*(numbers if r.objects is None else numbers & r.objects for r in ranges))
 
     async def _track_range(self, track_range: TrackRange, done: int) -> int:
-        """Returns how many frames are done after it."""
+        """Track a range; ``done`` frames were tracked before. Returns how many are done after it."""
         steps, frame = self._engine.track(track_range), track_range.start
         try:
             while await self._arrival(frame):
@@ -284,7 +357,7 @@ class Session:
         return done
 
     async def _end_range(self, steps: Generator[int, None, None], frame: int) -> None:
-        # Where it was cancelled, a last frame may be being tracked: that step goes on to its end.
+        # After a cancellation, the model's thread may still be tracking a last frame, which counts, too.
         masks = self.store
         await self._turns.run(Urgency.ANSWER, steps.close)
         if self.store is not masks:
@@ -295,7 +368,7 @@ class Session:
         self.events.publish("masks", frame=frame)
 
     async def _arrival(self, frame: int) -> bool:
-        """Wait until a frame can be read; whether it ever can be."""
+        """Wait until a frame can be read. Returns whether it exists."""
         while self.footage.live and frame >= self.footage.num_available:
             await asyncio.sleep(_POLL_SECONDS)
         return 0 <= frame < self.footage.num_available

@@ -1,4 +1,4 @@
-"""The session file: objects, prompts and masks as JSON, with masks in COCO's run-length encoding."""
+"""Session files: objects, prompts and masks as JSON, masks in COCO RLE."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ MAX_BYTES = 256 << 20
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class Segmentation:
-    """A mask in COCO's run-length encoding."""
+    """A mask in COCO RLE.
+
+    Attributes:
+        size: (height, width).
+        counts: Compressed run lengths.
+    """
 
     size: tuple[int, int]
     counts: str
@@ -38,7 +43,15 @@ class Segmentation:
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class MaskEntry:
-    """One object's mask on a frame, as `i2v track` and the session file write it."""
+    """One object's mask on a frame, as written by ``i2v track`` and in session files.
+
+    Attributes:
+        id: Number of the object in 1..255.
+        segmentation: The mask.
+        object_score: Logit that the object is in view, if known.
+        iou: Predicted mask quality in 0..1, if known.
+        ceded: Pixels that belong to other objects, as compressed run lengths.
+    """
 
     id: Annotated[int, Field(ge=1, le=255)]
     segmentation: Segmentation
@@ -48,7 +61,14 @@ class MaskEntry:
     ceded: str | None = None
 
     def stored(self, size: Size) -> StoredMask:
-        """The mask, checked against the size of the video; ValueError if it does not fit."""
+        """Return the mask.
+
+        Args:
+            size: (height, width) of the video.
+
+        Raises:
+            ValueError: If the mask has another size or is malformed.
+        """
         if tuple(self.segmentation.size) != size:
             got = self.segmentation.size
             raise ValueError(f"a mask is {got[1]}x{got[0]}, expected {size[1]}x{size[0]} like the video")
@@ -57,7 +77,12 @@ class MaskEntry:
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
 class FrameEntry:
-    """The masks of one frame."""
+    """The masks of one frame.
+
+    Attributes:
+        frame: Index of the frame.
+        objects: The masks.
+    """
 
     frame: Annotated[int, Field(ge=0)]
     objects: Annotated[list[MaskEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
@@ -117,7 +142,13 @@ _FILE = TypeAdapter(_File)
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a session file holds: the document, all masks, and which objects are hidden."""
+    """The contents of a session file.
+
+    Attributes:
+        document: Objects and prompts.
+        masks: Masks by object and frame.
+        hidden: Hidden objects.
+    """
 
     document: Document
     masks: Masks
@@ -125,14 +156,22 @@ class SavedSession:
 
 
 def save_session(path: Path, pieces: Iterator[str]) -> None:
-    """Write the pieces of `session_pieces` to a file, which appears whole or not at all."""
+    """Write a session file atomically.
+
+    Args:
+        path: Path of the file. Its folder is created if necessary.
+        pieces: Its text, from ``session_pieces``.
+
+    Raises:
+        OSError: If the file cannot be written, for example a DiskFullError.
+    """
     own_folder(path.parent)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
 
 
 def session_pieces(session: Session) -> Iterator[str]:
-    """The text of a session file, in pieces; later changes of the session do not show in them."""
+    """Yield the text of a session file in pieces. Later changes of the session do not affect it."""
     footage = session.footage
     video = {"name": footage.name, "width": footage.width, "height": footage.height, "frames": footage.num_available}
     return _pieces(session.document, session.hidden, session.store, video, session.size)
@@ -155,7 +194,7 @@ def _pieces(
 
 
 def _lasting(place: Place, steps: tuple[Step, ...], store: MaskStore) -> tuple[Step, ...]:
-    # Corrections of a tracked mask mean nothing to a model that has not tracked: what they led to is kept.
+    # Clicks that corrected a tracked mask mean nothing without its memories, so save the resulting mask instead.
     number, frame = place
     masks = store.of(number)
     answer = masks.prompted.get(frame)
@@ -186,7 +225,16 @@ def _compact(value: object) -> str:
 
 
 def read_session(path: Path, footage: Footage) -> SavedSession:
-    """Read a session of this video. InvalidFileError for a file that is damaged or of another video."""
+    """Read a session file.
+
+    Args:
+        path: Path of the file.
+        footage: The video it must be for.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it is malformed or for another video.
+    """
     saved = validate_json(_FILE, read_input(path, MAX_BYTES), str(path), "a session file")
     with locating(path):
         return _checked(saved, footage)
@@ -217,9 +265,19 @@ def _checked(saved: _File, footage: Footage) -> SavedSession:
 def masks_by_object(
     frames: Iterable[FrameEntry], size: Size, num_frames: int, numbers: Collection[int] | None = None
 ) -> dict[int, dict[int, StoredMask]]:
-    """The masks of a file by object and frame, of a video of that size and length; ValueError if they are not.
+    """Convert the masks of a file.
 
-    ``numbers``: those of the objects that there are; None: any.
+    Args:
+        frames: The frames of the file.
+        size: (height, width) of the video.
+        num_frames: Number of frames of the video.
+        numbers: Existing objects; ``None`` to accept any.
+
+    Returns:
+        Masks by object and frame.
+
+    Raises:
+        ValueError: If a mask, object or frame does not fit.
     """
     entries = [(entry.frame, mask) for entry in frames for mask in entry.objects]
     check_places(((mask.id, frame) for frame, mask in entries), num_frames, numbers)
@@ -230,7 +288,16 @@ def masks_by_object(
 
 
 def check_places(places: Iterable[Place], num_frames: int, numbers: Collection[int] | None = None) -> None:
-    """ValueError for an object or a frame that there is not, and for one object that comes twice on a frame."""
+    """Check objects and frames of a file.
+
+    Args:
+        places: (object, frame) pairs.
+        num_frames: Number of frames of the video.
+        numbers: Existing objects; ``None`` to accept any.
+
+    Raises:
+        ValueError: If an object or frame does not exist, or a pair occurs twice.
+    """
     known: set[Place] = set()
     for number, frame in places:
         if frame >= num_frames or (numbers is not None and number not in numbers):

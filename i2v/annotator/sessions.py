@@ -1,4 +1,4 @@
-"""SessionBook: the sessions of one server, a bounded number, saved as they change."""
+"""The sessions of one server: a limited number, saved as they change."""
 
 from __future__ import annotations
 
@@ -21,24 +21,28 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 log = logging.getLogger(__name__)
 
 MAX_SESSIONS = 8
-SAVE_SECONDS = 2.0  # between a change and its place on the disk, at least
-# Saving a long session takes a while; it may take this part of the time.
+SAVE_SECONDS = 2.0  # least time between two saves
+# Largest fraction of the time to spend on saving, as long sessions take a while.
 _SAVE_SHARE = 0.1
-_NEWS_SECONDS = 0.2  # between news of a camera's frames
+_NEWS_SECONDS = 0.2  # between announcements of a camera's frames
 
 
 @dataclass
 class _Saving:
-    # How far a session is saved, when to look again, and what went wrong last.
+    # Changes saved so far, time of the next try, and the last error.
     num_changes: int = 0
     not_before: float = 0.0
     trouble: str | None = None
 
 
 class SessionBook:
-    """Sessions by number. Session n is saved in `session.json` (n = 1) or `session-n.json` of the output folder.
+    """Sessions by number. Session n is saved as ``session.json`` (n = 1) or ``session-n.json`` in the output folder.
 
-    Files of earlier runs are never overwritten: without `resume`, numbers whose files exist are passed over.
+    Files of earlier runs are not overwritten: numbers whose files exist are skipped, unless the session is resumed.
+
+    Attributes:
+        footage: The video.
+        out: The output folder.
     """
 
     def __init__(
@@ -49,6 +53,15 @@ class SessionBook:
         max_sessions: int = MAX_SESSIONS,
         save_seconds: float = SAVE_SECONDS,
     ) -> None:
+        """Create a book without sessions.
+
+        Args:
+            predictor: The predictor.
+            footage: The video.
+            out: The output folder.
+            max_sessions: Most open sessions; idle ones are closed to make room.
+            save_seconds: Least time between two saves of a session.
+        """
         self.footage = footage
         self.out = out
         self._predictor = predictor
@@ -64,17 +77,25 @@ class SessionBook:
         return iter(list(self._sessions.values()))
 
     def file_of(self, number: int) -> Path:
-        """Where a session is saved."""
+        """Return the path where a session is saved."""
         return self.out / ("session.json" if number == 1 else f"session-{number}.json")
 
     def get(self, number: int) -> Session:
-        """A session that is open. KeyError if there is none of that number."""
+        """Return an open session.
+
+        Raises:
+            KeyError: If there is no open session with this number.
+        """
         session = self._sessions[number]
         session.last_used = time.monotonic()
         return session
 
     async def open(self) -> Session:
-        """The session that was resumed, for the first who asks, else a new one; ValueError if there are too many."""
+        """Open a new session. The first caller gets the resumed one, if any.
+
+        Raises:
+            ValueError: If too many sessions are in use.
+        """
         async with self._opening:
             if self._unclaimed is not None:
                 number, self._unclaimed = self._unclaimed, None
@@ -82,7 +103,12 @@ class SessionBook:
             return await self._create(self._free_number())
 
     async def resume(self, path: Path) -> None:
-        """Open a session from its file; the first page that opens gets it. Raises ValueError, OSError."""
+        """Open a session from its file, for the first page that opens.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If it is malformed or for another video.
+        """
         saved = read_session(path, self.footage)
         number = next((n for n in range(1, 1000) if self.file_of(n).resolve() == path.resolve()), self._free_number())
         async with self._opening:
@@ -91,11 +117,18 @@ class SessionBook:
         session.work.start("restore", lambda: session.restore(saved.document, saved.masks, saved.hidden))
 
     def start(self) -> None:
-        """Begin to save what changes, and to tell of frames that arrive."""
+        """Start saving changes and announcing new frames."""
         self._chores = [asyncio.create_task(self._save_always()), asyncio.create_task(self._tell_of_frames())]
 
     async def save(self, session: Session) -> Path:
-        """Save a session now. Raises OSError."""
+        """Save a session now.
+
+        Returns:
+            The path of its file.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         saving = self._savings[session.number]
         path, num_changes, started = self.file_of(session.number), session.num_changes, time.monotonic()
         await asyncio.to_thread(save_session, path, session_pieces(session))
@@ -106,7 +139,16 @@ class SessionBook:
         return path
 
     def export(self, session: Session, formats: list[Format]) -> None:
-        """Start to write a session's masks to the output folder. ValueError if there are none."""
+        """Start exporting a session's masks to the output folder.
+
+        Args:
+            session: The session.
+            formats: Formats to write.
+
+        Raises:
+            ValueError: If there is no mask or no format.
+            RuntimeError: If another job is running.
+        """
         folder = self.out / ("export" if session.number == 1 else f"export-{session.number}")
         export = Export(session, folder, formats)
         session.work.start("export", lambda: self._export(session, export), len(export.frames))
@@ -135,7 +177,7 @@ class SessionBook:
     async def _evict(self) -> None:
         idle = [s for s in self if not s.events.num_listeners and not s.work.busy and s.number != self._unclaimed]
         if not idle:
-            raise ValueError(f"{len(self._sessions)} sessions are open, which is as many as there can be: close a tab")
+            raise ValueError(f"all {len(self._sessions)} sessions are in use: close a tab")
         await self._close(min(idle, key=lambda session: session.last_used))
 
     async def _close(self, session: Session) -> None:
@@ -148,7 +190,7 @@ class SessionBook:
     async def _export(self, session: Session, export: Export) -> None:
         steps = export.steps()
         loop = asyncio.get_running_loop()
-        # In one thread, so that closing waits for the frame that is being written.
+        # A single thread, so that closing waits for the frame being written.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-export") as thread:
             try:
                 while (done := await loop.run_in_executor(thread, next, steps, None)) is not None:
@@ -180,7 +222,7 @@ class SessionBook:
         try:
             await self.save(session)
         except OSError as error:
-            # The work goes on, and so do the tries; the same trouble is told once.
+            # Keep trying, but report the same error only once.
             saving = self._savings[session.number]
             message = f"the session could not be saved: {error}"
             saving.not_before = time.monotonic() + 5 * self._save_seconds

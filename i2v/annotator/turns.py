@@ -1,4 +1,4 @@
-"""One thread uses the model, and the most urgent caller has the next turn."""
+"""Access to the model: a single thread, and the most urgent request goes first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Urgency(IntEnum):
-    """What goes first: answers to a user, then getting a frame ready, then tracking."""
+    """Priority of a request: answers to the user, then preparing a frame, then tracking."""
 
     ANSWER = 0
     PREPARE = 1
@@ -22,9 +22,9 @@ class Urgency(IntEnum):
 
 
 class ModelTurns:
-    """Runs functions in the one thread that owns the model, one at a time; equals in the order in which they came.
+    """Runs functions one at a time in the thread that owns the model, by urgency, then by order of arrival.
 
-    Tracking takes a turn for every frame, so a click waits for one frame at the most.
+    Tracking makes one request per frame, so a click waits for at most one frame.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,19 @@ class ModelTurns:
         self._busy = False
 
     async def run(self, urgency: Urgency, function: Callable[..., Result], *args: object) -> Result:
-        """What the function returns, or raises. A caller that is cancelled leaves a running function to its end."""
+        """Run a function in the model's thread. If the caller is cancelled, a running function still completes.
+
+        Args:
+            urgency: Priority of the request.
+            function: The function.
+            *args: Its arguments.
+
+        Returns:
+            The function's result. Its errors are raised here.
+
+        Raises:
+            RuntimeError: If the thread is closed.
+        """
         await self._turn(urgency)
         loop = asyncio.get_running_loop()
         try:
@@ -46,7 +58,7 @@ class ModelTurns:
         return await asyncio.wrap_future(job)
 
     def close(self) -> None:
-        """Wait for the function that runs; the others are refused with RuntimeError."""
+        """Wait for the running function; others fail with a RuntimeError."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _turn(self, urgency: Urgency) -> None:
@@ -58,7 +70,7 @@ class ModelTurns:
         try:
             await turn
         except asyncio.CancelledError:
-            # Cancelled in the moment the turn was given: the next one must not wait for ever.
+            # Cancelled just as the turn was granted: pass it on, or the next request waits forever.
             if turn.done() and not turn.cancelled():
                 self._pass_on()
             raise

@@ -1,4 +1,4 @@
-"""What the page is told of a session, as JSON."""
+"""A session as JSON for the page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from i2v.annotator.masks import StoredMask
 from i2v.annotator.session import Session
 from i2v.results.overlay import PALETTE
 
-# One byte of a strip is a frame: 0 no mask, 1 a mask without scores, then confidence 0..1 in steps up to 255.
+# One byte per frame: 0 without a mask, 1 for a mask without scores, 2..255 for confidence in 0..1.
 _NO_SCORE, _LOWEST, _HIGHEST = 1, 2, 255
 
 
 def snapshot(session: Session) -> dict[str, Any]:
-    """All but the masks: the video, the state, and a strip of confidence for every object."""
+    """Return everything but the masks: the video, the state, and a confidence strip for each object."""
     footage = session.footage
     video = {"name": footage.name, "width": footage.width, "height": footage.height, "frame_rate": footage.frame_rate}
     return {
@@ -34,7 +34,7 @@ def snapshot(session: Session) -> dict[str, Any]:
 
 
 def state(session: Session) -> dict[str, Any]:
-    """Objects, prompts, and what can be done."""
+    """Return objects, prompts, and whether undo and redo are possible."""
     document = session.document
     return {
         "objects": [
@@ -56,7 +56,7 @@ def state(session: Session) -> dict[str, Any]:
 
 
 def masks_on(session: Session, frame: int) -> dict[str, Any]:
-    """A frame's masks in COCO's compressed run lengths, with their scores."""
+    """Return a frame's masks as COCO's compressed run lengths, with their confidence levels."""
     entries, store = [], session.store
     for number in session.document.numbers:
         stored = store.shown(number, frame)
@@ -66,7 +66,7 @@ def masks_on(session: Session, frame: int) -> dict[str, Any]:
 
 
 def fill(session: Session, event: Event) -> Event:
-    """An event with the facts that it announces, as they are now, and with how many events there are by now."""
+    """Add the current data that an event announces, and the number of events so far."""
     event = {**event, "news": session.events.count}
     if event["event"] == "state":
         return {**event, "state": state(session)}
@@ -76,7 +76,7 @@ def fill(session: Session, event: Event) -> Event:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    # The mask itself comes with the masks of its frame.
+    # The mask itself is sent with the masks of its frame.
     return {"mask": True} if isinstance(step, Paint) else step_as_json(step)
 
 
@@ -87,7 +87,7 @@ def _level(stored: StoredMask) -> int:
 
 def _strip(session: Session, number: int) -> str:
     levels = np.zeros(session.footage.num_available, np.uint8)
-    # The layer that counts comes last.
+    # In reverse, so that the layer with precedence is written last.
     for layer in reversed(session.store.of(number).layers):
         for frame, stored in layer.items():
             levels[frame] = _level(stored)
@@ -95,7 +95,7 @@ def _strip(session: Session, number: int) -> str:
 
 
 def _ranges(frames: Iterable[int]) -> list[tuple[int, int]]:
-    """Frames as ranges (first, last)."""
+    """Convert frames to ranges (first, last)."""
     ranges: list[tuple[int, int]] = []
     for frame in sorted(frames):
         if ranges and ranges[-1][1] == frame - 1:

@@ -1,4 +1,4 @@
-"""Work in the background of a session: tracking or exporting, with progress, one at a time."""
+"""Background jobs of a session, tracking or exporting: one at a time, with progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Progress:
-    """What is being done, and how many frames of how many are done (`total` None: without end), at which rate in Hz."""
+    """Progress of a job.
+
+    Attributes:
+        task: Name of the job.
+        done: Frames done.
+        total: Frames in total; ``None`` if unlimited.
+        rate: Frames per second.
+    """
 
     task: str
     done: int = 0
@@ -28,13 +35,19 @@ class Progress:
 
 
 class Work:
-    """One job at a time. Its progress and its errors become events, so an error ends nothing but the job."""
+    """Runs one job at a time. Progress and errors are published as events, so an error only ends the job.
+
+    Attributes:
+        progress: Progress of the running job, if any.
+        stopping: Whether the job was cancelled but has not ended yet.
+    """
 
     def __init__(self, events: EventHub) -> None:
+        """Create without a job. Progress and errors are published to ``events``."""
         self.progress: Progress | None = None
         self._events = events
         self._task: asyncio.Task[None] | None = None
-        self.stopping = False  # told to stop, but not at its end yet
+        self.stopping = False
         self._started = 0.0
 
     @property
@@ -42,9 +55,18 @@ class Work:
         return self._task is not None and not self._task.done()
 
     def start(self, task: str, job: Job, total: int | None = None) -> None:
-        """Begin a job under a name for the page. RuntimeError while another one is going on."""
+        """Start a job.
+
+        Args:
+            task: Name of the job.
+            job: Returns the coroutine to run.
+            total: Frames in total; ``None`` if unlimited.
+
+        Raises:
+            RuntimeError: If another job is running.
+        """
         if self.busy:
-            raise RuntimeError("something else is being done: wait for it, or cancel it")
+            raise RuntimeError("another job is running: wait for it, or cancel it")
         self.progress, self._started = Progress(task, total=total), time.perf_counter()
         self._announce()
         self.stopping = False
@@ -52,16 +74,16 @@ class Work:
         self._task.add_done_callback(self._end)
 
     def advance(self, done: int) -> None:
-        """Say how many frames are done."""
+        """Update the number of frames done."""
         if self.progress is not None:
             rate = done / max(time.perf_counter() - self._started, 1e-6)
             self.progress = replace(self.progress, done=done, rate=round(rate, 2))
             self._announce()
 
     async def cancel(self) -> None:
-        """Stop the job, and wait until it has stopped; what it has done stays."""
+        """Cancel the job and wait for its end. What it has done is kept."""
         if self._task is not None and not self._task.done():
-            if not self.stopping:  # a second time would cut short how it ends
+            if not self.stopping:  # cancelling twice would interrupt the clean-up
                 self.stopping = True
                 self._task.cancel()
             await asyncio.wait({self._task})
@@ -75,7 +97,7 @@ class Work:
             self._events.publish("error", message=describe_error(error))
         elif error is not None:
             log.error("a job failed", exc_info=error)
-            self._events.publish("error", message="this failed for a reason that the terminal tells")
+            self._events.publish("error", message="this failed unexpectedly: see the terminal")
 
     def _announce(self) -> None:
         self._events.publish("progress", progress=None if self.progress is None else asdict(self.progress))

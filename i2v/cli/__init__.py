@@ -1,1 +1,1 @@
-"""The `i2v` command."""
+"""The ``i2v`` command line."""

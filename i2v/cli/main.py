@@ -1,6 +1,6 @@
-"""The `i2v` command: track objects, label a video in the browser, try a rendered clip, look into a checkpoint.
+"""The ``i2v`` command: track objects, annotate a video in the browser, run a demo, inspect a checkpoint.
 
-Only what parsing and writing need is imported here; torch and the model load inside the commands.
+Only parsing and writing are imported here; torch and the model load inside the commands.
 """
 
 from __future__ import annotations
@@ -56,7 +56,14 @@ UNTRAINED_DEMO = ("model.image_size=128",)
 
 @as_command("i2v")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 by SIGTERM."""
+    """Run a command.
+
+    Args:
+        argv: Arguments, by default those of the process.
+
+    Returns:
+        The exit status: 0 on success, 1 on failure, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
     commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
@@ -78,14 +85,14 @@ def _say(text: str) -> None:
 
 
 def build_i2v_video_predictor(*args: Any, **kwargs: Any) -> I2VVideoPredictor:
-    """`i2v.build_i2v.build_i2v_video_predictor`, imported when called: torch takes seconds to load."""
+    """``i2v.build_i2v.build_i2v_video_predictor``, imported on call: torch takes seconds to load."""
     from i2v.build_i2v import build_i2v_video_predictor as build
 
     return build(*args, **kwargs)
 
 
 def open_source(video: Path | NDArray[np.uint8]) -> FrameSource:
-    """`i2v.video.sources.open_source`, imported when called, for the same reason."""
+    """``i2v.video.sources.open_source``, imported on call for the same reason."""
     from i2v.video.sources import open_source as open_video
 
     return open_video(video)
@@ -93,13 +100,13 @@ def open_source(video: Path | NDArray[np.uint8]) -> FrameSource:
 
 def _configure_logging(verbose: bool) -> None:
     handler = log_to_stderr(logging.INFO if verbose else logging.WARNING, "i2v: %(levelname)s: %(message)s")
-    # The builder, too, warns of random weights; one line about them, that of the command, is enough.
+    # The builder also warns about random weights; the command's own line is enough.
     handler.addFilter(lambda record: verbose or record.name != "i2v.build_i2v")
 
 
 @dataclass(frozen=True)
 class _Run:
-    """All that one tracking run is asked for."""
+    """The arguments of one tracking run."""
 
     video: Path | NDArray[np.uint8]
     prompts: tuple[UserPrompt, ...]
@@ -168,7 +175,7 @@ def _demo(args: Namespace) -> int:
         video=args.video if clip is None else clip.frames,
         prompts=(UserPrompt(obj_id=1, frame=0, clicks=(click,) if click else ()),),
         out=args.out or (Path("i2v_demo") if clip else default_output_folder(args.video)),
-        # Showing the demo again must not fail; a folder that the user names is the user's.
+        # Running the demo again must not fail, but a folder that the user chose is never overwritten unasked.
         overwrite=args.overwrite or (clip is not None and args.out is None),
         model=model,
         device=args.device,
@@ -180,17 +187,17 @@ def _demo(args: Namespace) -> int:
         ious = [mask_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
         print(f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}")
     if model.checkpoint is None:
-        print("these masks are those of random weights: give --checkpoint FILE to see the model track")
+        print("these masks come from random weights: use --checkpoint FILE to see the model track")
     return 0
 
 
 def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
     obj_ids = [prompt.obj_id for prompt in run.prompts]
-    ResultFolder(run.out, obj_ids, run.overwrite)  # refuses a bad folder before the model is loaded
+    ResultFolder(run.out, obj_ids, run.overwrite)  # fail on a bad folder before the model is loaded
     predictor = _build(run.model, run.device, run.overrides, run.trust_config)
     state = predictor.init_state(run.video)
-    # The overlay lags behind the model: with a reader of its own, none of the two makes the other seek.
+    # The overlay lags behind the model: with a reader of its own, neither makes the other seek.
     with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
         ordered = reader if run.direction == "forward" else None
         results = ResultFolder(run.out, obj_ids, run.overwrite, ordered, FrameNames(reader, run.renumber))
@@ -202,12 +209,15 @@ def _perform(run: _Run) -> ResultFolder:
 
 
 def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], trust_config: bool) -> I2VVideoPredictor:
-    """Say which model it is, where that was not told, and build it."""
+    """Print which model is used if it was not specified, and build it."""
     if model.checkpoint is None:
-        warning = "no --checkpoint given: the model is untrained, its masks mean nothing"
+        warning = "no --checkpoint given: the model is untrained and its masks are meaningless"
         print(f"i2v: warning: {warning}", file=sys.stderr)
     elif model.is_nano:
-        print("i2v: using i2v-nano, the small model that comes with i2v; --checkpoint takes another", file=sys.stderr)
+        print(
+            "i2v: using i2v-nano, the small model that comes with i2v; for another, use --checkpoint",
+            file=sys.stderr,
+        )
     return build_i2v_video_predictor(
         model.config,
         ckpt_path=model.checkpoint,
@@ -224,11 +234,11 @@ def _check_video(run: _Run) -> None:
             raise FileNotFoundError(f"{run.video}: no such video file or folder of frames")
         video, out = run.video.resolve(), run.out.resolve()
         if out == video or out in video.parents:
-            raise ValueError(f"{run.video} lies in the folder of the results, {run.out}: give another --out")
+            raise ValueError(f"{run.video} is in the output folder, {run.out}: use another --out")
 
 
 def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
-    # Of all places where a prompt can be wrong, only here are object, frame and size known together.
+    # Checked here, where object, frame and video size are all known, for one clear message.
     width, height = state.video_width, state.video_height
     where = f"object {prompt.obj_id}, frame {prompt.frame}"
     if state.num_frames is not None and prompt.frame >= state.num_frames:
@@ -238,7 +248,7 @@ def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
         clip_box(np.array(prompt.box, dtype=np.float64).reshape(2, 2), (width, height), where)
     if prompt.clicks or prompt.box or prompt.mask:
         return prompt
-    # Only the demo gives a prompt that marks nothing, before the size is known: it means the centre.
+    # Only the demo leaves a prompt empty, because the size is not known earlier: it means the centre.
     return replace(prompt, clicks=((width / 2, height / 2, 1),))
 
 
@@ -270,10 +280,10 @@ def _follow(
                 labels, scores = results.label_map(obj_ids, logits), predictor.frame_scores(state, frame)
                 writer.put(functools.partial(results.add_labels, frame, obj_ids, labels, scores))
     except (KeyboardInterrupt, *USER_ERRORS) as error:
-        # The finished frames may be hours of work: complete their files before saying what went wrong.
+        # The finished frames can be hours of work: complete their files before reporting the error.
         stop = error
     seconds = time.perf_counter() - started
-    # The first Ctrl-C stops tracking only; another one, while the files are completed, cuts these short.
+    # The first Ctrl-C only stops tracking; a second one aborts completing the files, too.
     with contextlib.nullcontext() if stop else interrupts_deferred():
         bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
         try:
@@ -305,7 +315,7 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
 def _propagate(
     predictor: I2VVideoPredictor, state: InferenceState, run: _Run
 ) -> Iterator[tuple[int, Sequence[Any], torch.Tensor]]:
-    """Every tracked frame once, under a progress bar, in the order in which it is tracked."""
+    """Yield each tracked frame once, in tracking order, with a progress bar."""
     prompted = [prompt.frame for prompt in run.prompts]
     start = max(prompted) if run.direction == "backward" else min(prompted)
     if run.direction == "backward" and start == 0:
@@ -317,7 +327,7 @@ def _propagate(
             outputs = predictor.propagate_in_video(
                 state, start_frame_idx=start, max_frame_num_to_track=run.max_frames, reverse=reverse
             )
-            # The predictor counts the frames after the first one, the user counts all: hence the cut.
+            # max_frame_num_to_track excludes the start frame, as in SAM 2, but --max-frames includes it: hence islice.
             for frame, obj_ids, logits in itertools.islice(outputs, run.max_frames):
                 if frame not in done:
                     done.add(frame)
@@ -357,8 +367,8 @@ def _info(args: Namespace) -> int:
 
 
 def _claims(metadata: Mapping[str, str | int | float], facts: Container[str]) -> Iterator[tuple[str, object]]:
-    """What a file says of itself. A name that could pass for one of our facts, or for more than a name, is quoted."""
+    """Yield the checkpoint's metadata. Names that look like one of our facts, or are not plain names, are quoted."""
     for name, claim in metadata.items():
         is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name, re.ASCII) and name not in facts
-        text = " ".join(str(claim).split())  # many spaces could reach into the next line of a terminal
+        text = " ".join(str(claim).split())  # long runs of spaces could fake a new line in a terminal
         yield (name if is_plain else repr(printable(name, _LONGEST_CLAIM))), printable(text, _LONGEST_CLAIM)

@@ -72,6 +72,7 @@ class FeatureCache:
         self._frames: LRU[Tensor] = LRU(frames_at_once)
         # Each frame's contribution to the windows it is part of, so that the next window only computes its own frame.
         self._stem_features: LRU[Tensor] = LRU(window_length + frames_at_once)
+        # Room for a whole batch, so that features encoded ahead are not evicted before their turn.
         self._features: LRU[FrameFeatures] = LRU(NUM_CACHED_FEATURES + frames_at_once - 1)
 
     def features(self, frame: int, encoder: Encoder, following: Sequence[int] = ()) -> FrameFeatures:
@@ -100,6 +101,7 @@ class FeatureCache:
         # From frames of windows to windows of frames: one batch for each of the T places in a window.
         stem_features = [torch.cat(batch) for batch in zip(*windows, strict=True)]
         encoded = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), stem_features)
+        # Only the features ahead are stored here; the LRU's `get` stores those of the requested frame.
         first, *others = encoded.split()
         for other, features in zip(frames[1:], others, strict=True):
             self._features.put(other, features)

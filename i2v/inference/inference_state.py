@@ -58,6 +58,7 @@ class InferenceState:
         self.frames_at_once = frames_at_once
         self.tracks: dict[Hashable, ObjectTrack] = {}
         self._process = os.getpid()
+        # Reentrant, because methods that hold it call others that take it.
         self._lock = threading.RLock()
         self._video = _OpenVideo(source, FrameLoader(source, image_size))
         self._cache = FeatureCache(self._video.loader, window_length, device, frames_at_once)
@@ -169,6 +170,7 @@ class InferenceState:
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
         """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""
         with self.lock:
+            # A copy, so that tracking on does not change the snapshot.
             self.tracks[canonical_id(obj_id)] = snapshot.track.copy()
 
     # Copies
@@ -225,6 +227,7 @@ class InferenceState:
                     "propagate a copy, state.copy()"
                 )
             self._is_propagating = True
+        # The lock is released between frames, so that prompts can be given while a propagation is suspended.
         try:
             yield
         finally:
@@ -260,6 +263,7 @@ class _OpenVideo:
             return
         self._is_open = False
         if self._users.add(-1) == 0:
+            # Loader first: its thread reads from the source.
             self.loader.close()
             self.source.close()
 

@@ -61,6 +61,7 @@ class LiveSession:
         self._frames.append(frame)
         self._latest += 1
         if self._state is None:
+            # Not earlier: until a frame has arrived, a state cannot tell the video's size.
             self._state = self.predictor.init_state(self._frames)
         return self.predictor.advance(self._state, TrackingStep(self._latest))
 

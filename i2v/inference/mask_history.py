@@ -71,6 +71,7 @@ class PackedResult:
         """Decompress to float32 tensors on a device."""
         levels = torch.frombuffer(bytearray(zlib.decompress(self.logits)), dtype=torch.int8).view(self.shape)
         logits = (levels.to(device).float() - 0.5) * _QUANT_STEP  # centre of the level's interval
+        # Logits of absent objects are far below the quantization range, but all equal, so they can be restored exactly.
         if self.object_score <= 0:
             logits = torch.full_like(logits, NO_OBJECT_LOGIT)
         pointer = torch.from_numpy(np.frombuffer(self.pointer, dtype=np.float16).astype(np.float32))
@@ -107,6 +108,7 @@ class MaskHistory:
 
     def put(self, frame: int, result: FrameResult) -> None:
         """Store the result of a frame in place of an older one."""
+        # Drop any older result, so that a frame tracked again moves to the end: dict order is the order of compression.
         self.drop(frame)
         self._exact[frame] = result
         if len(self._exact) > self._num_exact:

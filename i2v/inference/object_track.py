@@ -56,9 +56,13 @@ class PromptedFrame:
 
 @dataclass(frozen=True, eq=False)
 class ClickContext:
-    """The last tracked frame that was corrected, conditioned on ``bank``: clicks on a frame come in a row.
+    """The tracked frame that was corrected last, conditioned on its memories: clicks on a frame often come in a row.
 
-    ``generator_state``: of the track's generator before the memories were drawn, so that the same can be drawn again.
+    Attributes:
+        frame: Index of the frame.
+        bank: The memories.
+        context: The conditioned frame.
+        generator_state: State of the track's generator before memories were drawn, so that the draw can be repeated.
     """
 
     frame: int
@@ -97,6 +101,7 @@ class ObjectTrack:
     def copy(self) -> ObjectTrack:
         """Return an independent track. Values that do not change, such as memories, are shared."""
         other = copy.copy(self)
+        # A generator of its own: a shared one would let the copies change each other's random draws.
         other.generator = torch.Generator(self.generator.device)
         other.generator.set_state(self.generator.get_state())
         other.prompts, other.pending, other.prompted = dict(self.prompts), dict(self.pending), dict(self.prompted)
@@ -108,6 +113,7 @@ class ObjectTrack:
         """A copy that holds no features of a frame, which are large; the next click computes the same ones again."""
         other = self.copy()
         if other.click_context is not None:
+            # Rewind, so that recomputing the context draws the same memories.
             other.generator.set_state(other.click_context.generator_state)
             other.click_context = None
         return other
@@ -123,6 +129,7 @@ class ObjectTrack:
 
     def result(self, frame: int, device: torch.device) -> FrameResult | None:
         """Return the latest result on a frame, from a prompt or from tracking, or ``None``."""
+        # A pending prompt is newer than a committed one, and both take precedence over tracking.
         if frame in self.pending:
             return to_frame_result(self.pending[frame].prediction)
         if frame in self.prompted:
@@ -135,6 +142,7 @@ class ObjectTrack:
             result = self.result(frame, torch.device("cpu"))
             assert result is not None
             return ObjectScores(float(result.object_score), float(result.iou))
+        # Not through `result`, which would unpack a compressed mask for two numbers.
         scores = self.history.scores(frame)
         return None if scores is None else ObjectScores(*scores)
 
@@ -144,6 +152,7 @@ class ObjectTrack:
 
     def begin_propagation(self, reverse: bool, seed: int) -> None:
         """Reseed the memory selection, and drop memories of frames tracked in the opposite direction from the bank."""
+        # Reseeding makes a propagation reproducible, whatever was drawn for clicks before it.
         self.generator.manual_seed(seed)
         self.click_context = None
         same_direction = {frame for frame, was_reverse in self.propagated.items() if was_reverse == reverse}

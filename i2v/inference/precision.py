@@ -49,6 +49,7 @@ class Precision:
     @contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
         """Compute on ``device`` in this precision inside a ``with`` block, whatever the program's default device is."""
+        # Disabled rather than absent for float32: an autocast of the caller's must not change the precision.
         autocast = torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
         with cpu_as_default_device(), autocast, _tf32_switch.enabled() if self.tf32 else nullcontext():
             yield
@@ -69,6 +70,7 @@ class _Tf32Switch:
     def enabled(self) -> Iterator[None]:
         """Enable TF32 inside a ``with`` block. Blocks may nest and may run in several threads."""
         with self._lock:
+            # Only the first block saves the setting: a nested one would save "high" and never restore the original.
             if self._depth == 0:
                 self._saved_precision = torch.get_float32_matmul_precision()
                 torch.set_float32_matmul_precision("high")

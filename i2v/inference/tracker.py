@@ -63,10 +63,12 @@ class Tracker:
         if not with_memory or not track.bank.conditioning:
             return self.model.condition(features, None)
         latest = track.click_context
+        # Banks are immutable, so the same object means the same memories.
         if latest is not None and latest.frame == frame and latest.bank is track.bank:
             return latest.context
         step = TrackingStep(frame, reverse=track.propagated[frame])
         self._restore_memories(state, track, step, self.policy.settings.num_restored_for_click)
+        # Saved before the draw: a snapshot drops this context, and must draw the same memories again.
         generator_state = track.generator.get_state()
         context = self.segmenter.condition_on_memory(step, features, track.bank, track.generator)
         track.click_context = ClickContext(frame, track.bank, context, generator_state)
@@ -81,6 +83,7 @@ class Tracker:
         self, state: InferenceState, tracks: Sequence[ObjectTrack], request: StepRequest | None = None
     ) -> None:
         """Encode memories for prompts that do not have one yet. ``request`` is the step about to be taken, if any."""
+        # Frame by frame rather than object by object, so that overlaps between the objects' masks can be removed.
         for frame in sorted({frame for track in tracks for frame in track.pending}):
             following = request.following if request is not None and request.step.frame == frame else ()
             features = self.features(state, frame, following)
@@ -119,6 +122,7 @@ class Tracker:
 
     def _clear_memories_around(self, track: ObjectTrack, frame: int) -> None:
         if self.policy.settings.clear_non_cond_mem_around_input:
+            # SAM 2's distance: the number of temporal slots.
             max_distance = self.model.num_maskmem
             nearby = {m.frame for m in track.bank.tracked if abs(m.frame - frame) <= max_distance}
             track.drop_memories(nearby - track.prompted.keys())
@@ -129,6 +133,7 @@ class Tracker:
         for track in tracks:
             self._restore_memories(state, track, step, self.policy.selector.span)
         predictions = self._segment(step, features, tracks)
+        # Memories are encoded together, because removing overlaps needs the masks of all objects.
         memories = self._memorize(step.frame, features, predictions)
         for track, prediction, memory in zip(tracks, predictions, memories, strict=True):
             track.history.put(step.frame, to_frame_result(prediction))
@@ -198,6 +203,7 @@ class Tracker:
         for frame in (step.frame + towards_past * age for age in range(limit, 0, -1)):
             missing = frame not in in_bank and frame not in track.dropped
             same_direction = track.propagated.get(frame) == step.reverse
+            # Only frames tracked in this direction, like those that `begin_propagation` leaves in the bank.
             if missing and same_direction and track.is_conditioned(TrackingStep(frame, step.reverse)):
                 memory = self._recompute_memory(state, track, frame)
                 if memory is not None:

@@ -229,7 +229,8 @@ class I2VModel(nn.Module):
             memory_prompts = self.memory_prompt_generator(context.readout)
         # Memory prompts follow the user's tokens; the decoder treats both alike.
         sparse = torch.cat((sparse, memory_prompts.to(sparse.dtype)), dim=1)
-        return self.sam_mask_decoder(context.conditioned, self.sam_prompt_encoder.dense_position(), sparse, dense)
+        position, high_res = self.sam_prompt_encoder.dense_position(), context.features.high_res
+        return self.sam_mask_decoder(context.conditioned, position, sparse, dense, high_res)
 
     def _best_of_multimask(self, decoded: DecodedMasks) -> FramePrediction:
         """For each object, choose the multimask output with the highest predicted IoU."""
@@ -290,7 +291,8 @@ class I2VModel(nn.Module):
         sparse, _ = self.sam_prompt_encoder(None, batch)
         memory_prompts = self.memory_prompt_generator.without_memory(batch)
         sparse = torch.cat((sparse, memory_prompts), dim=1)
-        decoded = self.sam_mask_decoder(features.vision, self.sam_prompt_encoder.dense_position(), sparse, dense)
+        position = self.sam_prompt_encoder.dense_position()
+        decoded = self.sam_mask_decoder(features.vision, position, sparse, dense, features.high_res)
         # An empty mask says that the object is out of view, whatever score the decoder gives it.
         present = mask.flatten(1).gt(0).any(dim=1, keepdim=True)
         pointer = self._object_pointer(decoded.tokens[:, 0], (decoded.object_score > 0) & present)

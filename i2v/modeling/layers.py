@@ -120,3 +120,11 @@ class StripModule(FastPathModule):
 def gelu(x: Tensor, inplace: bool) -> Tensor:
     """GELU (exact form). ``inplace`` overwrites ``x``, which nothing else may then read."""
     return torch.ops.aten.gelu_(x) if inplace else F.gelu(x)
+
+
+def zero_conv(in_dim: int, out_dim: int) -> nn.Conv2d:
+    """Create a 1x1 convolution whose output is zero until it is trained, to extend a trained network."""
+    conv = nn.Conv2d(in_dim, out_dim, 1)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv

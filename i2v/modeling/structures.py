@@ -25,6 +25,10 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from i2v.modeling.memory.readout import MemoryReadout
 
+# Normalized RGB, here and in all docstrings: (value / 255 - mean) / deviation, per channel.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
 BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1  # point labels
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
 
@@ -132,10 +136,13 @@ class FrameFeatures:
     Attributes:
         vision: ``(B, C, h, w)`` features. ``B`` is 1 where all objects share them.
         position: ``(1, C, h, w)`` positional encoding of the grid.
+        high_res: Image trunk maps ``(B, C_0, 4h, 4w)`` and ``(B, C_1, 2h, 2w)`` for mask decoders that use them, else
+            empty.
     """
 
     vision: Tensor
     position: Tensor
+    high_res: tuple[Tensor, ...] = ()
 
     @cached_property
     def frame_embedding(self) -> Tensor:
@@ -148,7 +155,11 @@ class FrameFeatures:
 
     def split(self) -> list[FrameFeatures]:
         """Return one ``FrameFeatures`` per frame of a batch."""
-        return [FrameFeatures(vision, self.position) for vision in self.vision.split(1)]
+        return [self.rows(slice(i, i + 1)) for i in range(self.vision.shape[0])]
+
+    def rows(self, index: slice | Tensor) -> FrameFeatures:
+        """Return the features of some frames of a batch, selected as by indexing its first axis."""
+        return FrameFeatures(self.vision[index], self.position, tuple(x[index] for x in self.high_res))
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What is written of a tracking run: masks, run lengths, overlays."""
+"""Tracking results: exporting masks, overlays and RLE."""

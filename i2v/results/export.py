@@ -1,7 +1,7 @@
-"""Results out: palette PNGs, COCO RLE JSON, and, through `overlay`, an overlay video and a contact sheet.
+"""Exporting tracking results: palette PNGs, COCO RLE JSON, an overlay video and a contact sheet.
 
-Everything is streamed: nothing here keeps more than one frame. No torch is imported, so that the command line
-starts quickly.
+Everything is streamed, so that at most one frame is in memory. torch is not imported, so that the command line starts
+fast.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ MASK_NAME = NUMBERED
 
 
 class PictureSource(Protocol):
-    """What finishing a run needs of a video: a frame (H,W,3) uint8 by its index, and the frame rate in Hz."""
+    """A video, as needed for overlays: ``read`` gives a frame ``(H, W, 3)`` uint8 RGB by its index.
+
+    Attributes:
+        frame_rate: Frames per second, ``None`` if unknown.
+    """
 
     @property
     def frame_rate(self) -> float | None: ...
@@ -63,7 +67,12 @@ class PictureSource(Protocol):
 
 
 class MaskScores(Protocol):
-    """What the model says of one object on one frame: object_score logit, and mask quality within 0..1."""
+    """The model's scores for one object on one frame.
+
+    Attributes:
+        object_score: Logit that the object is in view.
+        iou: Predicted mask quality in 0..1.
+    """
 
     @property
     def object_score(self) -> float: ...
@@ -73,9 +82,16 @@ class MaskScores(Protocol):
 
 
 def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
-    """Label 1..255 of every object: its id where all ids are integers within 1..255, else its 1-based place.
+    """Assign a label in 1..255 to every object: its id if all ids are integers in that range, else its position.
 
-    Raises ValueError for more than 255 objects: a label map has one byte per pixel.
+    Args:
+        obj_ids: Object ids; repeated ones count once.
+
+    Returns:
+        The label of each id.
+
+    Raises:
+        ValueError: If there are more than 255 objects: a label map has one byte per pixel.
     """
     ids = list(dict.fromkeys(map(canonical_id, obj_ids)))
     if len(ids) > MAX_OBJECTS:
@@ -87,7 +103,18 @@ def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
 
 
 def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
-    """Merge logits (N,1,H,W) into one label map (H,W): the label of the highest positive logit, else 0."""
+    """Merge mask logits into a label map. Where masks overlap, the highest logit wins.
+
+    Args:
+        logits: ``(N, 1, H, W)``, positive on the object.
+        labels: The ``N`` objects' labels in 1..255.
+
+    Returns:
+        ``(H, W)`` uint8, 0 on the background.
+
+    Raises:
+        ValueError: If the number of labels is not ``N``.
+    """
     if len(logits) != len(labels):
         raise ValueError(f"labels: expected {len(logits)}, one per object, got {len(labels)}")
     if not labels:
@@ -95,21 +122,29 @@ def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
     if len(labels) == 1:
         return (logits[0, 0] > 0).cpu().numpy() * np.uint8(labels[0])
     best, winner = logits[:, 0].max(dim=0)
-    # Two bytes per pixel leave the device, whatever the number of objects.
+    # Two bytes per pixel are copied from the device, however many objects there are.
     foreground, position = (best > 0).cpu().numpy(), winner.byte().cpu().numpy()
     return np.where(foreground, np.asarray(labels, np.uint8)[position], np.uint8(0))
 
 
 def write_label_png(path: str | Path, labels: Pixels) -> None:
-    """Write a label map (H,W) uint8 as a palette PNG, atomically."""
+    """Write a label map ``(H, W)`` uint8 as a palette PNG, atomically."""
     image = Image.fromarray(labels)
     image.putpalette(PALETTE.tobytes())
-    # Label maps are flat: more effort makes them hardly smaller, and takes three times as long.
+    # Label maps are flat: a higher compression level takes three times as long for hardly smaller files.
     write_picture(path, image, "PNG", compress_level=1)
 
 
 def read_label_png(path: str | Path) -> Pixels:
-    """Read the label map (H,W) uint8 that `write_label_png` wrote; InvalidFileError for anything else."""
+    """Read a label map written by ``write_label_png``.
+
+    Returns:
+        ``(H, W)`` uint8.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it is not a palette PNG (a ``ValueError``).
+    """
     image = load_image(path, formats=("PNG",))
     if image.mode != "P":
         raise InvalidFileError(path, f"expected a palette PNG, got one of mode {image.mode}")
@@ -117,9 +152,9 @@ def read_label_png(path: str | Path) -> Pixels:
 
 
 class RleJson(StreamedFile):
-    """Masks as compact JSON in COCO's run-length encoding: one line per frame, one entry per object on it.
+    """Writes masks as compact JSON in COCO RLE: one line per frame, with an entry for each object on it.
 
-    The file is whole after every frame, so that the frames before a disk was full are kept.
+    The file is valid JSON after every frame, so that the frames written before a full disk are kept.
     """
 
     _END = b"\n]}\n"
@@ -133,8 +168,14 @@ class RleJson(StreamedFile):
     ) -> None:
         """Open nothing yet.
 
-        `labels`: the label of every object of the run in the label maps to come; `names`: what is said of frames.
-        Raises ValueError for ids that JSON has not.
+        Args:
+            path: Path of the JSON file.
+            labels: Label of each object in the label maps.
+            frame_rate: Frames per second, if known.
+            names: What is said of each frame; by default its number only.
+
+        Raises:
+            ValueError: If an id is neither an integer nor a text, so that JSON does not have it.
         """
         super().__init__(path)
         self._labels = {canonical_id(obj_id): label for obj_id, label in labels.items()}
@@ -145,9 +186,16 @@ class RleJson(StreamedFile):
         self._size = 0  # bytes, up to the end of the last frame
 
     def write(self, frame: int, labels: Pixels, scores: Mapping[Hashable, MaskScores | None]) -> None:
-        """Append a label map (H,W): an entry for every object in `scores`, with area 0 where it is absent.
+        """Append a frame.
 
-        Raises DiskFullError; then the file has the frames before.
+        Args:
+            frame: Index of the frame.
+            labels: Label map ``(H, W)``.
+            scores: Scores of the objects on this frame. Each gets an entry, with area 0 if its mask is empty.
+
+        Raises:
+            DiskFullError: If the disk is full. The file keeps the previous frames.
+            OSError: If writing fails otherwise.
         """
         given = {canonical_id(obj_id): score for obj_id, score in scores.items()}
         entries = [_entry(obj_id, labels == self._labels[obj_id], score) for obj_id, score in given.items()]
@@ -164,14 +212,14 @@ class RleJson(StreamedFile):
         file.seek(self._size)
         rest = memoryview(data)
         while rest:
-            # A disk that is nearly full takes a part.
+            # On a nearly full disk, write() can take only a part.
             rest = rest[file.write(rest) or 0 :]
 
     def _undo_write(self) -> bool:
         if self._file is None or not self.num_frames:
             return False
         try:
-            # The end has been there before, after the last frame: it needs no more room than the file had.
+            # The closing brackets were there before the failed write, so they still fit on a full disk.
             self._file.truncate(self._size)
             self._write_after_last_frame(self._file, self._END)
         except OSError:
@@ -213,20 +261,24 @@ def _compact(value: object) -> str:
 
 
 def _rounded(score: float) -> float | None:
-    # JSON has no NaN: a score that is none becomes null.
+    # JSON has no NaN: write null instead.
     return round(float(score), 4) if math.isfinite(score) else None
 
 
 class ResultFolder:
-    """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4, contact_sheet.png.
+    """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4 and contact_sheet.png.
 
-    Masks of frames from picture files are called after these, see `FrameNames`. Where labels differ from ids, the table
-    of both is in the head of masks.json and in `labels`.
+    Masks of frames from picture files are named after these, see ``FrameNames``. Where labels differ from ids, the
+    header of masks.json has the table of both.
 
-    Masks are written as the frames come, in any order. JSON and video need the order of the video. They grow along
-    where that is how the frames come; a backward run gives them reversed, so `finish` makes both afterwards, from the
-    masks on disk and the frames, read again. On a full disk the finished frames keep their masks, in PNGs and JSON,
-    and get a coarser video if there is room for one.
+    PNGs are written as frames come, in any order. JSON and video need the frames in the order of the video. A forward
+    run writes them along the way; otherwise ``finish`` creates both from the PNGs, reading the video once more. On a
+    full disk, finished frames keep their masks in PNG and JSON, and the video gets a lower quality if there is room for
+    that.
+
+    Attributes:
+        folder: The folder.
+        labels: Label of each object in the label maps.
     """
 
     def __init__(
@@ -237,13 +289,20 @@ class ResultFolder:
         ordered: PictureSource | None = None,
         names: FrameNames | None = None,
     ) -> None:
-        """Make nothing yet.
+        """Check the folder. Nothing is created yet.
 
-        Raises FileExistsError if the folder holds anything, unless `overwrite`, and ValueError if it, or the one of the
-        masks in it, is a link to another folder.
+        Args:
+            folder: The folder.
+            obj_ids: Ids of all objects.
+            overwrite: Whether to replace earlier results in the folder.
+            ordered: The video, if frames will be added in its order. Nobody else may read from this source.
 
-        `ordered`: the video, which nobody else reads, given if frames will be added in its order; `names`: how its
-        frames are called, by number if not given.
+            names: How frames are named; by default by number.
+
+        Raises:
+            FileExistsError: If the folder is a file, or not empty and ``overwrite`` is false.
+            ValueError: If the folder or its ``masks`` folder is a symbolic link, or there are more than 255 objects, or
+                an id that JSON does not have.
         """
         self.folder = Path(folder)
         self.labels = assign_labels(obj_ids)
@@ -256,17 +315,17 @@ class ResultFolder:
         for own in (self.folder, self.folder / "masks"):
             refuse_link(own)
         if self.folder.exists() and not self.folder.is_dir():
-            raise FileExistsError(f"{self.folder} is a file, expected a folder for the results")
+            raise FileExistsError(f"{self.folder} is a file, expected an output folder")
         if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} is not empty: give --overwrite or another --out")
 
     @property
     def frames(self) -> list[int]:
-        """The finished frames, in order."""
+        """The finished frames in ascending order."""
         return sorted(self._scores)
 
     def mask_path(self, frame: int) -> Path:
-        """Where the label map of a frame is."""
+        """Return the path of a frame's label map."""
         return self.folder / "masks" / self._names.mask_name(frame)
 
     def add(
@@ -276,20 +335,30 @@ class ResultFolder:
         logits: torch.Tensor,
         scores: Mapping[Any, MaskScores],
     ) -> None:
-        """Write the masks of a frame from its logits (N,1,H,W), and remember its scores for `finish`."""
+        """Write a frame's masks, and keep its scores for ``finish``.
+
+        Args:
+            frame: Index of the frame.
+            obj_ids: Ids of the ``N`` objects on the frame.
+            logits: Mask logits ``(N, 1, H, W)`` at video size.
+            scores: Scores by object id; missing ones are written as null.
+
+        Raises:
+            OSError: If a file cannot be written, for example a DiskFullError.
+        """
         self.add_labels(frame, obj_ids, self.label_map(obj_ids, logits), scores)
 
     def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor) -> Pixels:
-        """Merge logits (N,1,H,W) into one label map (H,W) with the labels of these results."""
+        """Merge mask logits ``(N, 1, H, W)`` into a label map ``(H, W)``, with the labels of this run."""
         return label_map(logits, [self.labels[canonical_id(obj_id)] for obj_id in obj_ids])
 
     def add_labels(
         self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, MaskScores]
     ) -> None:
-        """As `add`, from a label map; may run in another thread, for one frame at a time."""
+        """Like ``add``, but from a label map ``(H, W)``. May run in another thread, one frame at a time."""
         given = {canonical_id(obj_id): scores.get(obj_id) for obj_id in obj_ids}
         picture = None if self._ordered is None else blend_overlay(self._ordered.read(frame), labels)
-        # A frame is finished or it is not: an interrupt must not leave its PNG without its scores.
+        # An interrupt must not leave a frame's PNG without its scores.
         with interrupts_deferred():
             masks = self._masks or self._begin()
             write_label_png(self.mask_path(frame), labels)
@@ -303,7 +372,7 @@ class ResultFolder:
                 self._video.write(picture)
 
     def _begin(self) -> RleJson:
-        # Only our own file names go: the folder is the user's.
+        # The folder is the user's: only remove files that have our names.
         own_folder(self.folder)
         pngs = own_folder(self.folder / "masks")
         for folder in (self.folder, pngs):
@@ -320,10 +389,17 @@ class ResultFolder:
         return RleJson(self.folder / JSON_NAME, self.labels, frame_rate, self._names)
 
     def finish(self, source: PictureSource, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
-        """Complete JSON and video, or make them of the finished frames, and write the contact sheet.
+        """Complete JSON and video, or create them from the finished frames, and write the contact sheet.
 
-        `progress` may wrap the loop over frames that are gone through once more. Where one of the files cannot be
-        written, as on a full disk, the others are written nevertheless before the first OSError is raised.
+        If a file cannot be written, the others are still completed before the error is raised.
+
+        Args:
+            source: The video.
+            prompts: The user's prompts, for the contact sheet.
+            progress: Wraps the loop over frames if a video is created, for example as a progress bar.
+
+        Raises:
+            OSError: The first error in writing a file.
         """
         troubles: list[OSError] = []
         for write in (
@@ -339,7 +415,7 @@ class ResultFolder:
             raise troubles[0]
 
     def lacks(self) -> list[str]:
-        """What is missing beside the PNGs of the finished frames, for a message; nothing if `finish` raised nothing."""
+        """List what is missing besides the finished frames' PNGs, for a message. Empty if ``finish`` succeeded."""
         names = [name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME) if not (self.folder / name).exists()]
         written = len(self._scores) if self._masks is None else self._masks.num_frames
         if JSON_NAME not in names and written < len(self._scores):
@@ -352,7 +428,7 @@ class ResultFolder:
         if self._ordered is not None:
             self._masks.close()
             return
-        # What is there, in the order of coming, has kept the room: the disk may be full by now.
+        # The JSON in order of arrival has reserved the room. Free it first: the disk may be full by now.
         self._masks.discard()
         self._masks = self._new_masks(source)
         with self._masks:
@@ -367,7 +443,7 @@ class ResultFolder:
                 self._video.close()
             if self._video is None or self._video.is_kept or not self._scores:
                 return
-        # What there was of it has made room by going, and a coarser one needs a quarter of that.
+        # Removing the unfinished video has freed room, and a coarser one needs a quarter of it.
         self._write_video(source, progress, COARSE_CRF)
         log.warning("%s: the disk is nearly full: its video is coarser than usual", self.folder / VIDEO_NAME)
 

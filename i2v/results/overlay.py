@@ -1,4 +1,4 @@
-"""Masks made visible: colours, overlay pictures, the overlay video and the contact sheet."""
+"""Visualization of masks: palette, overlay pictures, overlay video and contact sheet."""
 
 from __future__ import annotations
 
@@ -30,16 +30,24 @@ log = logging.getLogger(__name__)
 DEFAULT_FRAME_RATE = 24.0
 SHEET_FRAMES = 12
 CRF = 20
-"""Quality of videos: H.264's constant rate factor, lower is better. Six more halve the size."""
+"""Video quality: H.264's constant rate factor, lower is better. Six more halve the size."""
 COARSE_CRF = 32
-# Pixels from which on the encoder must not look ahead: it would hold a dozen frames more, at 8K a gigabyte and a half.
+# Above this many pixels the encoder's lookahead is off: it buffers a dozen frames, which is 1.5 GB at 8K.
 LARGE_PICTURE = 4096 * 2304
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class UserPrompt:
-    """One object marked on one frame: clicks (x, y, label) and a box in pixels, or a mask file."""
+    """A user's prompt for one object on one frame: clicks and a box, or a mask file.
+
+    Attributes:
+        obj_id: The object's id.
+        frame: Index of the frame.
+        clicks: (x, y, label) in pixels; label 1 is on the object, 0 on the background.
+        box: (x0, y0, x1, y1) in pixels.
+        mask: Path of the mask file.
+    """
 
     obj_id: Hashable
     frame: int
@@ -49,8 +57,8 @@ class UserPrompt:
 
 
 def _make_palette() -> Pixels:
-    # The bit pattern of the DAVIS and PASCAL VOC palettes, with its first colours replaced by the seven of
-    # Okabe and Ito, which colour-blind people tell apart, then by their light and their dark versions.
+    # The DAVIS and PASCAL VOC palette, its first colours replaced by the seven colour-blind-safe ones of Okabe and Ito
+    # and their light and dark versions.
     index = np.arange(256)
     bits = [[((index >> (3 * k + channel)) & 1) << (7 - k) for k in range(3)] for channel in range(3)]
     colours = np.array(bits).sum(axis=1).T
@@ -61,17 +69,29 @@ def _make_palette() -> Pixels:
 
 
 PALETTE: Pixels = _make_palette()
-"""RGB colour of every label (256,3); label 0 is the background, black."""
+"""RGB colour of each label, ``(256, 3)``; label 0 is the background, black."""
 
 
 def blend_overlay(picture: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixels:
-    """Paint the objects of a label map (H,W) over an RGB picture (H,W,3), with opaque outlines inside."""
+    """Paint the objects of a label map over a picture, with opaque outlines on their inside.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8 RGB.
+        labels: ``(H, W)`` uint8.
+        opacity: Opacity of the colours in 0..1.
+
+    Returns:
+        ``(H, W, 3)`` uint8, a copy.
+
+    Raises:
+        ValueError: If the sizes differ.
+    """
     if picture.shape[:2] != labels.shape:
         raise ValueError(f"expected a mask of {_size(picture)} pixels like the frame, got {_size(labels)}")
     image = Image.fromarray(picture)
     canvas = image.copy()
     for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=len(PALETTE))[1:]) + 1:
-        # Pillow looks colours up and pastes several times faster than NumPy computes and indexes.
+        # Lookup and masked paste in Pillow are several times faster than blending and indexing in NumPy.
         canvas.paste(image.point(_tints(int(label), opacity)), mask=Image.fromarray(labels == label))
     painted = np.array(canvas)
     edge = _outline(labels, thickness=max(1, round(min(labels.shape) / 240)))
@@ -81,13 +101,13 @@ def blend_overlay(picture: Pixels, labels: Pixels, opacity: float = 0.5) -> Pixe
 
 @functools.lru_cache(maxsize=len(PALETTE))
 def _tints(label: int, opacity: float) -> list[int]:
-    """What every value of red, then of green, then of blue becomes below a label's colour."""
+    """Return the lookup table of the blend with a label's colour: 256 values each for red, green and blue."""
     blended = (1 - opacity) * np.arange(256) + opacity * PALETTE[label][:, None]
     return np.rint(blended).astype(np.uint8).ravel().tolist()
 
 
 def _outline(labels: Pixels, thickness: int) -> NDArray[np.bool_]:
-    # Pixels of an object with another label within `thickness` steps. The frame's own border is no edge.
+    # Object pixels within `thickness` pixels of another label along an axis. The frame's border is not an edge.
     edge = np.zeros(labels.shape, bool)
     for area, mark in ((labels, edge), (labels.T, edge.T)):
         for step in range(1, thickness + 1):
@@ -102,15 +122,24 @@ def _size(array: NDArray[Any]) -> str:
 
 
 class VideoWriter(StreamedFile):
-    """An MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come."""
+    """Writes an MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come."""
 
     def __init__(self, path: str | Path, frame_rate: float | None = None, crf: int = CRF) -> None:
-        """Open nothing yet. `frame_rate` in Hz, 24 if unknown; raises ValueError outside (0, 1000]."""
+        """Open nothing yet.
+
+        Args:
+            path: Path of the MP4.
+            frame_rate: Frames per second, by default 24.
+            crf: H.264's constant rate factor; lower is better, and six more halve the size.
+
+        Raises:
+            ValueError: If the frame rate is not in (0, 1000].
+        """
         super().__init__(path)
         rate = DEFAULT_FRAME_RATE if frame_rate is None else float(frame_rate)
         if not 0 < rate <= 1000:
             raise ValueError(f"{self.path}: expected a frame rate above 0 and up to 1000 Hz, got {rate:g}")
-        # 1001 makes 30000/1001 exact; the fallback codec keeps time in 16 bits.
+        # 1001 represents NTSC rates such as 30000/1001 exactly; the fallback codec has 16-bit time bases.
         self._rate = Fraction(rate).limit_denominator(min(1001, int(65535 / rate)))
         self._crf = crf
         self._shape: tuple[int, ...] | None = None
@@ -118,10 +147,15 @@ class VideoWriter(StreamedFile):
         self._stream: VideoStream | None = None
 
     def write(self, picture: Pixels) -> None:
-        """Append an RGB picture (H,W,3) uint8 of the size of the first.
+        """Append a frame.
 
-        Raises OSError, as DiskFullError, after which there will be no file, and ValueError for sizes that the encoder
-        does not take, as of more than 16384 pixels a side.
+        Args:
+            picture: ``(H, W, 3)`` uint8 RGB, all of one size.
+
+        Raises:
+            OSError: If writing fails, for example a DiskFullError. No file will be created.
+            ValueError: If the size differs from the first frame's, or the encoder does not support it (over 16384
+                pixels a side, for example).
         """
         if self._shape not in (None, picture.shape):
             got, wanted = picture.shape, self._shape
@@ -135,7 +169,7 @@ class VideoWriter(StreamedFile):
                 container.mux(stream.encode(image))
             except av.FFmpegError as error:
                 self._failed = True
-                if isinstance(error, OSError):  # as on a full disk
+                if isinstance(error, OSError):  # for example on a full disk
                     raise
                 size = f"{image.width}x{image.height}"
                 raise ValueError(f"{self.path}: the encoder takes no frames of {size} pixels: {error}") from error
@@ -151,17 +185,17 @@ class VideoWriter(StreamedFile):
     def _finalize(self) -> None:
         if self._container is not None and self._stream is not None:
             try:
-                # After a header that could not be written, FFmpeg crashes at more packets.
+                # FFmpeg crashes on further packets if the header could not be written.
                 if not self._failed:
                     self._container.mux(self._stream.encode(None))
             finally:
-                # Of a file that is dropped, it is no news that it is not whole.
+                # The file will be discarded, so errors about its incomplete state do not matter.
                 with contextlib.suppress(av.FFmpegError) if self._failed else contextlib.nullcontext():
                     self._container.close()
 
 
 def _video_frame(picture: Pixels) -> av.VideoFrame:
-    # yuv420p needs even sides; repeating the last row or column loses nothing.
+    # yuv420p needs even sides: pad rather than crop.
     height, width = picture.shape[:2]
     even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     image = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
@@ -179,33 +213,48 @@ def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: 
         stream = container.add_stream("mpeg4", rate=rate)
         stream.bit_rate = max(400_000, int(width * height * rate / 4 * 2 ** ((CRF - crf) / 6)))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    # Players guess the colours of untagged files, differently by size. 1: BT.709, and limited range.
+    # Players guess the colour space of untagged files by their size. 1 means BT.709 and limited range.
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
     return stream
 
 
 def spread_frames(frames: Sequence[int], count: int = SHEET_FRAMES, keep: Iterable[int] = ()) -> list[int]:
-    """Choose at most `count` of the sorted `frames`, evenly, those of `keep` that are among them first."""
+    """Choose frames for a contact sheet, evenly spread.
+
+    Args:
+        frames: Frame indices in ascending order.
+        count: Most frames to choose.
+        keep: Frames to prefer, such as prompted ones.
+
+    Returns:
+        Up to ``count`` of the frames, in ascending order.
+    """
     if len(frames) <= count:
         return list(frames)
     chosen = {frames[round(i * (len(frames) - 1) / (count - 1))] for i in range(count)}
     kept = sorted(set(keep) & set(frames))[:count]
     for frame in kept:
         if frame not in chosen:
-            # A kept frame takes the place of its nearest neighbour, which keeps the spread.
+            # A preferred frame replaces its nearest neighbour, so the frames stay evenly spread.
             chosen.remove(min(chosen.difference(kept), key=lambda other: abs(other - frame)))
             chosen.add(frame)
     return sorted(chosen)
 
 
 class ContactSheet:
-    """Some frames of a run side by side, with their numbers and the user's prompts; keeps only the page."""
+    """A page of thumbnails with frame indices and the user's prompts. Keeps only the page in memory."""
 
     _SIDE, _GAP, _BAR, _MIN_WIDTH = 320, 6, 20, 130
 
     def __init__(self, frames: Sequence[int], prompts: Iterable[UserPrompt], labels: Mapping[Hashable, int]) -> None:
-        """`frames`: which to show, in order; `labels`: the label, so the colour, of every prompted object."""
+        """Create an empty sheet.
+
+        Args:
+            frames: Frames to show, in order.
+            prompts: The user's prompts.
+            labels: Label, and thereby colour, of each prompted object.
+        """
         self._cells = {frame: cell for cell, frame in enumerate(frames)}
         self._prompts = tuple(prompts)
         self._labels = dict(labels)
@@ -213,7 +262,12 @@ class ContactSheet:
         self._columns = 1
 
     def add(self, frame: int, picture: Pixels) -> None:
-        """Place an RGB picture (H,W,3) uint8 on the page; frames that were not chosen are passed over."""
+        """Add a frame to the page; frames that were not chosen are ignored.
+
+        Args:
+            frame: Index of the frame.
+            picture: ``(H, W, 3)`` uint8 RGB.
+        """
         if frame not in self._cells:
             return
         height, width = picture.shape[:2]
@@ -225,7 +279,7 @@ class ContactSheet:
         self._place(frame, thumb, f"frame {frame}" + (" - prompt" if prompts else ""))
 
     def _place(self, frame: int, thumb: Image.Image, text: str) -> None:
-        # A very narrow picture still leaves room for its number.
+        # Leave room for the caption of a very narrow picture.
         cell_width = max(thumb.width, self._MIN_WIDTH) + self._GAP
         cell_height = thumb.height + self._BAR + self._GAP
         if self._page is None:
@@ -240,7 +294,7 @@ class ContactSheet:
         self._page.paste(thumb, (left, top + self._BAR))
 
     def save(self, path: str | Path) -> None:
-        """Write the page as PNG, atomically; nothing where no picture was added."""
+        """Write the page as PNG, atomically. Writes nothing if no frame was added."""
         if self._page is not None:
             with replacing(path) as temporary:
                 self._page.save(temporary, format="PNG")
@@ -262,7 +316,7 @@ def _draw_prompt(thumb: Image.Image, prompt: UserPrompt, scale: float, colour: t
         draw.rectangle(corners, outline=(255, 255, 255), width=4)
         draw.rectangle(corners, outline=colour, width=2)
     for x, y, label in prompt.clicks:
-        # Plus and minus, not colours alone, tell object from background clicks.
+        # Plus and minus signs tell object from background clicks, not colour alone.
         x, y, arm = (x + 0.5) * scale, (y + 0.5) * scale, 4
         disc, sign = (colour, (255, 255, 255)) if label else ((255, 255, 255), (0, 0, 0))
         draw.ellipse((x - 8, y - 8, x + 8, y + 8), fill=disc, outline=sign, width=1)

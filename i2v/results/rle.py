@@ -1,7 +1,7 @@
-"""Masks as COCO's run lengths: written by pycocotools, read here, where nothing is trusted.
+"""Masks as COCO RLE: encoded by pycocotools, decoded here with checks.
 
-pycocotools reads in C, takes sizes and run lengths at their word, and gives out whatever lies in memory where runs end
-too early. So no run length from outside reaches it.
+pycocotools decodes in C without checking sizes and run lengths: runs that end early make it return uninitialized
+memory. So untrusted RLE never reaches it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from i2v.utils.picture_size import check_size
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]  # height, width
 
-MAX_CODE = 8_000_000  # characters of compressed run lengths, or run lengths in a list; a mask has a few hundred
+MAX_CODE = 8_000_000  # characters of compressed run lengths, or length of a list; typical masks have a few hundred
 _MAX_DIGITS = 7  # of one run length: 35 bits
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
-    """COCO's compressed run lengths of a mask (H,W), bool or 0 and 1."""
+    """Encode a mask ``(H, W)``, bool or 0 and 1, as COCO's compressed run lengths."""
     counts: bytes = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     return counts
 
 
 @dataclass(frozen=True)
 class RunLengths:
-    """A mask of a ``size`` as ``runs`` (R,) int64 of background and object in turn, down its columns one by one.
+    """A mask as validated run lengths. Created by ``of_coco``, ``of_counts`` or ``of_runs``.
 
-    Made by `of_coco`, `of_counts` or `of_runs`, which raise ValueError unless the runs cover the size exactly.
+    Attributes:
+        size: (height, width).
+        runs: ``(R,)`` int64, lengths of alternating background and object runs in column-major order. They cover the
+            size exactly.
     """
 
     size: Size
@@ -42,7 +45,15 @@ class RunLengths:
 
     @staticmethod
     def of_coco(rle: Any, size: Size | None = None) -> RunLengths:
-        """Those of a dictionary with "size" and "counts", as COCO, SA-V and SA-1B have it; ``size``: the one wanted."""
+        """Read an RLE dictionary as in COCO, SA-V and SA-1B.
+
+        Args:
+            rle: A dictionary with "size" and "counts"; counts are compressed or a list.
+            size: Expected (height, width), if any.
+
+        Raises:
+            ValueError: If the dictionary is malformed, has another size, or its runs do not cover the size exactly.
+        """
         own = read_size(rle)
         if size is not None and own != size:
             raise ValueError(f"the mask is {own[1]}x{own[0]}, expected {size[1]}x{size[0]}")
@@ -55,7 +66,15 @@ class RunLengths:
 
     @staticmethod
     def of_counts(counts: str | bytes, size: Size) -> RunLengths:
-        """Those that a text says."""
+        """Read COCO's compressed run lengths.
+
+        Args:
+            counts: The run lengths.
+            size: (height, width) that they must cover.
+
+        Raises:
+            ValueError: If they are malformed or do not cover the size exactly.
+        """
         try:
             code = counts.encode("ascii") if isinstance(counts, str) else counts
         except UnicodeEncodeError:
@@ -65,7 +84,15 @@ class RunLengths:
 
     @staticmethod
     def of_runs(runs: Sequence[int], size: Size) -> RunLengths:
-        """Those of a list of whole numbers."""
+        """Read a list of run lengths.
+
+        Args:
+            runs: Lengths of background and object in turn, in column-major order.
+            size: (height, width) that they must cover.
+
+        Raises:
+            ValueError: If they are malformed or do not cover the size exactly.
+        """
         _check_length(len(runs))
         most = size[0] * size[1]
         for run in runs:
@@ -76,17 +103,21 @@ class RunLengths:
 
     @property
     def area(self) -> int:
-        """Pixels of the object."""
+        """Number of object pixels."""
         return int(self.runs[1::2].sum())
 
     def mask(self) -> Mask:
-        """The mask (H,W)."""
+        """Decode to a mask ``(H, W)``."""
         height, width = self.size
         return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(width, height).T
 
 
 def read_size(rle: Any) -> Size:
-    """Height and width that an RLE says; ValueError if it says none, or one beyond the bounds of pictures."""
+    """Read the (height, width) of an RLE dictionary.
+
+    Raises:
+        ValueError: If there is no valid size, or it exceeds ``MAX_PIXELS``.
+    """
     size = rle.get("size") if isinstance(rle, dict) else None
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(_is_whole(side) for side in size)):
         raise ValueError(f"the run lengths of a mask: expected a size of two numbers beside them, got {brief(rle)}")
@@ -96,7 +127,7 @@ def read_size(rle: Any) -> Size:
 
 
 def _is_whole(value: Any) -> bool:
-    # Some files have sizes as 48.0.
+    # Some files store sizes as floats, such as 48.0.
     return type(value) is int or (isinstance(value, float) and value.is_integer())
 
 
@@ -106,8 +137,8 @@ def _check_length(length: int) -> None:
 
 
 def _decompressed(code: bytes) -> NDArray[np.int64]:
-    # Numbers of 5-bit digits, the lowest first; bit 6 says that another follows, the last digit carries the sign.
-    # From the fourth number on they are differences to the number two places before.
+    # A variable-length code: 5 bits per character, lowest first. 32 flags that another character follows; 16 in the
+    # last one is the sign. From the fourth number on, each is the difference to the one two places before.
     digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         shown = shortened(repr(code[:40]), 40)

@@ -1,1 +1,1 @@
-"""Parts that know nothing of the model: reading video, mask arithmetic, files."""
+"""Helpers that do not depend on the model: files, images, JSON, masks, signals."""

@@ -1,4 +1,4 @@
-"""Work done beside the caller's own, in order."""
+"""Running calls in a background thread, in order."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from types import TracebackType
 
 
 class Background:
-    """Runs calls one after the other in a thread of its own.
+    """Runs calls one after another in a thread of its own. A context manager.
 
-    What a call raises ends the work: calls behind it are dropped, and the error comes out of the next `put`, or where
-    the block ends. The block ends once all that was put has been done, also when it is left by an error of its own or
-    by Ctrl-C; another Ctrl-C drops what has not begun.
+    If a call raises, later calls are dropped and the error is raised by the next ``put`` or at the end of the block.
+    The block waits for all calls, even if it ends with an error or Ctrl-C; a second Ctrl-C drops calls that have not
+    started.
     """
 
     def __init__(self, capacity: int = 8) -> None:
-        """At most `capacity` calls wait; `put` blocks then. ValueError unless that is at least 1."""
+        """Start the thread.
+
+        Args:
+            capacity: Most calls that can wait; then ``put`` blocks.
+
+        Raises:
+            ValueError: If ``capacity`` is below 1.
+        """
         if capacity < 1:
-            raise ValueError(f"capacity: got {capacity}, expected at least 1")
+            raise ValueError(f"capacity: expected at least 1, got {capacity}")
         self._capacity = capacity
         self._waiting: deque[Future[None]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-background")
         self._failed = False
 
     def put(self, call: Callable[[], None]) -> None:
-        """Have something done; raises what an earlier call raised."""
+        """Schedule a call. Raises the error of an earlier call."""
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._capacity):
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._run, call))
@@ -41,7 +48,7 @@ class Background:
             while self._waiting:
                 self._waiting.popleft().result()
         except Exception:
-            if error is None:  # else the error of the block came first, and tells more
+            if error is None:  # otherwise the block's own error came first and says more
                 raise
         finally:
             self._thread.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""How commands end when they are stopped, or when the disk is full: with a sentence and an exit status."""
+"""How commands end on a signal or a full disk: with one line and an exit status."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ _Arguments = ParamSpec("_Arguments")
 def as_command(name: str, remark: str = "") -> Callable[[Callable[_Arguments, int]], Callable[_Arguments, int]]:
     """Decorate the main function of a command, which returns its exit status.
 
-    SIGTERM and SIGHUP raise in it as Ctrl-C does, so that it ends what it is at; then one line says that it was
-    interrupted, and the status is 130 after Ctrl-C, else 128 and the number of the signal. A DiskFullError is told in
-    one line, too, with status 1.
+    SIGTERM and SIGHUP raise in it like Ctrl-C, so that it can clean up. Then one line says that the command was
+    interrupted, and the status is 130 after Ctrl-C, or 128 plus the number of the signal. A DiskFullError prints one
+    line, too, with status 1.
 
-    `name`: of the command; `remark`: what its user should know after a stop.
+    Args:
+        name: Name of the command.
+        remark: What to tell the user after an interrupt.
+
+    Returns:
+        The decorator.
     """
 
     def decorate(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, also when the run is interrupted or the disk is full."""
+"""Writing files and folders atomically, also on interrupts and full disks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from i2v.utils.temporary import Temporary, remove_leftovers
 _File = TypeVar("_File", bound="StreamedFile")
 
 NO_ROOM = {errno.ENOSPC: "the disk is full: ", errno.EDQUOT: "the disk quota is used up: ", errno.EFBIG: ""}
-"""Numbers of the errors of which DiskFullError is about, and what is said of them before the system's own words."""
+"""Error numbers that become a DiskFullError, and the prefix of their messages."""
 
 
 class DiskFullError(OSError):
-    """A file could not be written for want of room: on the disk, in a quota, or for so large a file.
+    """A file could not be written: the disk is full, a quota is used up, or the file is too large.
 
-    `kept`: what of the work is safe nevertheless, for the message, where somebody has said so.
+    Attributes:
+        kept: What was saved nevertheless, for the message; may be set by a caller.
     """
 
     kept = ""
@@ -35,11 +36,20 @@ class DiskFullError(OSError):
 
 @contextlib.contextmanager
 def replacing(path: str | Path, one_of_many: bool = False) -> Iterator[Path]:
-    """Give the block a temporary path to write, and move it to `path` only if the block succeeds.
+    """Write to a temporary path that is moved to ``path`` if the block succeeds.
 
-    What processes that are gone have left in the folder is removed first, but not with `one_of_many`: for files of
-    which so many go to a folder that whoever begins it should do that once, by `remove_leftovers`. Raises OSErrors
-    about the temporary path as errors about `path`, and DiskFullError.
+    Leftovers of killed processes in the folder are removed first.
+
+    Args:
+        path: The final path.
+        one_of_many: Whether to skip that clean-up. With many files per folder, call ``remove_leftovers`` once instead.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        DiskFullError: If the disk is full.
+        OSError: If the file cannot be written; the message names ``path``, not the temporary one.
     """
     if not one_of_many:
         remove_leftovers(Path(path).parent)
@@ -49,9 +59,20 @@ def replacing(path: str | Path, one_of_many: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path, one_of_many: bool = False) -> Iterator[Path]:
-    """As `replacing`, for a folder that the block fills; folders above it are made.
+    """Like ``replacing``, for a folder that the block fills. Parent folders are created.
 
-    A folder that has the name already is replaced as a whole; FileExistsError for a file or a link of that name.
+    An existing folder is replaced as a whole.
+
+    Args:
+        path: The final path.
+        one_of_many: See ``replacing``.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        FileExistsError: If ``path`` is a file or a symbolic link.
+        OSError: See ``replacing``.
     """
     if not one_of_many:
         remove_leftovers(Path(path).parent)
@@ -61,7 +82,7 @@ def replacing_folder(path: str | Path, one_of_many: bool = False) -> Iterator[Pa
 
 @contextlib.contextmanager
 def naming_full_disk(path: str | Path) -> Iterator[None]:
-    """Raise DiskFullError about a file that the block writes, where the system only says that there is no room."""
+    """Turn the system's error for a full disk into a DiskFullError about ``path``, which the block writes."""
     try:
         yield
     except OSError as error:
@@ -84,31 +105,35 @@ def _taking_the_place_of(target: Path, make: Callable[[Temporary], None]) -> Ite
                 raise
             target /= path.relative_to(temporary.path)
         elif error.errno not in NO_ROOM:
-            raise  # perhaps about a file that the block reads; but no reading fills a disk
+            raise  # perhaps about a file that the block reads; only a full disk must be about the written one
         raise _about(target, error) from error
     finally:
         temporary.discard()
 
 
 def _about(target: Path, error: OSError) -> OSError:
-    """The same error with the final name, as the user does not know the temporary one."""
+    """Return the same error about the final path: the user does not know the temporary one."""
     kind = DiskFullError if error.errno in NO_ROOM else OSError
     return kind(error.errno, error.strerror, str(target))
 
 
 class StreamedFile(ABC):
-    """A file that grows frame by frame under a temporary name, and gets its own name when closed.
+    """A file that grows frame by frame under a temporary name and is renamed when closed.
 
-    Leaving the `with` block keeps the frames written so far, whatever ended it (the end of the video, Ctrl-C,
-    an error elsewhere). Where writing itself failed, frames before it are kept if the format allows it. Where no
-    frame was written, no file appears.
+    Leaving the ``with`` block keeps the frames written so far, also after Ctrl-C or an error elsewhere. If writing
+    itself failed, earlier frames are kept if the format allows it. Without any frame, no file is created.
+
+    Attributes:
+        path: The final path.
+        num_frames: Number of frames written.
+        is_kept: Whether the file is closed and in place.
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Open nothing yet. ``path`` is the final path."""
         self.path = Path(path)
         self.num_frames = 0
         self.is_kept = False
-        """Whether the file was closed and is there."""
         self._temporary = Temporary(self.path)
         self._failed = False
         self._closed = False
@@ -120,13 +145,18 @@ class StreamedFile(ABC):
         self.close()
 
     def close(self) -> None:
-        """Complete the file and give it its name; once is enough. Raises OSError, DiskFullError on a full disk."""
+        """Complete the file and rename it. Further calls have no effect.
+
+        Raises:
+            DiskFullError: If the disk is full.
+            OSError: If the file cannot be completed otherwise.
+        """
         if self._closed:
             return
         self._closed = True
         with interrupts_deferred():
             try:
-                # After a failed write the disk may still be full: what closing says then is no news.
+                # After a failed write the disk may still be full: an error in closing says nothing new.
                 with contextlib.suppress(OSError) if self._failed else contextlib.nullcontext():
                     self._finalize()
                 if self.num_frames and not self._failed:
@@ -138,12 +168,12 @@ class StreamedFile(ABC):
                 self._temporary.discard()
 
     def discard(self) -> None:
-        """Give the file up, unless it has its name already; raises no OSError."""
+        """Delete the unfinished file; no effect once it is closed. Raises no OSError."""
         self._failed = True
         self.close()
 
     def _make(self) -> Path:
-        """Make the file, empty; returns its temporary path."""
+        """Create the empty file and return its temporary path."""
         remove_leftovers(self.path.parent)
         self._temporary.make_file()
         return self._temporary.path
@@ -159,16 +189,16 @@ class StreamedFile(ABC):
                 raise _about(self.path, error) from error
 
     def _undo_write(self) -> bool:
-        """After a write failed: whether the frames before it make a whole file nevertheless."""
+        """Restore the file after a failed write. Returns whether the earlier frames form a valid file."""
         return False
 
     @abstractmethod
     def _finalize(self) -> None:
-        """Write what is pending and release the file; called once, also when nothing was written."""
+        """Write what is pending and close the file. Called once, even if nothing was written."""
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

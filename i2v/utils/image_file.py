@@ -1,4 +1,4 @@
-"""Pictures from files and uploads: bounded before they are unpacked, and one error for whatever is wrong with them."""
+"""Reading images from files and uploads: size limits before decoding, and one error for whatever is wrong."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from i2v.utils.input_file import read_input
 from i2v.utils.picture_size import check_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""The formats that are read, whatever a file is called. Pillow knows more, and calls Ghostscript for one."""
+"""Accepted formats. Pillow supports more, but runs Ghostscript for one of them."""
 
 FRAME_FORMATS = (*FORMATS, "TIFF", "JPEG2000", "PPM", "AVIF")
 """The formats of frames and masks on disk. Pillow decodes them by itself, AVIF from version 11.3 on."""
 
 MAX_BYTES = 256 << 20
 
-# Segments of a JPEG or chunks of a PNG: Pillow goes through them in Python.
+# Segments of a JPEG or chunks of a PNG. Pillow parses them in Python, so very many take minutes.
 _MAX_PARTS = 100_000
-# A JPEG is decoded once for each of its scans, of which a real one has ten and a hostile one, in 50 bytes each,
-# thousands.
+# A JPEG is decoded once per scan. Real files have about ten; a hostile one can have thousands, at 50 bytes each.
 _MAX_SCANS = 64
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
-# What is not among them belongs to the data of a scan.
+# Other bytes after 0xff belong to the data of a scan.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _END, _SCAN, _NO_LENGTH = b"\xff\xd9", b"\xff\xda", (b"\xff\x01", _JPEG)
 
@@ -39,11 +38,21 @@ def load_image(
     size: tuple[int, int] | None = None,
     at_least: int | None = None,
 ) -> Image.Image:
-    """The picture in a file, as it is stored there; of an animation the first.
+    """Read an image file as stored; of an animation, the first frame.
 
-    ``size``: (height, width) that it has to have. ``at_least``: a JPEG may come out smaller by 2, 4 or 8, in RGB, but
-    with no side below this; a fraction of the work. The system's OSError for a file that is not there;
-    InvalidFileError for anything that is no such picture, is damaged, or has more than `MAX_PIXELS` pixels.
+    Args:
+        path: Path of the file.
+        formats: Accepted formats, whatever the file's suffix.
+        size: Expected (height, width), if any.
+        at_least: If given, a JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in RGB, with no side below this many
+            pixels. That is much faster.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it is not such an image, is damaged, or has more than ``MAX_PIXELS`` pixels.
     """
     return decode_image(read_input(path, MAX_BYTES), path, formats, size, at_least)
 
@@ -55,7 +64,21 @@ def decode_image(
     size: tuple[int, int] | None = None,
     at_least: int | None = None,
 ) -> Image.Image:
-    """The picture that bytes hold, as `load_image` gives it; ``name`` stands for the path."""
+    """Decode an image from bytes, like ``load_image``.
+
+    Args:
+        data: Contents of the file.
+        name: Name in messages.
+        formats: See ``load_image``.
+        size: See ``load_image``.
+        at_least: See ``load_image``.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        InvalidFileError: See ``load_image``.
+    """
     with open_picture(data, name, formats) as image:
         if size is not None and (image.height, image.width) != size:
             raise InvalidFileError(name, f"the image is {image.width}x{image.height}, expected {size[1]}x{size[0]}")
@@ -67,21 +90,21 @@ def decode_image(
 
 
 def read_image_size(path: StrPath, formats: tuple[str, ...] = FORMATS) -> tuple[int, int]:
-    """(height, width) of a picture, without its pixels; raises as `load_image` does."""
+    """Read the (height, width) of an image file without decoding it. Raises the errors of ``load_image``."""
     with open_picture(read_input(path, MAX_BYTES), path, formats) as image:
         return image.height, image.width
 
 
 def open_picture(data: bytes, name: StrPath, formats: tuple[str, ...]) -> ImageFile.ImageFile:
-    """A picture of which only the header has been read; raises as `load_image` does.
+    """Open an image, reading only its header, and check everything that must hold before decoding.
 
-    What is asked of it here has to be known before the pixels are unpacked: a small file may hold a huge picture.
+    A small file can declare a huge image. Raises the errors of ``load_image``.
     """
     _check_parts(data, name)
     with reading(name, "this image"):
         try:
             image = Image.open(io.BytesIO(data), formats=[name for name in formats if name in _known_formats()])
-        except UnidentifiedImageError:  # which names a buffer
+        except UnidentifiedImageError:  # its message names a buffer
             raise ValueError(f"it is none of {', '.join(formats)}, or damaged") from None
     with locating(name):
         check_size(image.width, image.height)
@@ -97,7 +120,7 @@ def _known_formats() -> frozenset[str]:
 
 
 def _check_parts(data: bytes, name: StrPath) -> None:
-    """InvalidFileError for a file of so many parts that it would take minutes to go through them."""
+    """Raise InvalidFileError if a file has so many parts that reading it would take minutes."""
     scans = 0
     for parts, part in enumerate(_parts(data), start=1):
         scans += part == _SCAN
@@ -107,7 +130,7 @@ def _check_parts(data: bytes, name: StrPath) -> None:
 
 
 def _parts(data: bytes) -> Iterator[bytes]:
-    """The kinds of a JPEG's segments, up to the end of its first picture, or of a PNG's chunks."""
+    """Yield the kinds of a JPEG's segments, up to the end of its first image, or of a PNG's chunks."""
     if data.startswith(_JPEG):
         at = len(_JPEG)
         while (found := _MARKER.search(data, at)) is not None and found[0] != _END:
@@ -119,4 +142,4 @@ def _parts(data: bytes) -> Iterator[bytes]:
         at = len(_PNG)
         while at < len(data) and (kind := data[at + 4 : at + 8]) != b"IEND":
             yield kind
-            at += int.from_bytes(data[at : at + 4], "big") + 12  # with its length, kind and checksum
+            at += int.from_bytes(data[at : at + 4], "big") + 12  # 12 bytes of length, kind and checksum

@@ -1,4 +1,4 @@
-"""Files that users hand over, read whole: regular files only, up to a size that is named."""
+"""Reading users' files: regular files only, up to a maximum size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ MAX_TEXT_BYTES = 16 << 20
 
 
 def open_input(path: StrPath, max_bytes: int) -> BinaryIO:
-    """Open a file for reading; InvalidFileError if it is larger, or no regular file: a pipe could block for ever.
+    """Open a file for reading.
 
-    The system's OSError if there is none, or it may not be read.
+    Args:
+        path: Path of the file.
+        max_bytes: Largest accepted size.
+
+    Returns:
+        The open file.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        InvalidFileError: If it is larger, or not a regular file: a pipe could block forever.
     """
-    # Not blocking: a pipe that nobody writes to must not hold the program before it can be told from a file.
+    # Non-blocking, because opening a pipe without a writer would block before fstat can reject it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
@@ -32,7 +41,7 @@ def open_input(path: StrPath, max_bytes: int) -> BinaryIO:
 
 
 def read_input(path: StrPath, max_bytes: int) -> bytes:
-    """The bytes of a file. Raises as `open_input` does."""
+    """Read a file of up to ``max_bytes`` bytes. Raises the errors of ``open_input``."""
     with open_input(path, max_bytes) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
@@ -41,12 +50,32 @@ def read_input(path: StrPath, max_bytes: int) -> bytes:
 
 
 def read_text(path: StrPath, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """A UTF-8 text file. Raises as `open_input` does, and InvalidFileError for other encodings."""
+    """Read a UTF-8 text file.
+
+    Args:
+        path: Path of the file.
+        max_bytes: Largest accepted size.
+
+    Returns:
+        The text, without a byte order mark.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        InvalidFileError: If it is larger, not a regular file, or not UTF-8.
+    """
     return as_text(read_input(path, max_bytes), path)
 
 
 def as_text(data: bytes, name: StrPath) -> str:
-    """Bytes as UTF-8, with or without a byte order mark; InvalidFileError if they are not."""
+    """Decode UTF-8, with or without a byte order mark.
+
+    Args:
+        data: The bytes.
+        name: Name of the file in messages.
+
+    Raises:
+        InvalidFileError: If they are not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

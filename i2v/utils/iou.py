@@ -1,4 +1,4 @@
-"""Intersection over union, the region measure J."""
+"""Intersection over union (J, the region measure of DAVIS)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from numpy.typing import NDArray
 
 
 def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """IoU of two masks (H,W) bool, 0 to 1. Two empty masks agree: 1."""
+    """Compute the IoU of two masks ``(H, W)`` bool, in 0..1. Two empty masks have an IoU of 1."""
     union = np.count_nonzero(first | second)
     return np.count_nonzero(first & second) / union if union else 1.0

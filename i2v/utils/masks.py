@@ -8,15 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HOLE_LOGIT = 0.1  # what filled pixels become
-OVERLAP_LOGIT = -10.0  # what an object is at most where another one wins
+HOLE_LOGIT = 0.1  # logit of filled pixels
+OVERLAP_LOGIT = -10.0  # largest logit of an object where another one wins
 
 
 def fill_holes(logits: Tensor, max_area: int) -> Tensor:
-    """Fill small holes of masks (N,1,H,W).
+    """Fill small holes in masks with a logit of 0.1. Runs on any device without synchronizing.
 
-    A hole is an 8-connected component of pixels with logit <= 0 (those at the border count, too) of at most
-    ``max_area`` pixels; its pixels become 0.1. 0 fills nothing. Runs on any device, without waiting for it.
+    A hole is an 8-connected component of pixels with logit <= 0, also at the border.
+
+    Args:
+        logits: ``(N, 1, H, W)``.
+        max_area: Largest hole to fill in pixels; 0 fills nothing.
+
+    Returns:
+        ``(N, 1, H, W)``.
     """
     if max_area <= 0 or logits.numel() == 0:
         return logits
@@ -24,14 +30,21 @@ def fill_holes(logits: Tensor, max_area: int) -> Tensor:
 
 
 def small_components(region: Tensor, max_area: int) -> Tensor:
-    """Pixels of ``region`` (N,1,H,W) bool that lie in 8-connected components of at most ``max_area`` pixels.
+    """Find small 8-connected components.
 
-    Every pixel starts with a label of its own and takes the largest one next to it, ``max_area`` times: enough for a
-    small component to agree on one label. A label marks a small component if few pixels carry it and none of them has
-    a neighbour in the region with another label.
+    Every pixel starts with its own label and takes the largest label around it ``max_area`` times, which is enough for
+    a small component to agree on one. A component is small if few pixels have its label and all their neighbours in the
+    region have the same.
+
+    Args:
+        region: ``(N, 1, H, W)`` bool.
+        max_area: Largest component in pixels.
+
+    Returns:
+        ``(N, 1, H, W)`` bool: the pixels of small components.
     """
     num_pixels = region[0].numel()
-    # Labels restart in every mask: float32 tells integers apart up to 2 ** 24.
+    # Labels restart in every mask, because float32 is only exact for integers up to 2 ** 24.
     start = torch.arange(1, num_pixels + 1, device=region.device, dtype=torch.float32).view(1, *region.shape[1:])
     labels = torch.where(region, start, 0.0)
     for _ in range(max_area):
@@ -49,9 +62,9 @@ def small_components(region: Tensor, max_area: int) -> Tensor:
 
 
 def _around(extreme: Callable[[Tensor, Tensor], Tensor], x: Tensor, outside: float) -> Tensor:
-    """The largest (or smallest) of every pixel and its eight neighbours, along one axis after the other.
+    """Maximum (or minimum) filter of size 3 x 3, along one axis after the other.
 
-    Pooling would do the same, but its kernels on a CPU take ten times as long.
+    Equal to max pooling, whose CPU kernels take ten times as long.
     """
     x = F.pad(x, (1, 1, 1, 1), value=outside)
     x = extreme(extreme(x[..., :-2], x[..., 1:-1]), x[..., 2:])
@@ -59,7 +72,14 @@ def _around(extreme: Callable[[Tensor, Tensor], Tensor], x: Tensor, outside: flo
 
 
 def suppress_overlap(logits: Tensor) -> Tensor:
-    """Leave every pixel of (N,1,H,W) to the object with the highest logit (the first of equals)."""
+    """Keep only the highest logit per pixel; clamp the other objects to at most -10. The first object wins ties.
+
+    Args:
+        logits: ``(N, 1, H, W)`` of ``N`` objects.
+
+    Returns:
+        ``(N, 1, H, W)``.
+    """
     if logits.shape[0] == 1:
         return logits
     winner = logits.argmax(dim=0, keepdim=True)
@@ -68,7 +88,7 @@ def suppress_overlap(logits: Tensor) -> Tensor:
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Plain bilinear resize of (N,1,H,W) to (rows, columns)."""
+    """Resize ``(N, 1, H, W)`` bilinearly to ``size``, given as (height, width)."""
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -1,6 +1,6 @@
-"""Folders that results go to: no name from a file leads out of them, and nothing goes that was not made here.
+"""Output folders: names from files cannot lead out of them, and nothing is removed that i2v did not write.
 
-Every writer that puts a name from a file into a path takes that path from `child`.
+Writers that use a name from a file in a path get that path from ``child``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from pathlib import Path
 from i2v.errors import brief
 from i2v.utils.files import replacing_folder
 
-MAX_NAME_BYTES = 200  # file systems have 255, of which a temporary name takes some more than the name itself
+MAX_NAME_BYTES = 200  # file systems allow 255, but temporary names are longer
 IMAGES = r"[^.].*\.(png|jpg)"
-"""Names of the pictures that runs write, as a regular expression."""
+"""Regular expression of the names of images that runs write."""
 
 _UNFINISHED = r"\..+\.tmp"
-# Control characters, halves of characters, and separators of lines and paragraphs.
+# Unicode categories: control characters, surrogates, line and paragraph separators.
 _NO_NAME = {"Cc", "Cs", "Zl", "Zp"}
-# What turns the direction of writing, so that gnp.exe is shown as exe.png.
+# Characters that change the text direction, which can make gnp.exe look like exe.png.
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
 def component(name: str) -> str:
-    """A name, if it is one that a single file or folder can have, and not a hidden one; else ValueError."""
+    """Return a name if it is valid for a single, visible file or folder.
+
+    Raises:
+        ValueError: If the name is empty, hidden or too long, or contains separators or unprintable characters.
+    """
     reason = None
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         reason = "it is empty, or names another folder"
@@ -43,29 +47,48 @@ def component(name: str) -> str:
 
 
 def child(folder: Path, name: str) -> Path:
-    """A place for results right below a folder. ValueError for a name that leads elsewhere or a link in its place."""
+    """Return the path of a result in ``folder``.
+
+    Raises:
+        ValueError: If the name is not a valid ``component``, or a symbolic link is in its place.
+    """
     path = folder / component(name)
     refuse_link(path)
     return path
 
 
 def refuse_link(path: Path) -> None:
-    """ValueError if a path is a symbolic link: what is written there, and removed, would be somebody else's."""
+    """Refuse a symbolic link: writing and removing there would affect another folder.
+
+    Raises:
+        ValueError: If the path is a symbolic link.
+    """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {os.readlink(path)}: results go to real folders only")
 
 
 def own_folder(folder: Path) -> Path:
-    """Make a folder for results unless it is there. ValueError for a link in its place, FileExistsError for a file."""
+    """Create a folder for results if it does not exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If it is a symbolic link.
+        FileExistsError: If it is a file.
+    """
     refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def clear_files(folder: Path, pattern: str) -> None:
-    """Remove the files of earlier results from a folder: those whose whole name a regular expression matches.
+    """Remove earlier results from a folder: files whose whole name matches a regular expression.
 
-    Other files stay, as the folder is the user's. ValueError for links and folders of such names.
+    Other files are kept: the folder is the user's.
+
+    Raises:
+        ValueError: If a link or folder has such a name. Nothing is removed then.
     """
     stale = [entry for entry in os.scandir(folder) if re.fullmatch(pattern, entry.name)]
     for entry in stale:
@@ -79,18 +102,29 @@ def clear_files(folder: Path, pattern: str) -> None:
 def new_folder(
     parent: Path, name: str, made: str = IMAGES, overwrite: bool = False, one_of_many: bool = False
 ) -> Iterator[Path]:
-    """Give the block a hidden folder to fill with files; it gets its name only if the block succeeds.
+    """Create a folder atomically: the block fills a hidden one, which gets its name if the block succeeds.
 
-    So a folder that is there is complete. ``made``: what names those files have, a regular expression. ``overwrite``:
-    the folder takes the place of one that holds such files only. ``one_of_many``: the caller has what killed runs left
-    behind removed, else it is done here. Raises ValueError for names that lead elsewhere and for links, FileExistsError
-    where the place is taken; then nothing was changed.
+    So an existing folder is complete.
+
+    Args:
+        parent: The folder above; created if necessary.
+        name: Name of the folder.
+        made: Regular expression of the files' names.
+        overwrite: Whether to replace an existing folder. It may only contain such files.
+        one_of_many: Whether to skip removing leftovers of killed processes, see ``i2v.utils.files.replacing``.
+
+    Yields:
+        The hidden folder.
+
+    Raises:
+        ValueError: If the name is not a valid ``component``, or a symbolic link is in its place.
+        FileExistsError: If the folder exists and may not be replaced. Nothing is changed then.
     """
     folder = child(own_folder(parent), name)
     _check_free(folder, made, overwrite)
     with replacing_folder(folder, one_of_many) as hidden:
         yield hidden
-        _check_free(folder, made, overwrite)  # much may have happened since
+        _check_free(folder, made, overwrite)  # again: the folder may have changed meanwhile
 
 
 def _check_free(folder: Path, made: str, overwrite: bool) -> None:
@@ -105,7 +139,7 @@ def _check_free(folder: Path, made: str, overwrite: bool) -> None:
 
 
 def _strange_entry(folder: Path, made: str) -> str | None:
-    """The name of something in a folder that is no file of the names that are made, nor an unfinished one."""
+    """Return the name of an entry that is neither one of our files nor an unfinished one, or ``None``."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not (entry.is_file(follow_symlinks=False) and re.fullmatch(rf"{made}|{_UNFINISHED}", entry.name)):
@@ -114,9 +148,9 @@ def _strange_entry(folder: Path, made: str) -> str | None:
 
 
 def default_output_folder(video: Path) -> Path:
-    """Where the results of a video go that were given no folder: NAME_i2v in the working directory.
+    """Return the default output folder of a video: NAME_i2v in the working directory.
 
-    NAME is that of a folder, of a file without its suffix, or of the folder that a pattern of files starts from.
+    NAME is that of a folder, of a file without its suffix, or of the folder in which a pattern starts.
     """
     named = video.resolve()
     if not named.exists() and re.search(r"[*?\[%]", video.name):

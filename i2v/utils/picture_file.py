@@ -1,4 +1,4 @@
-"""Pictures to disk, whole or not at all."""
+"""Writing images atomically."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from i2v.utils.files import replacing
 
 
 def write_picture(path: str | Path, picture: Image.Image, form: str, **options: Any) -> None:
-    """Write a picture in one of Pillow's formats, with the options of that, atomically. Raises OSError.
+    """Write an image atomically, as one of many in its folder (see ``i2v.utils.files.replacing``).
 
-    It is one of many: whoever begins its folder clears that of what killed processes have left.
+    Args:
+        path: Path of the file.
+        picture: The image.
+        form: One of Pillow's formats, such as "PNG".
+        **options: Pillow's options of that format.
+
+    Raises:
+        OSError: If the file cannot be written, for example a DiskFullError.
     """
-    # Pillow itself does not notice when a disk that is nearly full takes a part of a JPEG.
+    # Encode in memory: Pillow does not notice when a nearly full disk takes only a part of a JPEG.
     encoded = io.BytesIO()
     picture.save(encoded, format=form, **options)
     with replacing(path, one_of_many=True) as temporary:

@@ -1,13 +1,17 @@
-"""How large a picture or a mask may be."""
+"""Limits on the size of images and masks."""
 
 from __future__ import annotations
 
 MAX_PIXELS = 1 << 25
-"""Of a picture: 33.5 million, so that a frame of 8K video (7680x4320) fits, and a few copies of it into 2 GB."""
+"""Pixels of an image: 33.5 million, enough for 8K video (7680x4320), with a few copies below 2 GB."""
 
 
 def check_size(width: int, height: int) -> None:
-    """ValueError unless a picture has pixels, and no more than MAX_PIXELS."""
+    """Check the size of an image in pixels.
+
+    Raises:
+        ValueError: If it is empty or has more than ``MAX_PIXELS`` pixels.
+    """
     if width < 1 or height < 1:
         raise ValueError(f"an empty picture of {width}x{height} pixels")
     if width * height > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, looked at before they are unpickled: small ones must not take gigabytes or minutes."""
+"""Checks on ``torch.save`` files before unpickling: a small file must not take gigabytes or minutes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import zipfile
 from pathlib import Path
 
 MAX_PICKLE = 4 << 20
-"""Bytes of what a file says beside the numbers of its tensors: a thousand tensors take a tenth of a megabyte."""
+"""Bytes of the pickle, without tensor data: a thousand tensors take a tenth of a megabyte."""
 
 MAX_OPERATIONS = 1_000_000
-"""Of the pickles of a file of before PyTorch 1.6; a thousand tensors take some twenty thousand."""
+"""Pickle operations in a file from before PyTorch 1.6; a thousand tensors take about twenty thousand."""
 
-_NUM_PICKLES = 5  # of such a file, before the numbers: magic number, protocol, system, content, names of storages
+_NUM_PICKLES = 5  # in such a file, before tensor data: magic number, protocol, system, content, storage keys
 
 
 def check_archive(path: Path) -> None:
-    """ValueError for an archive that unpacks to more than it is, or whose pickle is large; BadZipFile if it is none."""
+    """Check a zip archive of ``torch.save``.
+
+    Raises:
+        ValueError: If it unpacks to more bytes than it has, or its pickle is too large.
+        BadZipFile: If it is not a zip archive.
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     for entry in entries:
@@ -29,7 +34,11 @@ def check_archive(path: Path) -> None:
 
 
 def check_pickles(path: Path) -> None:
-    """ValueError for pickles of very many operations, or those that end too early."""
+    """Check a ``torch.save`` file from before PyTorch 1.6.
+
+    Raises:
+        ValueError: If its pickles are truncated or have too many operations.
+    """
     operations = 0
     with path.open("rb") as file:
         for _ in range(_NUM_PICKLES):

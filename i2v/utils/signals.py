@@ -1,4 +1,4 @@
-"""Being asked to stop from outside: Ctrl-C, and SIGTERM and SIGHUP, which commands treat like it."""
+"""Stopping commands: Ctrl-C, and SIGTERM and SIGHUP, which commands treat the same way."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from collections.abc import Iterator
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# `timeout`, and launchers of several processes, tell a process twice: by itself and as one of its group.
+# `timeout` and multi-process launchers signal a process twice: directly and through its process group.
 REPEAT_SECONDS = 1.0
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came: raised where Ctrl-C would have raised KeyboardInterrupt."""
+    """Raised on SIGTERM or SIGHUP, as KeyboardInterrupt is on Ctrl-C.
+
+    Attributes:
+        number: Number of the signal.
+        name: Name of the signal.
+    """
 
     def __init__(self, number: int) -> None:
-        """`number`: of the signal."""
+        """Create the exception for a signal number."""
         super().__init__(number)
         self.number = number
         self.name = signal.Signals(number).name
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
-    """What shells report for a process that was ended so: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """Return the exit status that shells report: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
 class _Raiser:
-    """A handler that raises; signals that come less than a second after another one are taken for the same request."""
+    """A signal handler that raises, ignoring repeats within a second."""
 
     def __init__(self) -> None:
         self._last = -math.inf
@@ -45,10 +50,10 @@ class _Raiser:
 
 @contextlib.contextmanager
 def stop_signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Stopped` while the block runs, and Ctrl-C KeyboardInterrupt, as ever.
+    """Make SIGTERM and SIGHUP raise ``Stopped`` during the block, as Ctrl-C raises KeyboardInterrupt.
 
-    Only the main thread can do so; elsewhere nothing is done. Signals that are ignored, as under nohup, or that the
-    program handles by itself are left alone.
+    No effect outside the main thread. Ignored signals (as under nohup) and those with a handler of the program's own
+    are left alone.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -65,9 +70,9 @@ def stop_signals_raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Hold signals that would raise back until the block has ended.
+    """Defer signals with a handler until the block has ended.
 
-    Only the main thread gets them; elsewhere nothing is done. Signals without a handler act at once, as ever.
+    No effect outside the main thread. Signals without a handler act immediately, as usual.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,9 +1,9 @@
-"""Hidden files and folders in which results are made before they get their names.
+"""Hidden temporary files and folders, which become results by being renamed.
 
-Their names say that they are ours, and a lock (flock) that somebody is still at work on them. The system drops the
-lock with the process, however that ends, so no number of a process has to be trusted, and no clock. Processes of one
-machine, also in containers, see each other's locks on every file system. Those of other machines may not see them, and
-some file systems have none: what cannot be told to be dead is left alone until it has not changed for a week.
+Their names mark them as ours, and a lock (flock) marks them as in use. The system releases the lock when the process
+ends in any way, so neither process ids nor clocks need to be trusted. Processes on one machine, also in containers, see
+each other's locks on every file system. Other machines may not see them, and some file systems have no locks: whatever
+might be in use is kept until it has not changed for a week.
 """
 
 from __future__ import annotations
@@ -23,32 +23,44 @@ import time
 from pathlib import Path
 
 _PATTERN = re.compile(r"\..+\.i2v-(?P<machine>[0-9a-f]{8})-[0-9a-f]{16}\.tmp", re.DOTALL)
-_LONGEST_NAME = 200  # bytes of the final name that the hidden one repeats: with ours, 255 are allowed
-_LOCK = ".lock"  # in a folder, which cannot be locked itself everywhere
+_LONGEST_NAME = 200  # bytes taken from the final name: file systems allow 255, ours included
+_LOCK = ".lock"  # the lock of a folder: not every system can lock a folder itself
 _WEEK = 7 * 24 * 3600.0  # seconds
 
 
 class Temporary:
-    """A hidden file, or with `make_folder` a folder, beside the one whose place it will take.
+    """A hidden file, or a folder, next to the path that it will replace.
 
-    `path` may be opened, written and replaced by anyone; `keep` gives it its name, `discard` removes it. Neither
-    a crash nor SIGKILL leaves anything that `remove_leftovers` does not find.
+    ``path`` can be opened, written and replaced freely. ``keep`` renames it, ``discard`` removes it. After a crash or
+    SIGKILL, ``remove_leftovers`` finds what is left.
+
+    Attributes:
+        target: The final path.
+        path: The temporary path, once it is created.
     """
 
     def __init__(self, target: Path) -> None:
-        """Makes nothing yet; `target`: the final name."""
+        """Create nothing yet. ``target`` is the final path."""
         self.target = target
         self.path = target
         self._lock: int | None = None
 
     def make_file(self) -> None:
-        """Make an empty file. Raises OSError."""
+        """Create an empty file.
+
+        Raises:
+            OSError: If it cannot be created.
+        """
         while self._lock is None:
             self.path = _hidden_name(self.target)
             self._lock = _make_locked(self.path)
 
     def make_folder(self) -> None:
-        """Make an empty folder, and those that it is in. Raises OSError."""
+        """Create an empty folder and its parents.
+
+        Raises:
+            OSError: If it cannot be created.
+        """
         self.target.parent.mkdir(parents=True, exist_ok=True)
         while self._lock is None:
             self.path = _hidden_name(self.target)
@@ -56,7 +68,11 @@ class Temporary:
             self._lock = _make_locked(self.path / _LOCK)
 
     def keep(self) -> None:
-        """Give it its name, in the place of a file or folder that has it. Raises OSError."""
+        """Move to the final path, replacing a file or folder there.
+
+        Raises:
+            OSError: If it cannot be moved.
+        """
         if self.path.is_dir():
             (self.path / _LOCK).unlink()
             _replace_folder(self.path, self.target)
@@ -65,7 +81,7 @@ class Temporary:
         self._release()
 
     def discard(self) -> None:
-        """Remove it, unless it was kept; may be called at any time, and more than once. Raises no OSError."""
+        """Remove it unless it was kept. Can be called at any time, repeatedly. Raises no OSError."""
         self._release()
         if self.path != self.target:
             with contextlib.suppress(OSError):
@@ -78,7 +94,7 @@ class Temporary:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that are gone have left in a folder, which need not exist. Raises no OSError."""
+    """Remove what dead processes left in a folder, if the folder exists. Raises no OSError."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -103,7 +119,7 @@ def _remove_if_dead(path: Path, machine: str) -> None:
         if is_ours or time.time() - found.st_mtime > _WEEK:
             _remove(path)
     except BlockingIOError:
-        pass  # somebody is at work on it
+        pass  # in use
     finally:
         if lock is not None:
             os.close(lock)
@@ -111,7 +127,7 @@ def _remove_if_dead(path: Path, machine: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        # The lock goes last: a folder without one could only be told to be dead by its age.
+        # Remove the lock last: without it, only the folder's age would show that it is a leftover.
         for child in path.iterdir():
             if child.name != _LOCK:
                 shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink(missing_ok=True)
@@ -121,7 +137,7 @@ def _remove(path: Path) -> None:
 
 
 def _make_locked(path: Path) -> int | None:
-    """Make a file and lock it; None if another process has taken it for a leftover before it was locked."""
+    """Create and lock a file; ``None`` if another process removed it as a leftover before it was locked."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         _try_to_lock(lock)
@@ -137,7 +153,7 @@ def _make_locked(path: Path) -> int | None:
 
 
 def _try_to_lock(file: int) -> bool:
-    """Whether it is locked now; False where the file system has no locks. BlockingIOError if another process has it."""
+    """Lock a file. Returns False if the file system has no locks; BlockingIOError if another process holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,7 +164,7 @@ def _try_to_lock(file: int) -> bool:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder; one that has the name is moved aside first, so that it is whole or gone at every moment."""
+    """Rename a folder, moving an existing one aside first, so that at any moment it is complete or absent."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise FileExistsError(errno.EEXIST, "expected a folder or nothing", str(target))
     if not target.exists():
@@ -168,14 +184,14 @@ def _replace_folder(source: Path, target: Path) -> None:
 
 
 def _hidden_name(target: Path) -> Path:
-    # In the same folder, so that a rename is one step; hidden, so that nobody takes it for a result.
+    # In the same folder, so that renaming is atomic; hidden, so that it is not mistaken for a result.
     name = target.name.encode("utf-8", "ignore")[:_LONGEST_NAME].decode("utf-8", "ignore")
     return target.with_name(f".{name}.i2v-{_machine()}-{secrets.token_hex(8)}.tmp")
 
 
 @functools.cache
 def _machine() -> str:
-    """Eight hexadecimal digits for this machine, since it was switched on where the system tells that."""
+    """Eight hexadecimal digits that identify this machine, since its last boot on Linux."""
     try:
         identity = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

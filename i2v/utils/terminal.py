@@ -1,17 +1,21 @@
-"""Text that comes from files, made fit for a terminal: what it says is shown, and none of it is obeyed."""
+"""Making untrusted text safe to print: control characters are shown, not executed."""
 
 from __future__ import annotations
 
 import logging
 
-LONGEST = 1000  # characters of one text; more could push everything else off the screen
+LONGEST = 1000  # characters of one text; a longer one could scroll everything else off the screen
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    r"""A text as one line of characters that show themselves, shortened to about `longest` of them.
+    r"""Make a text safe to print on one line.
 
-    Lines are joined. Control characters (such as the escape that moves the cursor), those that turn the direction of
-    writing and those that take no room are written as `\x1b` and the like.
+    Lines are joined. Control characters (such as escape sequences), characters that change the text direction and
+    zero-width characters are shown as ``\x1b`` and the like.
+
+    Args:
+        text: Any object; its ``str`` is used.
+        longest: Length in characters to shorten it to, not counting a note about the original length.
     """
     lines = (line.strip() for line in str(text).splitlines())
     shown = _escaped(" ".join(filter(None, lines)))
@@ -19,20 +23,31 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same for a longer text, such as a traceback. Lines after the first are indented: none passes for another."""
+    """Like ``printable`` for a multi-line text, such as a traceback. Lines after the first are indented.
+
+    So no line of untrusted text looks like a message of ours.
+    """
     return "\n    ".join(_escaped(line) for line in text.split("\n"))
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats records for a terminal or a log file, as `printable_lines`."""
+    """Formats log records for terminals and log files with ``printable_lines``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text of a record, with its traceback."""
+        """Format a record with its traceback."""
         return printable_lines(super().format(record))
 
 
 def log_to_stderr(level: int, form: str) -> logging.Handler:
-    """What entry points do in place of `logging.basicConfig`; an application's own set-up of logging stays."""
+    """Set up logging for an entry point, unless the application already has. Replaces ``logging.basicConfig``.
+
+    Args:
+        level: Level of the root logger.
+        form: Format of records, as in ``logging.Formatter``.
+
+    Returns:
+        The handler.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter(form))
     logging.basicConfig(level=level, handlers=[handler])

@@ -1,4 +1,4 @@
-"""Processes for pieces of work, which outlive neither a Ctrl-C nor their parent."""
+"""Worker processes that end on Ctrl-C and with their parent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from i2v.utils.temporary import remove_leftovers
 
 @contextlib.contextmanager
 def worker_pool(num_workers: int, outputs: Collection[Path] = ()) -> Iterator[ProcessPoolExecutor]:
-    """A pool of new processes, which are ended at once if the block raises, as it does at Ctrl-C or SIGTERM.
+    """A pool of new processes, terminated at once if the block raises, for example on Ctrl-C or SIGTERM.
 
-    `outputs`: the folders to which they write; what killed processes have left in them is removed, before and after.
+    Args:
+        num_workers: Number of processes.
+        outputs: Folders that they write to. Leftovers of killed processes are removed from them before and after.
+
+    Yields:
+        The pool.
     """
-    # Spawned, not forked: the caller may hold threads and devices that do not survive a fork.
+    # Spawn rather than fork: the caller's threads and devices may not survive a fork.
     context = multiprocessing.get_context("spawn")
     _clear(outputs)
     others = set(multiprocessing.active_children())
@@ -28,7 +33,7 @@ def worker_pool(num_workers: int, outputs: Collection[Path] = ()) -> Iterator[Pr
         try:
             yield pool
         except BaseException:
-            # The executor itself would wait until what has begun is done, which may take minutes.
+            # The executor would wait for running calls, which may take minutes.
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
@@ -43,9 +48,9 @@ def _clear(folders: Collection[Path]) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, which multiprocessing has started, end at once when its parent does, killed or not.
+    """Make this multiprocessing worker exit as soon as its parent ends, even if the parent was killed.
 
-    Also if that is dead already: PyTorch's own watch over workers then takes whoever has adopted them for the parent.
+    Also if the parent is already dead: PyTorch's own watchdog then mistakes the adopting process for the parent.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -53,12 +58,12 @@ def end_with_parent() -> None:
 
     def wait() -> None:
         parent.join()
-        os._exit(1)  # exiting could wait for ever for somebody to take the results
+        os._exit(1)  # a normal exit could wait forever for someone to fetch the results
 
     threading.Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def _begin() -> None:
     end_with_parent()
-    # A terminal sends it to all processes.
+    # On Ctrl-C a terminal signals all processes; the parent terminates the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

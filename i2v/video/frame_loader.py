@@ -1,4 +1,4 @@
-"""Frames at the model's size, read ahead of their use."""
+"""Frames at the model's size, read ahead in a background thread."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ import numpy as np
 import torch
 from PIL import Image
 
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from i2v.video.frame_source import FrameSource
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-# Frames that the model looks at together with the current one; the cache has to have room for them.
+# Frames that the model reads for one step, the current one included; the cache needs room for them.
 WINDOW_LENGTH = 5
 
 
 class FrameLoader:
-    """Frames of a source as uint8 tensors (3,S,S): those used last are kept, the next ones read ahead.
+    """Loads frames of a source as uint8 tensors ``(3, S, S)``, caches the recent ones and reads ahead.
 
-    May be used from several threads, and beside other loaders of the same source, which it does not close.
-    Its background thread is joined by `close`, and ends with the loader or the program if nobody calls that. It does
-    not survive a fork: in a process that was forked, the methods raise RuntimeError.
+    A loader can be used from several threads, and several loaders can share a source, which they do not close.
+    ``close`` joins the background thread; otherwise the thread ends with the loader or the program.
+    It does not survive a fork: in a forked process its methods raise a RuntimeError.
     """
 
     def __init__(self, source: FrameSource, image_size: int, capacity: int = 24, ahead: int = 8) -> None:
-        """Keep at most `capacity` frames, 3 * `image_size`^2 bytes each, and read at most `ahead` ahead.
+        """Create a loader. Nothing is read yet.
 
-        Less is read ahead if the capacity does not leave room for a window of 5 frames besides. ValueError
-        unless `image_size` and `capacity` are at least 1 and `ahead` at least 0.
+        Args:
+            source: The video.
+            image_size: Side ``S`` of the model image in pixels.
+            capacity: Most frames to cache, ``3 * S * S`` bytes each.
+            ahead: Most frames to read ahead; fewer if the capacity leaves no room for a window of 5 frames besides.
+
+        Raises:
+            ValueError: If ``image_size`` or ``capacity`` is below 1, or ``ahead`` below 0.
         """
         for name, value, least in (
             ("image_size", image_size, 1),
@@ -42,7 +46,7 @@ class FrameLoader:
             ("ahead", ahead, 0),
         ):
             if value < least:
-                raise ValueError(f"{name}: got {value}, expected at least {least}")
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
         self.source = source
         self.image_size = image_size
         self._capacity = capacity
@@ -51,31 +55,49 @@ class FrameLoader:
         self._lock = threading.Lock()
         self._closed = False
         self._frames: OrderedDict[int, Future[torch.Tensor]] = OrderedDict()  # least recently used first
-        self._guesses: set[int] = set()  # asked of the thread by `expect`, and by no caller yet
-        # One thread that works first come, first served: what is asked in order is decoded in order.
+        self._guesses: set[int] = set()  # submitted by `expect`, not yet requested by a caller
+        # A single thread serves requests in order, so the decoder reads forward instead of seeking.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
 
     def get(self, index: int) -> torch.Tensor:
-        """Frame `index` (3,S,S) uint8, shared with later calls; what reading it raised is raised here."""
+        """Get a frame, waiting for it if necessary. Errors from reading the frame are raised here.
+
+        Args:
+            index: Index of the frame.
+
+        Returns:
+            ``(3, S, S)`` uint8, shared with later calls: do not modify it.
+
+        Raises:
+            IndexError: If the video has no such frame.
+            ValueError: If the frame is damaged.
+            RuntimeError: If the loader is closed, or was created in another process.
+        """
         self._check_process()
         future = self._request(index)
         try:
             return future.result()
         except CancelledError:
-            raise RuntimeError(f"{self.source.name}: closed while frame {index} was waited for") from None
+            raise RuntimeError(f"{self.source.name}: closed while waiting for frame {index}") from None
         finally:
             if future.done() and (future.cancelled() or future.exception() is not None):
                 self._forget(index, future)
 
     def expect(self, index: int, step: int) -> None:
-        """Say that frames are being used from `index` on, upward (`step` 1) or downward (-1).
+        """Announce which frames come next, so that they are read ahead. No effect on a live source.
 
-        The thread reads `index` and up to `ahead` frames beyond it, and forgets what it was going to read
-        otherwise. A live source is never read ahead.
+        Frames that were announced earlier but not requested are no longer read.
+
+        Args:
+            index: Index of the next frame. This frame and up to ``ahead`` frames beyond it are read.
+            step: 1 for increasing frame indices, -1 for decreasing ones.
+
+        Raises:
+            ValueError: If ``step`` is neither.
         """
         self._check_process()
         if step not in (1, -1):
-            raise ValueError(f"step: got {step}, expected 1 or -1")
+            raise ValueError(f"step: expected 1 or -1, got {step}")
         count = self.source.num_frames
         if count is None:
             return
@@ -84,7 +106,7 @@ class FrameLoader:
             if self._closed:
                 return
             self._drop_guesses(keep=wanted)
-            for i in reversed(wanted):  # the nearest is to stay longest
+            for i in reversed(wanted):  # the nearest frame is evicted last
                 if i in self._frames:
                     self._frames.move_to_end(i)
             for i in wanted:
@@ -93,7 +115,7 @@ class FrameLoader:
                     self._submit(i)
 
     def close(self) -> None:
-        """Stop reading; returns when the frame being read is done. `get` raises RuntimeError from then on."""
+        """Stop reading and wait for the frame being read. From then on, ``get`` raises a RuntimeError."""
         if self._process != os.getpid():
             return  # the thread is the other process's
         with self._lock:
@@ -120,17 +142,17 @@ class FrameLoader:
     def _request(self, index: int) -> Future[torch.Tensor]:
         with self._lock:
             if self._closed:
-                raise RuntimeError(f"{self.source.name}: frame {index} was asked for after the loader was closed")
+                raise RuntimeError(f"{self.source.name}: frame {index} was requested after the loader was closed")
             self._guesses.discard(index)
             future = self._frames.get(index)
             if future is not None:
                 self._frames.move_to_end(index)
                 return future
             if self.source.num_frames is not None:
-                # The guess was wrong: do not let the caller wait for it.
+                # The guess was wrong: do not let the caller wait for frames that it may never need.
                 self._drop_guesses(keep=())
                 return self._submit(index)
-        # A camera's iterator belongs to the caller's thread.
+        # A live iterator is only ever called from the caller's thread.
         frame: Future[torch.Tensor] = Future()
         frame.set_result(self._load(index))
         with self._lock:
@@ -151,7 +173,7 @@ class FrameLoader:
                 dropped.cancel()
 
     def _drop_guesses(self, keep: list[int] | tuple[int, ...]) -> None:
-        """Take back what the thread has not begun to read, nobody waits for, and is not to be kept."""
+        """Cancel announced frames that no caller waits for and that are not in ``keep``, if reading has not begun."""
         for index in self._guesses.difference(keep):
             self._guesses.discard(index)
             if self._frames[index].cancel():
@@ -165,26 +187,36 @@ class FrameLoader:
     def _load(self, index: int) -> torch.Tensor:
         picture = Image.fromarray(self.source.read(index))
         resized = np.asarray(picture.resize((self.image_size, self.image_size)))
-        # Copied by NumPy: a torch operation would start a thread pool of its own in this thread.
+        # NumPy does the copy: a torch operation would start another thread pool for this thread.
         return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
 
 def normalize(frames: torch.Tensor) -> torch.Tensor:
-    """Frames (...,3,S,S) uint8 -> float32 as the model takes them: over 255, less the mean, over the std."""
+    """Normalize frames with ImageNet's mean and standard deviation.
+
+    Args:
+        frames: ``(..., 3, S, S)`` uint8.
+
+    Returns:
+        ``(..., 3, S, S)`` float32.
+
+    Raises:
+        ValueError: If the frames have another dtype or shape.
+    """
     if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
-        raise ValueError(f"frames: got {frames.dtype} {tuple(frames.shape)}, expected uint8 (...,3,S,S)")
+        raise ValueError(f"frames: expected uint8 (...,3,S,S), got {frames.dtype} {tuple(frames.shape)}")
     scale, mean, std = _normalization(frames.device)
     return frames.to(torch.float32).div_(scale).sub_(mean).div_(std)
 
 
 @functools.lru_cache(maxsize=8)
 def _normalization(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """255, mean (3,1,1) and deviation (3,1,1), on the device.
+    """Return 255, the mean ``(3, 1, 1)`` and the standard deviation ``(3, 1, 1)`` as tensors on the device.
 
-    255 is a tensor because CUDA divides by a plain number through its reciprocal, which is off by a bit.
+    255 is a tensor because CUDA divides by a Python number through its reciprocal, which is off by one bit.
     """
-    # Made once for all sessions, so they must not be tied to the inference mode of the first.
+    # Cached for all callers, so these must be normal tensors even if the first caller is in inference mode.
     with torch.inference_mode(False):
         scale = torch.tensor(255.0, device=device)
-        mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (MEAN, STD))
+        mean, std = (torch.tensor(values, device=device).reshape(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
         return scale, mean, std

@@ -1,4 +1,4 @@
-"""Frames of a video by number: the interface, and arrays and live frames behind it."""
+"""Random access to the frames of a video: the interface, arrays and live frames."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ IMAGE_SUFFIXES = (
 )
 """Of picture files that are taken for frames, in lower case."""
 
-# One picture as users hand it over; `rgb_array` says which shapes and values are meant.
+# One picture as users pass it; see `rgb_array` for shapes and value ranges.
 Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
 
 _Source = TypeVar("_Source", bound="FrameSource")
 
 
 class FrameSource(ABC):
-    """The frames of one video as raw RGB pictures, by number from 0.
+    """The frames of one video as RGB pictures, indexed from 0.
 
-    `read` may be called from several threads. Sources are context managers that close themselves.
+    ``read`` can be called from several threads. A source is a context manager that closes itself.
+
+    Attributes:
+        name: The video's name in messages: its path, "bytes", "array" or "live".
+        height: Height of the frames in pixels, after rotation.
+        width: Width of the frames in pixels, after rotation.
+        frame_rate: Frames per second, ``None`` if unknown.
     """
 
     name: str  # for messages: the path, "bytes", "array" or "live"
@@ -41,11 +47,22 @@ class FrameSource(ABC):
     @property
     @abstractmethod
     def num_frames(self) -> int | None:
-        """How many frames there are; None while a live source has not ended."""
+        """Number of frames; ``None`` while a live source has not ended."""
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """Frame `index` as (H,W,3) uint8 RGB, not to be written into; IndexError if there is none."""
+        """Read a frame.
+
+        Args:
+            index: Index of the frame.
+
+        Returns:
+            ``(H, W, 3)`` uint8 RGB. Do not modify it: it may be shared.
+
+        Raises:
+            IndexError: If there is no such frame.
+            ValueError: If the frame is damaged or of another size than the first.
+        """
 
     def frame_name(self, index: int) -> str | None:
         """Name of the file of frame `index`, without its folder; None where frames have no files of their own."""
@@ -58,7 +75,7 @@ class FrameSource(ABC):
         return None
 
     def close(self) -> None:
-        """Let go of files and decoders."""
+        """Release files and decoders."""
         return
 
     def __enter__(self: _Source) -> _Source:
@@ -70,7 +87,7 @@ class FrameSource(ABC):
         self.close()
 
     def _check_index(self, index: int) -> None:
-        """Raise IndexError unless `index` is the number of a frame."""
+        """Raise IndexError unless ``index`` is the number of a frame."""
         count = self.num_frames
         if index < 0:
             raise IndexError(f"{self.name}: frame {index}: frames are numbered from 0")
@@ -79,18 +96,25 @@ class FrameSource(ABC):
 
 
 class FrameArray(FrameSource):
-    """Frames already in memory; nothing is copied or converted before it is read.
-
-    Takes an array or tensor (T,H,W,3) or (T,3,H,W), or a sequence of single frames; their values as in
-    `rgb_array`. Where both layouts fit (T,3,H,3), the last axis holds the colours.
-    """
+    """Frames in memory. A frame is copied or converted only when it is read."""
 
     def __init__(self, frames: np.ndarray | torch.Tensor | Sequence[Frame], name: str = "array") -> None:
-        """TypeError or ValueError if `frames` is empty, no pictures, or pictures of different sizes."""
+        """Check the frames.
+
+        Args:
+            frames: Array or tensor ``(T, H, W, 3)`` or ``(T, 3, H, W)``, or a sequence of single frames, each as in
+                ``rgb_array``. A shape that fits both layouts, ``(T, 3, H, 3)``, is read as channels last.
+            name: Name in messages.
+
+        Raises:
+            TypeError: If a frame is not a picture.
+            ValueError: If there are no frames, sizes differ, a shape is wrong, or floats of the first frame are outside
+                0..1.
+        """
         self.name = name
         self.frame_rate = None
         if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim != 4:
-            raise ValueError(f"{name}: got shape {tuple(frames.shape)}, expected (T,H,W,3) or (T,3,H,W)")
+            raise ValueError(f"{name}: expected shape (T,H,W,3) or (T,3,H,W), got {tuple(frames.shape)}")
         if len(frames) == 0:
             raise ValueError(f"{name}: got no frames")
         self._frames = frames
@@ -98,14 +122,14 @@ class FrameArray(FrameSource):
         if not isinstance(frames, (np.ndarray, torch.Tensor)):
             for index, frame in enumerate(frames):
                 _check_size(frame, (self.height, self.width), f"{name}: frame {index}")
-        self.read(0)  # floats in 0..255 are a common slip, better told now than on the way
+        self.read(0)  # floats in 0..255 are a common mistake: fail now rather than midway
 
     @property
     def num_frames(self) -> int:
         return len(self._frames)
 
     def read(self, index: int) -> np.ndarray:
-        """Frame `index` (H,W,3) uint8, perhaps the caller's own; ValueError for floats outside [0,1]."""
+        """Read a frame, see ``FrameSource.read``. May return the caller's own array."""
         self._check_index(index)
         return rgb_array(self._frames[index], f"{self.name}: frame {index}")
 
@@ -113,15 +137,23 @@ class FrameArray(FrameSource):
 class LiveFrames(FrameSource):
     """Frames that arrive one by one: appended by the caller, pulled from an iterator, or both.
 
-    The iterator is asked only when `read` wants a frame that has not arrived, and never for more than that.
-    Only the last `keep` frames stay in memory. `num_frames` is None until the iterator ends or `finish` is
-    called.
+    The iterator is advanced only when ``read`` needs a frame that has not arrived, and never further. ``num_frames`` is
+    ``None`` until the iterator ends or ``finish`` is called.
     """
 
     def __init__(self, frames: Iterable[Frame] | None = None, keep: int = 16, frame_rate: float | None = None) -> None:
-        """`frames` yields single frames as `rgb_array` takes them; ValueError unless `keep` is at least 1."""
+        """Start a stream.
+
+        Args:
+            frames: Iterable of single frames as in ``rgb_array``, or ``None`` if frames are only appended.
+            keep: Number of latest frames to keep in memory.
+            frame_rate: Frames per second, if known.
+
+        Raises:
+            ValueError: If ``keep`` is below 1.
+        """
         if keep < 1:
-            raise ValueError(f"keep: got {keep}, expected at least 1 frame")
+            raise ValueError(f"keep: expected at least 1 frame, got {keep}")
         self.name = "live"
         self.frame_rate = frame_rate
         self._incoming: Iterator[Frame] | None = None if frames is None else iter(frames)
@@ -140,7 +172,7 @@ class LiveFrames(FrameSource):
         """Whether no more frames will come."""
         return self._finished
 
-    # The size of a camera's pictures is known from the first on, so these may have to fetch it.
+    # The size is known once a frame has arrived, so these may have to pull the first one.
     @property
     def height(self) -> int:  # type: ignore[override]
         return self._first_size()[0]
@@ -153,25 +185,34 @@ class LiveFrames(FrameSource):
         raise TypeError("live frames cannot be pickled or sent to another process: nobody knows where they come from")
 
     def append(self, frame: Frame) -> None:
-        """Take one more frame, copied; ValueError if its size is not that of the first."""
+        """Append a copy of a frame.
+
+        Args:
+            frame: A picture as in ``rgb_array``.
+
+        Raises:
+            RuntimeError: If the stream has ended.
+            TypeError: If the frame is not a picture.
+            ValueError: If its values are out of range, or its size differs from the first frame's.
+        """
         with self._lock:
             if self._finished:
                 raise RuntimeError(f"{self.name}: frame {self._arrived} came after the end")
             where = f"{self.name}: frame {self._arrived}"
             size = _check_size(frame, self._size, where)
-            # A camera may fill the same buffer again.
+            # Cameras reuse their buffers.
             self._kept.append(rgb_array(frame, where).copy())
             self._size = size
             self._arrived += 1
 
     def finish(self) -> None:
-        """Say that no more frames will come."""
+        """End the stream: no more frames will come."""
         with self._lock:
             self._finished = True
             self._incoming = None
 
     def read(self, index: int) -> np.ndarray:
-        """Frame `index` (H,W,3) uint8; IndexError if it is gone, beyond the end, or has not arrived."""
+        """Read a frame, see ``FrameSource.read``. Raises IndexError if it has not arrived or is no longer kept."""
         with self._lock:
             while index >= self._arrived and self._pull():
                 pass
@@ -184,13 +225,13 @@ class LiveFrames(FrameSource):
             return self._kept[index - oldest]
 
     def close(self) -> None:
-        """End the stream and drop the frames kept."""
+        """End the stream and drop its frames."""
         with self._lock:
             self.finish()
             self._kept.clear()
 
     def _pull(self) -> bool:
-        """Append the iterator's next frame; False if there is none."""
+        """Append the iterator's next frame, and return whether there was one."""
         if self._incoming is None:
             return False
         try:
@@ -211,36 +252,53 @@ class LiveFrames(FrameSource):
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key of a file name: all runs of digits of its stem as numbers, the text between without case.
+    """Sort key for file names in natural order: digits compare as numbers, letters ignore case.
 
-    Stems equal in that sense (1.png, 01.png, 1.jpg) keep a fixed order by the full name.
+    Stems that compare equal (1.png, 01.png, 1.jpg) are ordered by the full name.
     """
     pieces = re.split(r"([0-9]+)", os.path.splitext(name)[0].casefold())
     return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
 def frame_size(frame: Frame, where: str) -> tuple[int, int]:
-    """(height, width) of one frame; TypeError or ValueError, starting with `where`, if it is no picture."""
+    """Return the (height, width) of a frame.
+
+    Args:
+        frame: A picture as in ``rgb_array``.
+        where: Prefix of messages, such as the video and frame.
+
+    Raises:
+        TypeError: If the frame is not a picture.
+        ValueError: If it is empty or its shape is not that of a picture.
+    """
     if isinstance(frame, Image.Image):
         size = (frame.height, frame.width)
     elif isinstance(frame, (np.ndarray, torch.Tensor)):
         shape = tuple(frame.shape)
         if len(shape) != 3 or (shape[2] != 3 and shape[0] != 3):
-            raise ValueError(f"{where}: got shape {shape}, expected (H,W,3) or (3,H,W)")
+            raise ValueError(f"{where}: expected shape (H,W,3) or (3,H,W), got {shape}")
         size = shape[:2] if shape[2] == 3 else shape[1:]
     else:
-        raise TypeError(f"{where}: got {type(frame).__name__}, expected an array, a tensor or a Pillow image")
+        raise TypeError(f"{where}: expected an array, a tensor or a Pillow image, got {type(frame).__name__}")
     if 0 in size:
         raise ValueError(f"{where}: got an empty picture of {size[1]}x{size[0]}")
     return size
 
 
 def rgb_array(frame: Frame, where: str) -> np.ndarray:
-    """One frame as (H,W,3) uint8 RGB.
+    """Convert a frame to RGB.
 
-    Takes a Pillow image of any mode, or an array or tensor (H,W,3) or (3,H,W), the first if both fit, of
-    uint8 or of floats in [0,1], which are scaled by 255 and rounded. Raises TypeError or ValueError, starting
-    with `where`, for anything else.
+    Args:
+        frame: A Pillow image of any mode, or an array or tensor ``(H, W, 3)`` or ``(3, H, W)`` (the former if both
+            fit), uint8 or float in 0..1. Floats are scaled by 255 and rounded.
+        where: Prefix of messages, such as the video and frame.
+
+    Returns:
+        ``(H, W, 3)`` uint8, which may be the caller's own array.
+
+    Raises:
+        TypeError: If the frame is not a picture, or its dtype is neither uint8 nor float.
+        ValueError: If its shape is not that of a picture, or a float is outside 0..1.
     """
     frame_size(frame, where)
     if isinstance(frame, Image.Image):
@@ -253,12 +311,12 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     if frame.dtype == np.uint8:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
-        raise TypeError(f"{where}: got values of type {frame.dtype}, expected uint8 or floats in [0,1]")
+        raise TypeError(f"{where}: expected uint8 or floats in [0,1], got {frame.dtype}")
     return _scaled(frame, where)
 
 
 def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tuple[int, int]:
-    """The frame's (height, width); ValueError if another one was wanted."""
+    """Return the frame's (height, width); ValueError if it differs from ``wanted``."""
     size = frame_size(frame, where)
     if wanted is not None and size != wanted:
         raise ValueError(f"{where}: the picture is {size[1]}x{size[0]}, expected {wanted[1]}x{wanted[0]}")
@@ -266,12 +324,13 @@ def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tup
 
 
 def picture_to_rgb(image: Image.Image) -> np.ndarray:
-    """Any Pillow image as (H,W,3) uint8; alpha is dropped, grey and palette are spread to three channels.
+    """Convert a Pillow image to ``(H, W, 3)`` uint8. Alpha is dropped, grey and palette images become RGB.
 
-    Grey of 16 bits keeps its high byte, floats are scaled by 255. ValueError for floats outside [0,1].
+    Raises:
+        ValueError: If it has floats outside 0..1, which are scaled by 255.
     """
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow would clip 16-bit grey at 255. Its reader of 16-bit colour keeps the high byte: do the same.
+        # Pillow's convert clips 16-bit grey at 255. Keep the high byte, as Pillow does for 16-bit colour.
         grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
     elif image.mode == "F":  # which Pillow would clip, too
         grey = _scaled(np.asarray(image), "a picture of floats")
@@ -282,7 +341,7 @@ def picture_to_rgb(image: Image.Image) -> np.ndarray:
 
 def _scaled(frame: np.ndarray, where: str) -> np.ndarray:
     """Floats in [0,1] as uint8."""
-    # Written so that NaN fails too.
+    # Negated so that NaN fails too.
     if not (frame.min() >= 0 and frame.max() <= 1):
-        raise ValueError(f"{where}: got floats from {frame.min():g} to {frame.max():g}, expected 0 to 1")
+        raise ValueError(f"{where}: expected floats in [0,1], got values from {frame.min():g} to {frame.max():g}")
     return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Reading video: the front door to every kind of frame source, and the model's window over frames.
+"""Opening a video of any kind, and the model's temporal window.
 
-Arrays and cameras are in `frame_source`, picture files in `image_files` and `animated_image`, video files in
-`video_file`, frames at the model's size in `frame_loader`; their public names can be had from here.
+Arrays and cameras are in ``frame_source``, pictures in ``image_files`` and ``animated_image``, video files in
+``video_file``, and frames at the model's size in ``frame_loader``. Their public names are re-exported here.
 """
 
 from __future__ import annotations
@@ -36,21 +36,28 @@ __all__ = [
 
 
 def open_source(video: Any) -> FrameSource:
-    """The frames of whatever a user calls a video.
+    """Open a video.
 
-    | `video` | read as |
-    |---|---|
-    | path of a folder | `ImageFolder` |
-    | path of a video file, or its bytes | `VideoFile` |
-    | path of an animated WebP, PNG or AVIF, or a TIFF of several pages, or its bytes | `AnimatedImage` |
-    | a pattern, `frames/*.jpg` or `frames/%05d.jpg`, or a text file with a picture on each line | `ImageFiles` |
-    | an open binary file, or `io.BytesIO` | what its path or its bytes are |
-    | array or tensor (T,H,W,3) or (T,3,H,W), list or tuple of pictures | `FrameArray` |
-    | iterator or generator of pictures | `LiveFrames` |
-    | `FrameSource` | itself |
+    Args:
+        video: What to read:
 
-    Raises FileNotFoundError for a path that does not exist, ValueError for contents that are no video, and
-    TypeError for anything else.
+            - path of a folder: ``ImageFolder``
+            - path of a video file, or its bytes: ``VideoFile``
+            - path of an animated WebP, PNG or AVIF or of a TIFF with several pages, or its bytes: ``AnimatedImage``
+            - pattern such as ``frames/*.jpg`` or ``frames/%05d.jpg``, or text file with a picture on each line:
+              ``ImageFiles``
+            - open binary file, or ``io.BytesIO``: what its path or its bytes are
+            - array or tensor ``(T, H, W, 3)`` or ``(T, 3, H, W)``, list or tuple of pictures: ``FrameArray``
+            - iterator or generator of pictures: ``LiveFrames``
+            - ``FrameSource``: itself
+
+    Returns:
+        The source. The caller closes it.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If the contents are not a video.
+        TypeError: If ``video`` is none of these.
     """
     if isinstance(video, FrameSource):
         return video
@@ -65,8 +72,8 @@ def open_source(video: Any) -> FrameSource:
     if isinstance(video, Iterator):
         return LiveFrames(video)
     raise TypeError(
-        f"video: got {type(video).__name__}, expected a path, bytes, an array, a list of pictures, an iterator "
-        "or a FrameSource"
+        "video: expected a path, bytes, an array, a list of pictures, an iterator or a FrameSource, "
+        f"got {type(video).__name__}"
     )
 
 
@@ -109,13 +116,21 @@ def _path_of(stream: Any) -> str | None:
 
 
 def window_indices(frame: int, length: int = WINDOW_LENGTH) -> list[int]:
-    """The `length` frames the model looks at for `frame`: those before it and itself, in order.
+    """Return the indices of the frames that the model reads for a frame: the preceding ones and itself.
 
-    At the start of the video, where there are fewer, copies of `frame` follow: 2 -> 0 1 2 2 2.
+    At the start of a video the window is padded with copies of the frame: 2 -> [0, 1, 2, 2, 2].
+
+    Args:
+        frame: Index of the current frame.
+        length: Length of the window.
+
+    Raises:
+        IndexError: If ``frame`` is negative.
+        ValueError: If ``length`` is below 1.
     """
     if frame < 0:
         raise IndexError(f"frame {frame}: frames are numbered from 0")
     if length < 1:
-        raise ValueError(f"length: got {length}, expected at least 1")
+        raise ValueError(f"length: expected at least 1, got {length}")
     indices = list(range(max(0, frame - length + 1), frame + 1))
     return indices + [frame] * (length - len(indices))

@@ -1,4 +1,4 @@
-"""Video files as PyAV sees them: which frames a file holds, and a decoder that starts at any key frame."""
+"""Low-level video decoding with PyAV: an index of a file's frames, and a decoder that starts at any key frame."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from i2v.utils.picture_size import MAX_PIXELS, check_size
 
 log = logging.getLogger(__name__)
 
-# Readers with which FFmpeg opens text, single pictures and play lists as if they were videos.
+# Formats under which FFmpeg opens text, single pictures and playlists as if they were videos.
 _NO_VIDEO_FORMATS = {"tty", "image2", "lavfi", "hls", "dash", "concat"}
 
-# Descriptions in a file that are not UTF-8 are no reason to refuse it. From PyAV 19 on that goes without saying, and
-# there is no such argument.
+# Metadata that is not UTF-8 is no reason to refuse a file. PyAV 19 and later ignore it anyway and drop the argument.
 _TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
-# How far to decode ahead, in frames, before looking for a key frame nearer by.
+# Frames to decode onward before seeking to a closer key frame pays off.
 _SEEK_GAP = 16
 
-# Decoded frames are kept for readers that go backwards or follow each other closely: at most this many bytes,
-# and this many frames.
+# Limits of the cache of decoded frames, which serves reading backwards and readers that follow each other closely.
 _RECENT_BYTES = 64 << 20
 _RECENT_FRAMES = 256
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """When each frame is shown and where decoding may start; 8 bytes for every frame and key frame.
+    """When each frame is shown and where decoding can start. Takes 8 bytes per frame and key frame.
 
-    Times are in units of the stream's time base.
+    Attributes:
+        times: ``(T,)`` int64, ascending: the time of each frame shown, in units of the stream's time base.
+        keys: ``(K,)`` int64, ascending: the times of key frames, in the same unit.
+        timed: Whether the times are usable; if not, frames are numbered by counting from the start.
+        damaged: Whether the file ends early, packets are flagged as broken, or the container cannot tell.
     """
 
     times: np.ndarray  # (T,) int64, ascending: one for each frame shown
@@ -53,35 +55,44 @@ class PacketIndex:
     damaged: bool  # the file ends early, packets are flagged as broken, or nothing would tell if they were
 
     def number_of(self, time: int | None) -> int | None:
-        """The frame shown at a time, if there is one."""
+        """Return the index of the frame shown at a time, or ``None``."""
         if time is None:
             return None
         number = int(np.searchsorted(self.times, time))
         return number if number < len(self.times) and self.times[number] == time else None
 
     def key_for(self, frame: int) -> int:
-        """The last key frame, by its place in `keys`, from which `frame` can be decoded."""
+        """Return the last key frame, as an index into ``keys``, from which ``frame`` can be decoded."""
         return max(int(np.searchsorted(self.keys, self.times[frame], side="right")) - 1, 0)
 
     def first_frame(self, key: int) -> int:
-        """The first frame that decoding from a key frame gives."""
+        """Return the first frame that is decoded from a key frame on."""
         return int(np.searchsorted(self.times, self.keys[key]))
 
     @staticmethod
     def counted(num_frames: int, damaged: bool) -> PacketIndex:
-        """The index of a file whose frames can only be counted."""
+        """Create the index of a file whose frames can only be counted."""
         return PacketIndex(np.arange(num_frames), np.zeros(1, np.int64), timed=False, damaged=damaged)
 
 
 class Decoder:
-    """One open video file, decoded forward from a key frame. Not for several threads."""
+    """One open video file, decoded forward from a key frame. Not thread-safe."""
 
     def __init__(self, video: str | bytes, name: str) -> None:
-        """Open the file's best video stream; ValueError if it is no video that can be read."""
+        """Open the best video stream of a file.
+
+        Args:
+            video: Path or contents of the file.
+            name: Name in messages.
+
+        Raises:
+            ValueError: If the file is not a readable video.
+            OSError: If the file cannot be opened.
+        """
         self.name = name
         self.index = PacketIndex.counted(0, damaged=False)  # see `use`
-        self.position: int | None = None  # number of the frame that came out last, while decoding
-        self.start = 0  # the key frame from which decoding began
+        self.position: int | None = None  # index of the frame decoded last
+        self.start = 0  # the key frame at which decoding started
         self._video = video
         self._frames: Iterator[tuple[int, VideoFrame]] = iter(())
         self._recent: dict[int, VideoFrame] = {}
@@ -89,7 +100,7 @@ class Decoder:
 
     @property
     def declared_rate(self) -> float | None:
-        """Frames per second as the file's header has it."""
+        """Frames per second according to the header."""
         rate = self._stream.average_rate
         return float(rate) if rate else None
 
@@ -99,13 +110,13 @@ class Decoder:
         return float(self._stream.time_base or 0)
 
     def scan(self) -> PacketIndex:
-        """The index of the file, from going through its packets without decoding them."""
+        """Index the file from its packets, without decoding them."""
         times, keys = array("q"), array("q")
-        # A transport stream does not say how long a packet should be, so a cut goes unnoticed.
+        # Packets of a transport stream have no declared length, so truncation goes unnoticed.
         timed, damaged = True, self._container.format.name == "mpegts"
         try:
             for packet in self._packets():
-                if packet.size == 0:  # marks the end
+                if packet.size == 0:  # the flush packet at the end
                     continue
                 damaged |= packet.is_corrupt
                 if packet.pts is None:
@@ -123,22 +134,22 @@ class Decoder:
         return PacketIndex(ordered, np.sort(np.array(keys, np.int64)), timed, damaged)
 
     def use(self, index: PacketIndex) -> None:
-        """Number the frames by an index from now on; call `restart` next."""
+        """Number frames by this index from now on. Call ``restart`` next."""
         self.index = index
         self.position, self._frames, self._recent = None, iter(()), {}
 
     def restart(self, key: int) -> None:
-        """Go to a key frame, given by its place in the index, or to one before it."""
+        """Seek to a key frame, given as an index into ``keys``, or to an earlier one."""
         self.position = None
         packets, self.start = self._seek(key)
         numbered = self._numbered if self.index.timed else enumerate
         self._frames = iter(numbered(self._decoded(packets)))
 
     def next_frame(self) -> int | None:
-        """Decode one more frame and return its number; None at the end."""
+        """Decode one frame and return its index, or ``None`` at the end."""
         self.position, frame = next(self._frames, (None, None))
         if self.position is not None and frame is not None:
-            # Put in last even if it is there from before.
+            # Move to the end even if present: the dict's order is the order of eviction.
             self._recent.pop(self.position, None)
             self._recent[self.position] = frame
             size = max(sum(plane.buffer_size for plane in frame.planes), 1)
@@ -147,25 +158,25 @@ class Decoder:
         return self.position
 
     def recent(self, frame: int) -> VideoFrame | None:
-        """A frame that was decoded not long ago."""
+        """Return a recently decoded frame that is still cached, or ``None``."""
         return self._recent.get(frame)
 
     def reaches(self, frame: int) -> bool:
-        """Whether decoding on gives `frame` sooner than starting at the key frame before it."""
+        """Whether decoding onward reaches ``frame`` sooner than starting at the key frame before it."""
         if self.position is None or self.position >= frame:
             return False
         key = self.index.first_frame(self.index.key_for(frame)) if self.index.timed else 0
         return frame - self.position <= _SEEK_GAP or key <= self.position + _SEEK_GAP
 
     def advance(self, frame: int) -> VideoFrame | None:
-        """Decode up to `frame`; None if the file goes on, or ends, without it."""
+        """Decode up to ``frame`` and return it, or ``None`` if the video skips it or ends before."""
         while self.position is None or self.position < frame:
             if self.next_frame() is None:
                 return None
         return self.recent(frame)
 
     def close(self) -> None:
-        """Close the file and drop the frames kept."""
+        """Close the file and drop cached frames."""
         self.position, self._frames, self._recent = None, iter(()), {}
         self._container.close()
 
@@ -173,7 +184,7 @@ class Decoder:
         return self._container.demux(self._stream)
 
     def _seek(self, key: int) -> tuple[Iterator[Packet], int]:
-        """Packets from a key frame on, the wanted one or one before it, and which one that is."""
+        """Return the packets from a key frame on, and which one: ``key`` or an earlier one."""
         target, back = key, 1
         while self.index.timed:
             try:
@@ -182,7 +193,7 @@ class Decoder:
                 landed = self._first_key(packets)
             except av.FFmpegError:
                 break
-            # Containers go by decoding times or by tables of their own, and may land too late.
+            # Containers seek by decoding time or by tables of their own, and may land too late.
             if landed is not None and landed[0] <= key:
                 return itertools.chain([landed[1]], packets), landed[0]
             if target == 0:
@@ -194,7 +205,7 @@ class Decoder:
         return self._packets(), 0
 
     def _first_key(self, packets: Iterator[Packet]) -> tuple[int, Packet] | None:
-        """Take packets up to a key frame of the index; its place there and its packet."""
+        """Read packets up to a key frame of the index; return its place there and its packet."""
         for packet in packets:
             if packet.is_keyframe and packet.pts is not None:
                 key = int(np.searchsorted(self.index.keys, packet.pts))
@@ -203,9 +214,9 @@ class Decoder:
         return None
 
     def _decoded(self, packets: Iterator[Packet]) -> Iterator[VideoFrame]:
-        """Every frame the packets give, in the order of showing; what cannot be decoded is left out."""
+        """Decode packets to frames in presentation order, skipping what cannot be decoded."""
         if not self._stream.codec_context.is_open:
-            # One picture at a time if parts of the file are broken: else one's error hides others behind it.
+            # Decode damaged files without frame threading, where one frame's error hides the frames after it.
             self._stream.thread_type = "SLICE" if self.index.damaged else "AUTO"
         ended = False
         while not ended:
@@ -215,14 +226,14 @@ class Decoder:
                 packet = None
             ended = packet is None
             try:
-                frames = self._stream.decode(packet)  # None asks for those held back
+                frames = self._stream.decode(packet)  # None flushes the decoder
             except av.FFmpegError as error:
                 log.debug("%s: a packet cannot be decoded: %s", self.name, error)
                 continue
             yield from frames
 
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        """Frames with their numbers, which only grow; without those that lean on what came before."""
+        """Number the frames in increasing order, skipping those that depend on frames before the key frame."""
         number = self.index.first_frame(self.start) - 1
         for frame in frames:
             found = self.index.number_of(frame.pts)
@@ -232,11 +243,11 @@ class Decoder:
 
 
 def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
-    """The opened file and its best video stream; ValueError if there is none."""
+    """Open the file and find its best video stream; ValueError if there is none."""
     if (len(video) if isinstance(video, bytes) else os.path.getsize(video)) == 0:
         raise ValueError(f"{name}: the file is empty")
     try:
-        # Play lists and the like must not make FFmpeg fetch anything from the network.
+        # Playlists and the like must not make FFmpeg access the network.
         container = av.open(
             io.BytesIO(video) if isinstance(video, bytes) else file_url(video),
             mode="r",
@@ -244,7 +255,7 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
             **_TOLERANT,
         )
     except av.FFmpegError as error:
-        if isinstance(error, OSError):  # a missing permission and the like speak for themselves
+        if isinstance(error, OSError):  # such as a missing permission: the message is clear as it is
             raise
         raise ValueError(f"{name}: this is no video that can be read: {error.strerror}") from error
     form = container.format.name
@@ -258,7 +269,7 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         container.close()
         raise ValueError(f"{name}: there is no video in this file, only {kinds}")
-    # PyAV's types say otherwise, but a codec that FFmpeg does not know has no context.
+    # Despite PyAV's types, a codec unknown to FFmpeg has no context.
     if getattr(stream, "codec_context", None) is None:
         container.close()
         raise ValueError(f"{name}: FFmpeg has no decoder for the video in this file")
@@ -271,15 +282,15 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
 
 
 def _bound_frames(stream: VideoStream, name: str) -> None:
-    """ValueError for a video of frames that are too large, as a few kilobytes may hold; and none will be decoded."""
+    """Limit the frame size, here and in the decoder: a file of a few kilobytes can declare gigantic frames."""
     context = stream.codec_context
-    if context.width and context.height:  # else its frames tell
+    if context.width and context.height:  # otherwise only known once a frame is decoded
         with locating(name, "its frames"):
             check_size(context.width, context.height)
     context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def _is_hidden(packet: Packet) -> bool:
-    """Whether a packet is only a reference for others and gives no picture, as VP8 has them."""
+    """Whether a packet is only a reference for others and shows no picture, as in VP8."""
     name = packet.stream.codec_context.name
     return name in ("vp8", "libvpx") and not bytes(packet)[0] & 0x10  # bit 4 is show_frame

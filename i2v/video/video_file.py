@@ -1,4 +1,4 @@
-"""Video files as a source of frames: exact frame numbers, random access, bounded memory."""
+"""Video files as frame sources: exact frame indices, random access, bounded memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from i2v.video.video_decoder import Decoder, PacketIndex
 
 log = logging.getLogger(__name__)
 
-# Frames decoded on opening to see whether their times are what the file's packets promise.
+# Frames decoded on opening to check that their times agree with the packets'.
 _PROBE = 8
 
-# Two, so that a second reader elsewhere in the video does not send the first one back and forth.
+# Two, so that two readers at different places of the video do not seek back and forth.
 _MAX_DECODERS = 2
 
-# The first two columns of a display matrix, row by row: where the picture's x and y axes are shown.
+# The first two columns of a display matrix, row by row: the directions of the picture's x and y axes on the screen.
 Axes = tuple[int, int, int, int]
 _UPRIGHT: Axes = (1, 0, 0, 1)
 
@@ -39,21 +39,29 @@ class _Decoders:
 
 
 class VideoFile(FrameSource):
-    """The frames of a video file, or of its bytes, in any container and codec that FFmpeg decodes.
+    """The frames of a video file in any container and codec that FFmpeg decodes.
 
-    Frame i is the i-th one that decoding the whole file gives, whatever the header says of their number and
-    rate. Opening goes through the packets once without decoding them. Reading onward decodes onward; reading
-    elsewhere starts at the key frame before. Frames decoded lately are kept, up to 64 MiB for each of at most
-    two decoders, so that going backwards does not start anew for every frame.
+    Frame ``i`` is the ``i``-th frame that decoding the whole file gives, whatever the header says about count and rate.
+    Opening scans the packets once without decoding them. Sequential reads decode onward; a random read starts at the
+    key frame before. Up to two decoders each cache up to 64 MiB of recent frames, so reading backwards does not decode
+    from a key frame for every frame.
 
-    Rotation and mirroring in the display matrix are applied, to the nearest right angle. The pixels are taken
-    as square and the fields of interlaced video are not separated.
+    Rotation and mirroring in the display matrix are applied, rounded to right angles. Pixels are taken as square, and
+    interlaced video is not deinterlaced.
 
-    It can be pickled, and used in processes that were forked: each opens the path, or the bytes, for itself.
+    It can be pickled and used in forked processes: each opens the path, or the bytes, for itself.
     """
 
     def __init__(self, video: str | os.PathLike[str] | bytes) -> None:
-        """Open a path or bytes; FileNotFoundError or ValueError if there is no video that can be read."""
+        """Open a video file.
+
+        Args:
+            video: Path or contents of the file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a readable video.
+        """
         given = video if isinstance(video, bytes) else os.fspath(video)
         self.name = "bytes" if isinstance(given, bytes) else given
         if isinstance(given, str) and not os.path.isfile(given):
@@ -85,23 +93,23 @@ class VideoFile(FrameSource):
         return float(self._index.times[index] - self._index.times[0]) * self._time_base
 
     def read(self, index: int) -> np.ndarray:
-        """Frame `index` (H,W,3) uint8; ValueError if damaged or of another size, RuntimeError once closed."""
+        """Read a frame, see ``FrameSource.read``. Raises RuntimeError once the video is closed."""
         self._check_index(index)
         with self._opened.get().lock:
             if self._closed:
-                raise RuntimeError(f"{self.name}: frame {index} was asked for after the video was closed")
+                raise RuntimeError(f"{self.name}: frame {index} was requested after the video was closed")
             frame = self._find(index)
             if frame is None and not self._index.damaged:
                 log.warning("%s: damaged at frame %d", self.name, index)
                 self._index = dataclasses.replace(self._index, damaged=True)
-                self._close_decoders()  # those opened from now on decode what is around the damage, too
+                self._close_decoders()  # new ones decode without frame threading, which loses less around the damage
                 frame = self._find(index)
             if frame is None:
                 raise ValueError(f"{self.name}: frame {index} cannot be decoded: the file is damaged there")
             return self._rgb(frame, index)
 
     def close(self) -> None:
-        """Close the file; waits for a frame that is being decoded."""
+        """Close the file, waiting for a frame that is being decoded."""
         with self._opened.get().lock:
             self._closed = True
             self._close_decoders()
@@ -117,7 +125,7 @@ class VideoFile(FrameSource):
         return self._opened.get().most_recent
 
     def _find(self, index: int) -> VideoFrame | None:
-        """The decoded frame: kept, or got by decoding onward or from a key frame; None if there is none."""
+        """Return the decoded frame from a cache, by decoding onward or from a key frame; ``None`` if there is none."""
         for decoder in self._decoders:
             frame = decoder.recent(index)
             if frame is not None:
@@ -126,13 +134,13 @@ class VideoFile(FrameSource):
         decoder = self._decoder_for(index, key)
         frame = decoder.advance(index)
         if frame is None and decoder.start == key > 0:
-            # Some streams need more than one group of pictures to become whole after a start.
+            # Some streams need more than one group of pictures to recover after a seek.
             decoder.restart(key - 1)
             frame = decoder.advance(index)
         return frame
 
     def _decoder_for(self, index: int, key: int) -> Decoder:
-        """A decoder on its way to the frame; it becomes the one used last."""
+        """Return a decoder positioned to reach the frame, and mark it as the last one used."""
         opened = self._opened.get()
         chosen = next((decoder for decoder in opened.most_recent if decoder.reaches(index)), None)
         if chosen is None:
@@ -156,8 +164,16 @@ class VideoFile(FrameSource):
 
 
 def turned(image: np.ndarray, axes: Axes) -> np.ndarray:
-    """A picture (H,W,3) as a display matrix wants it shown, turned by right angles and mirrored."""
-    right_x, right_y, down_x, down_y = axes  # where a step to the right, and one down, go on the screen
+    """Rotate by right angles and mirror a picture as a display matrix says.
+
+    Args:
+        image: ``(H, W, 3)``.
+        axes: First two columns of the matrix, row by row.
+
+    Returns:
+        ``(H, W, 3)`` or, turned by a quarter, ``(W, H, 3)``; contiguous.
+    """
+    right_x, right_y, down_x, down_y = axes  # screen directions of a step to the right and of a step down
     if abs(right_x) + abs(down_y) >= abs(right_y) + abs(down_x):
         mirror_x, mirror_y = right_x < 0, down_y < 0
     else:
@@ -175,7 +191,7 @@ def _display_axes(frame: VideoFrame) -> Axes:
 
 
 def _survey(decoder: Decoder) -> tuple[PacketIndex, VideoFrame]:
-    """The decoder's index, held against what decoding gives, and the first frame, where it then stands."""
+    """Index the file, check the index by decoding a few frames, and return it with the first frame."""
     index = decoder.scan()
     decoder.use(index)
     head: list[int] = []
@@ -183,7 +199,7 @@ def _survey(decoder: Decoder) -> tuple[PacketIndex, VideoFrame]:
         decoder.restart(0)
         while len(head) < _PROBE and (number := decoder.next_frame()) is not None:
             head.append(number)
-        # A recording cut out of a longer one may begin with frames that lean on lost ones, and never show.
+        # A clip cut out of a recording may start with frames that refer to missing ones and are never shown.
         if head and head == list(range(head[0], head[0] + len(head))):
             index = dataclasses.replace(index, times=index.times[head[0] :])
             if index.damaged or len(head) < _PROBE:
@@ -202,12 +218,12 @@ def _survey(decoder: Decoder) -> tuple[PacketIndex, VideoFrame]:
 
 
 def _without_broken_end(decoder: Decoder, index: PacketIndex) -> PacketIndex:
-    """The index without frames of the last group that decodes at all whose packets give no picture."""
+    """Drop frames from the index that the file's end declares but does not decode to."""
     decoder.use(index)
     key, back = len(index.keys) - 1, 1
     while True:
         first = index.first_frame(key)
-        decoder.restart(max(key - 1, 0))  # as `_find` does, for streams that need two groups to become whole
+        decoder.restart(max(key - 1, 0))  # as in `_find`, for streams that need two groups to recover
         shown = []
         while (number := decoder.next_frame()) is not None:
             shown += [number] if number >= first else []
@@ -220,7 +236,7 @@ def _without_broken_end(decoder: Decoder, index: PacketIndex) -> PacketIndex:
 
 
 def _counted(decoder: Decoder, index: PacketIndex) -> PacketIndex:
-    """The index of a file whose times are of no use, from decoding all of it."""
+    """Index a file without usable times by decoding all of it."""
     decoder.use(PacketIndex.counted(0, index.damaged))
     decoder.restart(0)
     count = 0
@@ -230,11 +246,11 @@ def _counted(decoder: Decoder, index: PacketIndex) -> PacketIndex:
 
 
 def _frame_rate(decoder: Decoder, index: PacketIndex) -> float | None:
-    """Frames per second: the header's, unless the times of the frames contradict it."""
+    """Return the frames per second of the header, unless the frames' times contradict it."""
     declared = decoder.declared_rate
     span = float(index.times[-1] - index.times[0]) * decoder.time_base if index.timed else 0.0
     if span <= 0:
         return declared
     measured = (len(index.times) - 1) / span
-    # Times in whole milliseconds and the last frame's duration explain small differences.
+    # Times rounded to milliseconds and the last frame's duration cause small differences.
     return declared if declared and abs(declared - measured) <= 0.05 * measured else measured

@@ -1,1 +1,1 @@
-"""Readers, measures and datasets behind the evaluator."""
+"""Readers, measures and data sets used by the evaluator."""

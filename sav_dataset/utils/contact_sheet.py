@@ -1,4 +1,4 @@
-"""A picture of one object's scores: some frames, what was annotated on them, and what was predicted."""
+"""Contact sheet of an object: some of its frames, with ground truth and prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ ROWS = ("image", "ground truth", "prediction")
 
 @dataclass(frozen=True)
 class ObjectPictures:
-    """Where the pictures come from: folders of all videos' annotations, predictions, and frames (None: not at hand)."""
+    """Where the pictures come from.
+
+    Attributes:
+        gt_root: Annotations of all videos.
+        pred_root: Predictions of all videos.
+        images: Frames of all videos; ``None`` if not available.
+        single_object: Whether all labels count as one object.
+    """
 
     gt_root: Path
     pred_root: Path
@@ -32,12 +39,12 @@ class ObjectPictures:
     single_object: bool = False
 
     def mask(self, root: Path, score: ObjectScore, frame: str) -> Mask:
-        """An object's mask on a frame of one of the two trees."""
+        """Read the mask ``(H, W)`` of an object on a frame from one of the two trees."""
         video = MaskVideo.open(root / score.video, self.single_object)
         return video.read(frame, score.obj if video.is_folder_per_object else None).mask(score.obj)
 
     def image(self, score: ObjectScore, frame: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """A frame (H,W,3), grey where there is none of that size."""
+        """Read a frame ``(H, W, 3)`` uint8; grey if there is none of this size."""
         folder = self.images / score.video if self.images else None
         paths = [folder / (Path(frame).stem + suffix) for suffix in IMAGE_SUFFIXES] if folder else []
         for path in filter(Path.is_file, paths):
@@ -48,14 +55,14 @@ class ObjectPictures:
 
 
 def worst_frames(score: ObjectScore, count: int = NUM_FRAMES) -> list[FrameScore]:
-    """Frames to look at: the object's frames in as many equal stretches, the worst of each."""
+    """Choose frames to show: the worst of each of ``count`` equally long parts of the object's frames."""
     cuts = np.linspace(0, len(score.frames), min(count, len(score.frames)) + 1).astype(int)
     stretches = [score.frames[start:stop] for start, stop in pairwise(cuts)]
     return [min(stretch, key=lambda frame: frame.j + frame.f) for stretch in stretches]
 
 
 def draw_object(score: ObjectScore, pictures: ObjectPictures) -> Image.Image:
-    """A page with a column for each of the object's worst frames: image, ground truth, prediction."""
+    """Draw a page with a column per chosen frame: image, ground truth, prediction."""
     frames = worst_frames(score)
     columns = [_column(score, frame.frame, pictures) for frame in frames]
     width, height = columns[0][0].size

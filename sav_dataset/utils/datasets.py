@@ -1,4 +1,4 @@
-"""Where the benchmarks keep their frames, annotations and lists of videos, and how they count."""
+"""Layouts of the benchmarks: where frames, annotations and lists of videos are, and how objects are scored."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ from sav_dataset.utils.scores import ObjectKey
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a benchmark keeps its files: places below its root to be tried in order; ``{split}`` is filled in.
+    """Layout of a benchmark. Paths are relative to its root and tried in order; ``{split}`` is substituted.
 
-    ``object_folders``: masks are in a folder for every object, not in label images. ``skip`` and ``single_object`` are
-    those of ``EvaluationSettings``. ``submission_folder``: the folder inside the zip file that its server takes.
+    Attributes:
+        images: Folders of frames.
+        annotations: Folders of annotations.
+        split: Default split.
+        lists: Lists of videos.
+        meta: Files with the categories of objects.
+        object_folders: Whether masks are in a folder per object instead of in label images.
+        single_object: As in ``EvaluationSettings``.
+        skip: As in ``EvaluationSettings``.
+        submission_folder: Folder inside the zip file that the benchmark's server expects.
     """
 
     images: tuple[str, ...]
@@ -55,7 +63,16 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """A benchmark that is there: its folders, the videos to work on, and its way of counting."""
+    """A benchmark on disk.
+
+    Attributes:
+        name: Key in ``LAYOUTS``.
+        layout: Its layout.
+        images: Folder of frames.
+        annotations: Folder of annotations.
+        videos: Names of the videos to use.
+        meta: File with the categories of objects, if there is one.
+    """
 
     name: str
     layout: Layout
@@ -65,7 +82,7 @@ class Dataset:
     meta: Path | None = None
 
     def frames(self, video: str) -> Path:
-        """A video's frames: a folder of images, or where there is none an mp4."""
+        """Path of a video's frames: a folder of images or, without one, an mp4."""
         folder, file = self.images / video, self.images / f"{video}.mp4"
         return file if file.is_file() and not folder.is_dir() else folder
 
@@ -78,10 +95,19 @@ def open_dataset(
     annotations: StrPath | None = None,
     video_list: StrPath | None = None,
 ) -> Dataset:
-    """Find a benchmark's files below a root; ``images``, ``annotations`` and ``video_list`` override single places.
+    """Find the files of a benchmark.
 
-    The videos are those of the list, or where the benchmark has none all that have frames. Raises ValueError for an
-    unknown name, FileNotFoundError, naming the places tried, for what is not there.
+    Args:
+        name: One of ``LAYOUTS``.
+        root: Folder of the benchmark.
+        split: Split, such as ``val``; ``None`` for the default.
+        images: Folder of frames, if not at its usual place.
+        annotations: Folder of annotations, if not at its usual place.
+        video_list: List of the videos to use; ``None`` for that of the benchmark or, without one, all with frames.
+
+    Raises:
+        ValueError: If the name is unknown.
+        FileNotFoundError: If something is missing, naming the paths tried.
     """
     if name not in LAYOUTS:
         raise ValueError(f"dataset: expected one of {', '.join(LAYOUTS)}, got {name!r}")
@@ -121,9 +147,12 @@ def _places(root: Path, places: Iterable[str], split: str) -> list[Path]:
 
 
 def read_video_list(path: StrPath) -> list[str]:
-    """Names of a list, one per line; of DAVIS 2016's, which lists every frame's files, the folders, each once.
+    """Read the videos of a list, one per line; blank lines are skipped.
 
-    Blank lines are passed over. Raises InvalidFileError if nothing is left, or something is no name of a folder.
+    DAVIS 2016 lists the files of every frame instead: their folders are the videos.
+
+    Raises:
+        InvalidFileError: If the list is empty, or a name is not that of a folder.
     """
     names = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -138,29 +167,40 @@ def read_video_list(path: StrPath) -> list[str]:
 
 
 def unseen_objects(meta: StrPath, seen: Collection[str]) -> set[ObjectKey]:
-    """Objects of a ``meta.json`` (YouTube-VOS, LVOS) whose category is not among the ``seen`` ones."""
+    """Find the objects of a ``meta.json`` (YouTube-VOS, LVOS) whose category is not among the ``seen`` ones."""
     return {key for key, category in read_categories(meta).items() if category not in seen}
 
 
 def read_categories(meta: StrPath) -> dict[ObjectKey, str]:
-    """Category of every object of a ``meta.json``. Raises InvalidFileError if it is none."""
+    """Read the category of every object from a ``meta.json``.
+
+    Raises:
+        InvalidFileError: If the file has another format.
+    """
     categories = {key: entry.member("category").text() for key, entry in _read_objects(meta)}
     if not categories:
-        raise InvalidFileError(meta, "no category of any object")
+        raise InvalidFileError(meta, "expected categories of objects, got none")
     return categories
 
 
 def read_seen_categories(path: StrPath) -> set[str]:
-    """Categories of a training set's ``meta.json``, or of a text with one per line."""
+    """Read the categories of a training set from its ``meta.json``, or from a text file with one per line."""
     if Path(path).suffix == ".json":
         return set(read_categories(path).values())
     return {line.strip() for line in read_text(path).splitlines() if line.strip()}
 
 
 def wanted_frames(meta: StrPath) -> dict[str, list[str]]:
-    """Frames of each video on which a ``meta.json`` asks for masks, sorted; videos of which it asks none left out.
+    """Find the frames on which a ``meta.json`` asks for masks.
 
-    Raises InvalidFileError if it is none, or has names that are no names of files.
+    Args:
+        meta: The file.
+
+    Returns:
+        Sorted names of frames by video, without videos that have none.
+
+    Raises:
+        InvalidFileError: If the file has another format, or a name is not that of a file.
     """
     wanted: dict[str, set[str]] = {}
     for (video, _), entry in _read_objects(meta):
@@ -172,7 +212,7 @@ def wanted_frames(meta: StrPath) -> dict[str, list[str]]:
 
 
 def _read_objects(meta: StrPath) -> Iterator[tuple[ObjectKey, JsonValue]]:
-    """Video and object, and what is said of it."""
+    """Iterate over the objects and their entries."""
     for video, content in read_json(meta).member("videos").members():
         with locating(meta, content.place):
             component(video)

@@ -1,7 +1,7 @@
-"""Trees of mask PNGs: which videos, objects and frames they hold, and the masks themselves.
+"""Trees of mask PNGs: lists their videos, objects and frames, and reads the masks.
 
-A tree has a folder for every video. In it lies either a folder of binary masks for every object (SA-V), or one label
-image for every frame, whose pixels say which object they belong to (DAVIS, MOSE, LVOS, YouTube-VOS).
+A tree has a folder per video. It contains either a folder of binary masks per object (SA-V), or one label image per
+frame, whose pixel values are objects (DAVIS, MOSE, LVOS, YouTube-VOS).
 """
 
 from __future__ import annotations
@@ -19,23 +19,33 @@ from i2v.results.rle import Mask, Size
 from i2v.utils.image_file import load_image
 
 ANY_LABEL = "255"
-"""The one object of a benchmark that tells object from background only, as DAVIS 2016 writes it."""
+"""Name of the only object in benchmarks that distinguish just object and background, after DAVIS 2016."""
 
 
 def list_videos(root: StrPath) -> list[str]:
-    """Names of the videos of a tree, sorted. Raises FileNotFoundError or NotADirectoryError for a bad root."""
+    """List the videos of a tree, sorted.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        NotADirectoryError: If it is a file.
+    """
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Names sorted so that 2 comes before 10, with or without leading zeros."""
+    """Sort names so that 2 comes before 10, with or without leading zeros."""
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 @dataclass(frozen=True)
 class FrameMasks:
-    """The masks of one frame: an image (H,W), and its value for every object; None: all values but 0."""
+    """The masks of one frame.
+
+    Attributes:
+        image: ``(H, W)`` labels, or a mask.
+        values: Label by object; ``None`` for all labels but 0.
+    """
 
     image: NDArray[np.uint8] | Mask
     values: Mapping[str, int | None]
@@ -47,7 +57,7 @@ class FrameMasks:
         return height, width
 
     def mask(self, obj: str) -> Mask:
-        """An object's mask (H,W), empty if the frame does not have one."""
+        """Mask ``(H, W)`` of an object, empty if it is not in the image."""
         if obj not in self.values:
             return np.zeros(self.size, np.bool_)
         value = self.values[obj]
@@ -56,9 +66,12 @@ class FrameMasks:
 
 @dataclass(frozen=True)
 class MaskVideo:
-    """The mask files of one video. ``is_folder_per_object``: SA-V's layout, else label images.
+    """The mask files of one video.
 
-    ``single_object``: all labels of a label image count as one object, "255".
+    Attributes:
+        folder: Folder of the video.
+        is_folder_per_object: Whether it has a folder per object (SA-V) instead of label images.
+        single_object: Whether all labels of a label image count as one object, "255".
     """
 
     folder: Path
@@ -67,28 +80,34 @@ class MaskVideo:
 
     @classmethod
     def open(cls, folder: StrPath, single_object: bool = False) -> MaskVideo:
-        """Look at a video's folder: one with folders in it has one for every object, another one label images."""
+        """Open the folder of a video: if it contains folders, there is one per object, else label images."""
         with os.scandir(folder) as entries:
             has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
         return cls(Path(folder), has_folders, single_object)
 
     def objects(self) -> list[str]:
-        """Object folders in natural order. Label images name theirs only when they are read."""
+        """List the object folders in natural order; none for label images, whose objects are known only when read."""
         if not self.is_folder_per_object:
             return []
         return natural_order(name for name in _visible(self.folder) if (self.folder / name).is_dir())
 
     def frames(self, obj: str | None = None) -> list[str]:
-        """Sorted file names of an object's masks, or of the label images; none without a folder."""
+        """List the file names of an object's masks, or of the label images, sorted; none without a folder."""
         folder = self.folder / obj if obj is not None else self.folder
         if not folder.is_dir():
             return []
         return sorted(name for name in _visible(folder) if name.endswith(".png"))
 
     def read(self, frame: str, obj: str | None = None, size: Size | None = None) -> FrameMasks:
-        """The masks of a file: that of ``obj``, or of all labels that a label image has.
+        """Read the masks of a frame.
 
-        InvalidFileError for a file that is no mask, or has not the ``size`` that is wanted.
+        Args:
+            frame: File name.
+            obj: The object whose folder to read from; ``None`` for a label image.
+            size: Expected height and width; ``None`` for any.
+
+        Raises:
+            InvalidFileError: If the file is not a mask, or has another size.
         """
         if obj is not None:
             return FrameMasks(read_binary(self.folder / obj / frame, size), {obj: None})
@@ -98,7 +117,14 @@ class MaskVideo:
         return FrameMasks(labels, {str(label): label for label in labels_in(labels)})
 
     def first_masks(self, size: Size | None = None) -> Iterator[tuple[str, str, Mask]]:
-        """Object, file name and mask where each object is first seen, in order of frames; never seen: left out."""
+        """Find the first non-empty mask of each object.
+
+        Args:
+            size: Expected height and width; ``None`` for any.
+
+        Yields:
+            Object, file name and mask, ordered by frame.
+        """
         if self.is_folder_per_object:
             found = [first for obj in self.objects() for first in self._first_masks(obj, size)]
             yield from sorted(found, key=lambda first: first[1])
@@ -119,9 +145,14 @@ class MaskVideo:
 
 
 def read_binary(path: StrPath, size: Size | None = None) -> Mask:
-    """Mask (H,W) of a PNG: pixels that are not 0.
+    """Read a binary mask ``(H, W)`` from a PNG: pixels that are not 0.
 
-    InvalidFileError if it has more than two values, is no PNG of one, or has not the ``size`` that is wanted.
+    Args:
+        path: The file.
+        size: Expected height and width; ``None`` for any.
+
+    Raises:
+        InvalidFileError: If the image has more than two values, is not a single-channel PNG, or has another size.
     """
     values, is_one_bit = _read(path, size)
     if not is_one_bit:
@@ -132,26 +163,34 @@ def read_binary(path: StrPath, size: Size | None = None) -> Mask:
 
 
 def read_labels(path: StrPath, size: Size | None = None) -> NDArray[np.uint8]:
-    """Pixels (H,W) of a palette or grey PNG as stored, of a 1-bit one 0 and 255; else as ``read_binary``."""
+    """Read labels ``(H, W)`` from a palette or grey PNG as stored, or as 0 and 255 from a 1-bit one.
+
+    Args:
+        path: The file.
+        size: Expected height and width; ``None`` for any.
+
+    Raises:
+        InvalidFileError: If the image is not a single-channel PNG, or has another size.
+    """
     values, is_one_bit = _read(path, size)
     return np.where(values, np.uint8(255), np.uint8(0)) if is_one_bit else values
 
 
 def _read(path: StrPath, size: Size | None) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels of a PNG, and whether it has one bit for each; then ones are any numbers but 0."""
+    """Pixels of a PNG, and whether it is a 1-bit image; ones are then any value but 0."""
     image = load_image(path, formats=("PNG",), size=size)
     if image.mode not in ("P", "L", "1"):
         raise InvalidFileError(path, f"expected a palette, grey or 1-bit image, got one of mode {image.mode}")
-    # Pillow gives a 1-bit image as bools, but does not say what bytes these are.
+    # Pillow returns a 1-bit image as bool, but does not specify the byte value of True.
     return np.asarray(image).view(np.uint8), image.mode == "1"
 
 
 def labels_in(labels: NDArray[np.uint8]) -> list[int]:
-    """The labels of a label image, without 0, ascending."""
+    """List the labels of a label image ``(H, W)``, without 0, ascending."""
     counts = np.bincount(labels.reshape(-1), minlength=256)
     return [int(label) for label in np.flatnonzero(counts) if label]
 
 
 def _visible(folder: StrPath) -> list[str]:
-    # A leading dot marks hidden files: unfinished ones, and what macOS leaves beside each copied picture.
+    # Names with a leading dot are incomplete files, or what macOS leaves next to each copied picture.
     return [name for name in os.listdir(folder) if not name.startswith(".")]

@@ -1,7 +1,7 @@
-"""``mask_info``: the ground truth of one object in one small file, as the test script wants it.
+"""``mask_info``: the ground truth of one object in a small file, which the test script reads.
 
-Written by ``tools/save_gt_mask_multiprocess.py``, one JSON per object, masks as COCO run lengths. The published files
-of the same name and purpose, pickled dictionaries in ``.npy`` files, are read by ``published_masks``.
+``tools/save_gt_mask_multiprocess.py`` writes one JSON file per object with masks as COCO RLE. The published files of
+the same name and purpose, pickled dictionaries in ``.npy`` files, are read by ``published_masks``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ MAX_FRAME = 10**9
 
 @dataclass(frozen=True)
 class MaskInfo:
-    """An object's ground truth: its ``name`` (that of its folder or label), and masks on annotated frames.
+    """Ground truth of an object.
 
-    ``size`` is (height, width). ``counts`` holds COCO's compressed run lengths by frame number for the frames where
-    the object has pixels; ``annotated`` are the numbers of all frames with an annotation, ascending. ``source`` is the
-    file that it was read from, for messages.
+    Attributes:
+        video: Name of the video.
+        name: Name of the object: its folder or label.
+        size: Height and width.
+        annotated: Numbers of all annotated frames, ascending.
+        counts: Compressed COCO run lengths by frame number, for the frames where the object has pixels.
+        source: File that it was read from, for messages.
     """
 
     video: str
@@ -43,7 +47,12 @@ class MaskInfo:
     source: str = field(default="", compare=False)
 
     def mask(self, frame: int) -> Mask:
-        """Mask (H,W) on an annotated frame. Raises KeyError for another one, InvalidFileError for damaged counts."""
+        """Decode the mask ``(H, W)`` on an annotated frame.
+
+        Raises:
+            KeyError: If the frame is not annotated.
+            InvalidFileError: If the run lengths are damaged.
+        """
         if frame not in self.annotated:
             raise KeyError(f"{self.video}, object {self.name}: frame {frame} has no annotation")
         counts = self.counts.get(frame)
@@ -54,12 +63,12 @@ class MaskInfo:
 
     @property
     def first_frame(self) -> int | None:
-        """The first frame where the object is seen; None if there is none."""
+        """First frame with the object, or ``None`` if there is none."""
         return min(self.counts, default=None)
 
 
 def mask_info_files(folder: StrPath) -> list[Path]:
-    """The files of a video's objects, in order. Of an object that has both kinds, the JSON counts."""
+    """List the files of a video's objects, sorted; JSON takes precedence over ``.npy``."""
     files = [path for path in Path(folder).iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]
     by_stem = {path.stem: path for path in sorted(files, key=lambda path: path.suffix, reverse=True)}
     return [by_stem[stem] for stem in sorted(by_stem)]
@@ -81,8 +90,11 @@ def write_mask_info(path: StrPath, info: MaskInfo) -> None:
 def read_mask_info(path: StrPath) -> MaskInfo:
     """Read a JSON file or a published ``.npy`` file.
 
-    The system's OSError if there is none; InvalidFileError, with file and place, for anything else than a mask_info
-    file whose name and size make sense. The run lengths themselves are checked by ``MaskInfo.mask``.
+    The run lengths are checked later, by :meth:`MaskInfo.mask`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it has another format or an invalid value, naming the place in the file.
     """
     path = Path(path)
     return _from_masks(path, load_published(path)) if path.suffix == ".npy" else _from_json(read_json(path))
@@ -95,7 +107,7 @@ def _from_json(content: JsonValue) -> MaskInfo:
     counts = {_frame_number(key, value): _code(value) for key, value in content.member("counts").members()}
     strange = counts.keys() - set(annotated)
     if strange:
-        content.member("counts").fail(f"frame {min(strange)} is not among the annotated ones")
+        content.member("counts").fail(f"frame {min(strange)} is not listed under annotated")
     return MaskInfo(
         video=_name(content.member("video")),
         name=_name(content.member("object")),
@@ -107,7 +119,7 @@ def _from_json(content: JsonValue) -> MaskInfo:
 
 
 def _name(value: JsonValue) -> str:
-    # It becomes the name of a folder of results.
+    # The name becomes that of a folder of results.
     with locating(value.path, value.place):
         return component(value.text())
 
@@ -122,7 +134,7 @@ def _size(value: JsonValue) -> Size:
 
 
 def _frame_number(key: str, value: JsonValue) -> int:
-    # Only as it is written here: two ways to write one number would be two masks of one frame.
+    # Only the canonical form: with two spellings of a number, a frame could have two masks.
     if not (key.isascii() and key.isdigit() and len(key) < 10 and str(int(key)) == key):
         value.fail("expected a frame number as the key")
     return int(key)

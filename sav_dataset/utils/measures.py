@@ -1,7 +1,7 @@
 """The measures of the DAVIS and SA-V benchmarks for one mask: region similarity J and boundary measure F.
 
-Exact, and fast without any library beside NumPy: everything happens inside the bounding box of both masks, and instead
-of dilating boundaries with a disk (1009 pixels at full HD), every boundary pixel looks for a partner row by row.
+They are exact, and fast with NumPy alone: only the bounding box of both masks is processed, and instead of dilating
+boundaries with a disk (1009 pixels at full HD), every boundary pixel searches for a match row by row.
 """
 
 from __future__ import annotations
@@ -16,33 +16,52 @@ from i2v.utils.iou import mask_iou
 Mask = NDArray[np.bool_]
 
 BOUND_TH = 0.008
-"""How far apart two boundaries may lie and still match, as a part of the image's diagonal."""
+"""Distance within which boundaries match, as a fraction of the image diagonal."""
 
 
 def region_similarity(gt: Mask, pred: Mask) -> float:
-    """J of two masks (H,W) bool, 0 to 1: intersection over union; 1 if both are empty.
+    """J: intersection over union of two masks.
 
-    Raises TypeError for masks that are not bool and ValueError for masks of different shapes.
+    Args:
+        gt: Ground truth ``(H, W)`` bool.
+        pred: Prediction ``(H, W)`` bool.
+
+    Returns:
+        0..1; 1 if both masks are empty.
+
+    Raises:
+        TypeError: If a mask is not bool or not two-dimensional.
+        ValueError: If the masks differ in size.
     """
     _check(gt, pred)
     return mask_iou(gt, pred)
 
 
 def boundary_measure(gt: Mask, pred: Mask, bound_th: float = BOUND_TH) -> float:
-    """F of two masks (H,W) bool, 0 to 1: how well their boundaries match.
+    """F: how well the boundaries of two masks match.
 
-    Boundary pixels match if they are at most ``ceil(bound_th * diagonal)`` pixels apart. F is the harmonic mean of the
-    parts of the predicted boundary (precision) and of the true one (recall) that find a match. Where only one of the
-    masks has a boundary F is 0, where none has it is 1; a mask has no boundary along the image's border.
+    Boundary pixels match if they are at most ``ceil(bound_th * diagonal)`` pixels apart. F is the harmonic mean of
+    precision, the fraction of the predicted boundary with a match, and recall, that of the true boundary. A mask has no
+    boundary along the image border.
 
-    Raises TypeError for masks that are not bool and ValueError for masks of different shapes.
+    Args:
+        gt: Ground truth ``(H, W)`` bool.
+        pred: Prediction ``(H, W)`` bool.
+        bound_th: Matching distance as a fraction of the image diagonal.
+
+    Returns:
+        0..1; 0 if only one of the masks has a boundary, 1 if none has.
+
+    Raises:
+        TypeError: If a mask is not bool or not two-dimensional.
+        ValueError: If the masks differ in size.
     """
     _check(gt, pred)
     return _boundary_measure(*_common_crop(gt, pred), matching_radius(gt.shape, bound_th))
 
 
 def mask_scores(gt: Mask, pred: Mask, bound_th: float = BOUND_TH) -> tuple[float, float]:
-    """J and F together, at less than the cost of both; see :func:`region_similarity`, :func:`boundary_measure`."""
+    """J and F together, faster than one by one; see :func:`region_similarity` and :func:`boundary_measure`."""
     _check(gt, pred)
     gt_crop, pred_crop = _common_crop(gt, pred)
     radius = matching_radius(gt.shape, bound_th)
@@ -55,9 +74,13 @@ def matching_radius(size: tuple[int, ...], bound_th: float = BOUND_TH) -> int:
 
 
 def boundary_map(mask: Mask) -> Mask:
-    """Boundary of a mask (H,W) bool, one pixel wide: pixels unlike the right, the lower or the lower right neighbour.
+    """Find the boundary of a mask.
 
-    Pixels beyond the image are compared with nothing.
+    Args:
+        mask: ``(H, W)`` bool.
+
+    Returns:
+        ``(H, W)`` bool: pixels that differ from their right, lower or lower right neighbour inside the image.
     """
     edge = np.zeros_like(mask)
     edge[:, :-1] = mask[:, :-1] ^ mask[:, 1:]
@@ -75,11 +98,12 @@ def _check(gt: Mask, pred: Mask) -> None:
 
 
 def _common_crop(gt: Mask, pred: Mask) -> tuple[Mask, Mask]:
-    """Both masks in the smallest window that holds their pixels and boundaries; (0,0) if both are empty."""
+    """Crop both masks to the smallest window that contains their pixels and boundaries; (0, 0) if both are empty."""
     rows = np.flatnonzero(gt.any(axis=1) | pred.any(axis=1))
     if not len(rows):
         return gt[:0, :0], pred[:0, :0]
-    # One pixel more on every side: boundaries lie half a pixel up and left, and must see the background beyond.
+    # A margin of one pixel: boundary pixels also lie above and left of a mask, and are found by comparing with the
+    # background beyond it.
     across = slice(max(0, rows[0] - 1), rows[-1] + 2)
     columns = np.flatnonzero(gt[across].any(axis=0) | pred[across].any(axis=0))
     window = across, slice(max(0, columns[0] - 1), columns[-1] + 2)
@@ -97,13 +121,13 @@ def _boundary_measure(gt: Mask, pred: Mask, radius: int) -> float:
 
 
 def _count_near(points: Mask, others: Mask, radius: int) -> int:
-    """How many pixels of ``points`` have one of ``others`` within a disk of ``radius``."""
+    """Count the pixels of ``points`` with a pixel of ``others`` within a disk of ``radius``."""
     alone = np.flatnonzero(points & ~others)
     if not len(alone):
         return int(np.count_nonzero(points))
     height, width = others.shape
-    # sums[r, c]: pixels of `others` left of column c in row r. A stretch of a row holds one if the sums at its two
-    # ends differ, which 16 bits show even where the sums overflow.
+    # sums[r, c]: number of pixels of `others` left of column c in row r. A segment of a row contains one if the sums at
+    # its two ends differ; that is still true if they overflow 16 bits, as segments are short.
     sums = np.zeros((height + 2 * radius, width + 2 * radius + 1), np.uint16)
     np.cumsum(others, axis=1, out=sums[radius : radius + height, radius + 1 : radius + 1 + width], dtype=np.uint16)
     sums[:, radius + 1 + width :] = sums[:, radius + width, None]
@@ -111,6 +135,7 @@ def _count_near(points: Mask, others: Mask, radius: int) -> int:
 
     rows, columns = np.divmod(alone, width)
     centre = (rows + radius) * stride + columns + radius
+    # Row by row of the disk, nearest first, drop the points that have found a match.
     for dy in sorted(range(-radius, radius + 1), key=abs):
         reach = math.isqrt(radius * radius - dy * dy)
         start = centre + (dy * stride - reach)

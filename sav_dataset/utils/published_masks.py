@@ -1,7 +1,7 @@
-"""The published form of mask_info: a ``.npy`` file with a pickled ``{frame: {0: mask}}`` in it.
+"""Reads published mask_info files: ``.npy`` files with a pickled ``{frame: {0: mask}}``.
 
-A pickle is a program, and Python's unpicklers run it. Here the few operations of which NumPy makes such a file are gone
-through instead: they put numbers, texts, containers and masks together, and there is none that could call anything.
+A pickle is a program, and unpickling runs it. Instead, this module interprets only the few opcodes that NumPy needs to
+write such a file: they build numbers, strings, containers and masks, and cannot call anything.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from i2v.results.rle import Mask
 from i2v.utils.input_file import open_input
 from i2v.utils.picture_size import check_size
 
-MAX_BYTES = 1 << 30  # one byte for every pixel of every frame
-_MAX_OPERATIONS = 1_000_000  # some thirty for every frame
+MAX_BYTES = 1 << 30  # one byte per pixel and frame
+_MAX_OPERATIONS = 1_000_000  # about thirty per frame
 _MAX_TEXT = 255  # bytes of a name
 _MAX_HEADER = 1 << 14
 
 
 def load_published(path: StrPath) -> dict[int, Mask]:
-    """Masks (H,W) by frame number of a published file.
+    """Read a published file.
 
-    The system's OSError if there is none; InvalidFileError if there is anything else in it.
+    Args:
+        path: The file.
+
+    Returns:
+        Masks ``(H, W)`` by frame number.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it contains anything but masks.
     """
     with open_input(path, MAX_BYTES) as file:
         _skip_header(file, path)
@@ -38,7 +46,7 @@ def load_published(path: StrPath) -> dict[int, Mask]:
 
 
 def _skip_header(file: BinaryIO, path: StrPath) -> None:
-    # From memory, as NumPy would ask for as many bytes as the file says the header has.
+    # Parse a bounded copy: NumPy would allocate as many bytes as the file claims for its header.
     head = io.BytesIO(file.read(_MAX_HEADER))
     with reading(path, "the header of this .npy file"):
         version = np.lib.format.read_magic(head)
@@ -51,21 +59,21 @@ def _skip_header(file: BinaryIO, path: StrPath) -> None:
 
 
 class _Global:
-    """Stands for a function or class that a pickle names."""
+    """Placeholder for a function or class that a pickle names."""
 
     def __init__(self, makes: type | None = None) -> None:
         self.makes = makes
 
 
 class _Array:
-    """Stands for a pickled array: remembers what it was to be made of."""
+    """Placeholder for a pickled array: keeps its state."""
 
     def __init__(self, *_: object) -> None:
         self.state: Any = None
 
 
 class _DType:
-    """Stands for a pickled dtype: remembers its name."""
+    """Placeholder for a pickled dtype: keeps its name."""
 
     def __init__(self, name: object = "", *_: object) -> None:
         self.name = name
@@ -79,7 +87,7 @@ _GLOBALS = {
 
 
 class _Pickle:
-    """The value that a pickle makes, of the operations that masks need; it takes no more memory than the file."""
+    """Stack machine for the pickle opcodes that masks need; takes no more memory than the file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -91,15 +99,24 @@ class _Pickle:
         self._memo: dict[int, Any] = {}
 
     def value(self) -> Any:
-        """Go through the operations. ValueError, LookupError or TypeError where they make no sense."""
+        """Interpret the opcodes.
+
+        Returns:
+            The unpickled value, with placeholders for arrays and dtypes.
+
+        Raises:
+            ValueError: If an opcode or its argument is not allowed.
+            LookupError: If a value is missing on the stack or in the memo.
+            TypeError: If a value has the wrong type.
+        """
         for _ in range(_MAX_OPERATIONS):
             code = self._take(1)
             if code == pickle.STOP:
                 return self._stack.pop()
             if code not in _OPERATIONS:
-                raise ValueError(f"it has the operation {code!r}, which masks do not need")
+                raise ValueError(f"it has the opcode {code!r}, which masks do not need")
             _OPERATIONS[code](self)
-        raise ValueError(f"it has more than {_MAX_OPERATIONS:,} operations")
+        raise ValueError(f"it has more than {_MAX_OPERATIONS:,} opcodes")
 
     def skip(self, count: int) -> None:
         self._take(count)
@@ -143,15 +160,15 @@ class _Pickle:
     def call(self) -> None:
         function, arguments = self._popped(2)
         if not (isinstance(function, _Global) and function.makes is not None and isinstance(arguments, tuple)):
-            raise ValueError("it calls what is no array and no type of one")
+            raise ValueError("it calls something other than an array or a dtype")
         self._stack.append(function.makes(*arguments))
 
     def build(self) -> None:
         (state,) = self._popped(1)
         if isinstance(self._stack[-1], _Array):
             self._stack[-1].state = state
-        elif not isinstance(self._stack[-1], _DType):  # whose state is byte order and the like: nothing to bytes
-            raise ValueError("it gives a state to what is no array and no type of one")
+        elif not isinstance(self._stack[-1], _DType):  # a dtype's state, such as byte order, is irrelevant for bytes
+            raise ValueError("it sets the state of something other than an array or a dtype")
 
     def remember(self, num_bytes: int | None = None) -> None:
         place = len(self._memo) if num_bytes is None else self._number(num_bytes)
@@ -161,9 +178,9 @@ class _Pickle:
         self._stack.append(self._memo[self._number(num_bytes)])
 
     def _take(self, count: int, limit: int = MAX_BYTES) -> bytes:
-        # Only what is there is asked for: the file would make room for all of it first.
+        # Check first: file.read would allocate as many bytes as requested, even if the file is shorter.
         if count > min(self._left, limit):
-            raise ValueError("it ends too early" if count > self._left else f"a text of {count:,} bytes")
+            raise ValueError("it ends too early" if count > self._left else f"a string of {count:,} bytes")
         self._left -= count
         return self._file.read(count)
 
@@ -177,20 +194,20 @@ class _Pickle:
 
     def _find_global(self, module: str, name: str) -> None:
         if (module, name) not in _GLOBALS:
-            raise ValueError(f"it asks for {module}.{name}, which masks do not need")
+            raise ValueError(f"it refers to {module}.{name}, which masks do not need")
         self._stack.append(_GLOBALS[module, name])
 
     def _popped(self, count: int | None) -> list[Any]:
-        """The uppermost values; None: those above the last mark."""
+        """Pop ``count`` values, or with ``None`` those above the last mark."""
         start = self._marks.pop() if count is None else len(self._stack) - count
         if start < 0:
-            raise LookupError("it takes values that it has not made")
+            raise LookupError("it pops more values than are on the stack")
         values = self._stack[start:]
         del self._stack[start:]
         return values
 
     def _target(self, kind: type) -> Any:
-        """The container on top, which values are put into."""
+        """The container on top of the stack."""
         if type(self._stack[-1]) is not kind:
             raise ValueError(f"it puts values into a {type(self._stack[-1]).__name__}, expected a {kind.__name__}")
         return self._stack[-1]
@@ -235,7 +252,7 @@ _OPERATIONS: dict[bytes, Callable[[_Pickle], None]] = {
 
 
 def _masks_of(content: object) -> dict[int, Mask]:
-    """Unwrap the 0-d object array, then the masks."""
+    """Unwrap the 0-dimensional object array, then the masks."""
     values = _state(content)[-1]
     frames = values[0] if isinstance(values, list) and len(values) == 1 else None
     if not isinstance(frames, dict):
@@ -244,7 +261,7 @@ def _masks_of(content: object) -> dict[int, Mask]:
 
 
 def _state(array: object) -> tuple[Any, ...]:
-    """Version, shape, type, order and contents of an array."""
+    """Version, shape, dtype, order and content of an array."""
     state = array.state if isinstance(array, _Array) else None
     if not isinstance(state, tuple) or len(state) != 5:
         raise ValueError("expected an array")
@@ -269,7 +286,7 @@ def _mask_of(frame: int, objects: object) -> Mask:
     height, width = shape
     check_size(width, height)
     if len(raw) != height * width:
-        raise ValueError(f"frame {frame}: got {len(raw)} bytes for a mask of {shape}")
+        raise ValueError(f"frame {frame}: expected {height * width} bytes for a mask of {shape}, got {len(raw)}")
     values = np.frombuffer(raw, np.uint8)
-    flat = values.view(np.bool_) if values.max() <= 1 else values > 0  # without a copy, if these are Booleans
+    flat = values.view(np.bool_) if values.max() <= 1 else values > 0  # no copy if the values are 0 and 1 already
     return flat.reshape(width, height).T if is_fortran else flat.reshape(height, width)

@@ -1,4 +1,4 @@
-"""Scores for people and for programs: the published table, CSV and JSON, and pictures of the worst objects."""
+"""Reports of scores: the published table, CSV, JSON, and pictures of the worst objects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GLOBAL = "Global score"
 
 
 def published_table(scores: Scores) -> str:
-    """The published evaluator's table: comma-separated columns of fixed width, percent with one decimal."""
+    """Format scores like SA-V's evaluator: comma-separated columns of fixed width, percent with one decimal."""
     rows = [(GLOBAL, "", scores.jf, scores.j, scores.f)]
     rows += [(s.video, s.obj.zfill(3), s.jf, s.j, s.f) for s in scores.objects]
     width = max(len(row[0]) for row in rows)
@@ -31,7 +31,7 @@ def published_table(scores: Scores) -> str:
 
 
 def group_table(parts: Mapping[str, Scores]) -> str:
-    """Seen and unseen objects, a line each, and the mean of their measures, which YouTube-VOS calls G."""
+    """Format the scores of seen and unseen objects, and the mean of their measures, which YouTube-VOS calls G."""
     width = max(map(len, parts))
     lines = [
         f"{name:<{width}}  J: {part.j:.1f}  F: {part.f:.1f}  ({len(part.objects)} objects)"
@@ -42,7 +42,13 @@ def group_table(parts: Mapping[str, Scores]) -> str:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """What a report is about: the scores, their seen and unseen parts if there are any, and how they were made."""
+    """Contents of a report.
+
+    Attributes:
+        scores: Scores of all objects.
+        parts: Scores of seen and unseen objects, if these are known.
+        facts: How the scores were made, as JSON values.
+    """
 
     scores: Scores
     parts: Mapping[str, Scores]
@@ -58,9 +64,16 @@ def write_text(path: StrPath, text: str) -> None:
 def write_report(
     folder: StrPath, contents: ReportContents, pictures: ObjectPictures | None, num_worst: int = 10
 ) -> None:
-    """Write report.json, objects.csv, videos.csv, all worst first, and worst/ with a picture of each worst object.
+    """Write report.json, objects.csv and videos.csv, worst first, and worst/ with pictures of the worst objects.
 
-    ValueError for links in the places of the folders, and for names that lead out of them.
+    Args:
+        folder: Folder of the report, created if needed.
+        contents: What to write.
+        pictures: Where to find frames and masks; ``None`` draws no pictures.
+        num_worst: Number of objects with pictures.
+
+    Raises:
+        ValueError: If a folder is a symbolic link, or a name leads out of it.
     """
     folder = own_folder(Path(folder))
     worst = contents.scores.worst_first()
@@ -92,7 +105,7 @@ def _as_json(contents: ReportContents, worst: Sequence[ObjectScore]) -> dict[str
 
 
 def averages(scores: Scores | ObjectScore) -> dict[str, float]:
-    """The three measures in percent, by their names in tables and JSON."""
+    """J&F, J and F in percent, by name in tables and JSON."""
     return {"J&F": scores.jf, "J": scores.j, "F": scores.f}
 
 

@@ -1,7 +1,7 @@
-"""Score a tree of predicted masks against the ground truth, on all cores: J, F and J&F of every object.
+"""Scores a tree of predicted masks against the ground truth in parallel: J, F and J&F per object.
 
-:func:`evaluate` gives everything that is known; :func:`benchmark` is the published entry point. The measures
-themselves are in ``measures.py`` and can be imported from here.
+:func:`evaluate` returns all details; :func:`benchmark` has the interface of SA-V's evaluator. The measures themselves
+are in ``measures.py`` and can be imported from here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
 __all__ = ["EvaluationError", "EvaluationSettings", "benchmark", "boundary_measure", "evaluate", "region_similarity"]
 
 FRAMES_PER_TASK = 24
-TASKS_PER_PROCESS = 4  # at least: starting a process takes as long as a few tasks do
+TASKS_PER_PROCESS = 4  # minimum: starting a process takes as long as a few tasks
 SKIP_RULES = ("first-last", "prompt", "none")
 
 StrPath = str | os.PathLike[str]
@@ -32,21 +32,30 @@ PerObject = dict[str, tuple[dict[str, float], dict[str, float]]]
 
 
 class EvaluationError(ValueError):
-    """Predictions and ground truth do not fit together. ``problems`` has a sentence for every place."""
+    """Predictions and ground truth do not match."""
 
     def __init__(self, problems: Sequence[str]) -> None:
+        """Compose the message.
+
+        Args:
+            problems: One sentence per problem; the message shows at most 20, the attribute ``problems`` has all.
+        """
         self.problems = tuple(map(printable, problems))
         shown = [*self.problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
-        super().__init__("predictions and ground truth do not fit together:\n  " + "\n  ".join(shown))
+        super().__init__("predictions and ground truth do not match:\n  " + "\n  ".join(shown))
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How trees are compared.
 
-    ``skip``: which annotated frames of an object do not count: "first-last" of its list (SA-V, DAVIS), those up to
-    its first appearance, where it was prompted ("prompt", YouTube-VOS), or "none". ``strict``: both trees must hold
-    the same videos; otherwise those in both are scored. ``single_object``: labels differ from background only.
+    Attributes:
+        skip: Annotated frames of an object that are not scored: "first-last", its first and last (SA-V, DAVIS);
+            "prompt", those up to its first appearance, where it was prompted (YouTube-VOS); or "none".
+        strict: Whether both trees must contain the same videos; otherwise those in both are scored.
+        single_object: Whether all labels of a label image count as one object.
+        num_processes: Worker processes; ``None`` for one per core.
+        progress: Whether to show a progress bar.
     """
 
     skip: str = "first-last"
@@ -71,9 +80,22 @@ def benchmark(
     verbose: bool = True,
     skip_first_and_last: bool = True,
 ) -> tuple[list[float], list[float], list[float], list[PerObject]]:
-    """The published entry point: J&F, J, F and ``{video: ({object: J}, {object: F})}`` of every pair of roots.
+    """Score trees with the interface of SA-V's evaluator.
 
-    ``verbose`` shows a progress bar. Raises as :func:`evaluate` does.
+    Args:
+        gt_roots: Ground-truth trees.
+        mask_roots: Predicted trees, one per ground-truth tree.
+        strict: As in :class:`EvaluationSettings`.
+        num_processes: As in :class:`EvaluationSettings`.
+        verbose: Whether to show a progress bar.
+        skip_first_and_last: Whether to skip the first and the last annotated frame of every object.
+
+    Returns:
+        For every pair of trees, J&F, J, F and ``{video: ({object: J}, {object: F})}``, all in percent.
+
+    Raises:
+        ValueError: If the numbers of trees differ, and as :func:`evaluate`.
+        FileNotFoundError: If a tree is missing.
     """
     if len(gt_roots) != len(mask_roots):
         raise ValueError(f"mask_roots: expected {len(gt_roots)}, one for each of gt_roots, got {len(mask_roots)}")
@@ -90,14 +112,22 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     videos: Iterable[str] | None = None,
 ) -> Scores:
-    """Compare two trees, laid out as ``mask_files`` says, video by video (``videos``: only these).
+    """Compare two trees of masks, see ``mask_files`` for their layout.
 
-    Object scores are means over the object's annotated frames, less those that ``settings.skip`` leaves out and those
-    before its first pixel in either tree. An object without any ground-truth pixel on them is not scored, with a
-    warning. Predictions of frames without annotation are ignored.
+    The score of an object is the mean over its annotated frames, without those that ``settings.skip`` excludes and
+    those before its first pixel in either tree. An object without ground-truth pixels on these frames is not scored,
+    with a warning. Predictions on frames without annotation are ignored.
 
-    Raises EvaluationError with the names of all missing or surplus videos and objects, missing frames, and files that
-    are no masks of the right size; FileNotFoundError where a root is missing.
+    Args:
+        gt_root: Ground truth.
+        pred_root: Predictions.
+        settings: How to compare; ``None`` for the defaults.
+        videos: Score only these videos.
+
+    Raises:
+        EvaluationError: If videos, objects or frames are missing or surplus, or files are not masks of the right size;
+            names all of them.
+        FileNotFoundError: If a tree is missing.
     """
     settings = settings or EvaluationSettings()
     gt_root, pred_root = annotation_folder(Path(gt_root)), Path(pred_root)
@@ -126,7 +156,7 @@ def evaluate(
 
 
 def annotation_folder(gt_root: Path) -> Path:
-    """The root itself, or the folder ``Annotations`` in it if there is one."""
+    """Return the folder ``Annotations`` of a root if there is one, else the root itself."""
     nested = gt_root / "Annotations"
     return nested if nested.is_dir() else gt_root
 
@@ -134,7 +164,7 @@ def annotation_folder(gt_root: Path) -> Path:
 def _choose_videos(
     gt_root: Path, pred_root: Path, strict: bool, videos: Iterable[str] | None
 ) -> tuple[list[str], list[str]]:
-    """Names of the videos to score, and sentences about others."""
+    """Choose the videos to score. Returns warnings about the others, too."""
     gt, pred = set(list_videos(gt_root)), set(list_videos(pred_root))
     wanted = gt if videos is None else set(videos)
     if wanted - gt:
@@ -150,7 +180,7 @@ def _choose_videos(
 
 @dataclass(frozen=True)
 class _Task:
-    """Some frames of a video to compare: those of one object, or label images with all of them."""
+    """Some frames of a video to compare: of one object, or label images (``obj`` is ``None``)."""
 
     gt: MaskVideo
     pred: MaskVideo
@@ -170,7 +200,14 @@ class _TaskResult:
 
 @dataclass(frozen=True)
 class _VideoFiles:
-    """A video's two sets of mask files; by object (None: label images) the frames to compare, and those missing."""
+    """The mask files of a video.
+
+    Attributes:
+        gt: Ground truth.
+        pred: Predictions.
+        frames: Frames to compare, by object (``None`` for label images).
+        missing: Frames without prediction, by object.
+    """
 
     gt: MaskVideo
     pred: MaskVideo
@@ -188,7 +225,7 @@ class _VideoFiles:
         return cls(gt, pred, frames, missing)
 
     def problems(self) -> list[str]:
-        """What is missing or surplus among the predictions, told from the names of the files."""
+        """Describe missing and surplus predictions, as far as file names tell."""
         found = []
         for obj, missing in self.missing.items():
             if missing and self._is_seen(obj):
@@ -199,7 +236,7 @@ class _VideoFiles:
         return found + [f"{self._name(obj)}: predicted, but not annotated" for obj in surplus]
 
     def unscored(self) -> list[str]:
-        """Objects that need no prediction, since there is nothing of them to score."""
+        """Describe objects that need no prediction because there is nothing to score."""
         names = [obj for obj, frames in self.frames.items() if not frames]
         found = [f"{self._name(obj)}: no annotated frame counts, so not scored" for obj in names]
         names = [obj for obj, missing in self.missing.items() if missing and not self._is_seen(obj)]
@@ -209,7 +246,7 @@ class _VideoFiles:
         return f"video {self.gt.folder.name}" + ("" if obj is None else f", object {obj}")
 
     def tasks(self) -> Iterator[_Task]:
-        """The comparisons to make, in pieces that spread well over processes."""
+        """Split the comparisons into pieces that balance well over processes."""
         for obj, frames in self.frames.items():
             pieces = range(0, len(frames) if not self.missing[obj] else 0, FRAMES_PER_TASK)
             for start in pieces:
@@ -221,7 +258,7 @@ class _VideoFiles:
 
 
 def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple[_Task, _TaskResult]]:
-    """Tasks and their results, in order."""
+    """Yield tasks and their results, in order."""
     num_frames = sum(len(task.frames) for task in tasks)
     num_processes = min(settings.num_processes or os.cpu_count() or 1, len(tasks) // TASKS_PER_PROCESS)
     with contextlib.ExitStack() as stack:
@@ -237,7 +274,7 @@ def _run(tasks: Sequence[_Task], settings: EvaluationSettings) -> Iterator[tuple
 
 
 def _compare(task: _Task) -> _TaskResult:
-    """Score the frames of a task. Runs in a worker process."""
+    """Score the frames of a task in a worker process."""
     scores: list[tuple[str, FrameScore]] = []
     problems: list[str] = []
     for frame in task.frames:
@@ -264,7 +301,7 @@ def _pixels(size: tuple[int, int]) -> str:
 
 
 class _Table:
-    """Scores by video, object and frame, as they come in."""
+    """Collects scores by video, object and frame."""
 
     def __init__(self) -> None:
         self._frames: dict[str, dict[str | None, list[str]]] = {}  # by video and by object or None, see _Task
@@ -278,7 +315,10 @@ class _Table:
             self._scores.setdefault((task.video, obj), {})[score.frame] = score
 
     def objects(self) -> Iterator[tuple[tuple[str, str], list[FrameScore]]]:
-        """Every object and its scores, frame by frame; where label images do not show it, it is rightly absent."""
+        """Yield every object with its score on every frame.
+
+        An object that is in neither of two label images is correctly absent there: its score is 1.
+        """
         for video, frames in self._frames.items():
             for obj in natural_order(name for where, name in self._scores if where == video):
                 scores = self._scores[video, obj]
@@ -287,7 +327,7 @@ class _Table:
 
 
 def _counted(frames: list[FrameScore], skip: str) -> list[FrameScore]:
-    """The frames that count for an object: from its first pixel in either tree on."""
+    """Choose the frames on which an object is scored: from its first pixel on, see :class:`EvaluationSettings`."""
     if skip == "prompt":
         first = next((i for i, frame in enumerate(frames) if frame.in_gt), len(frames))
         return frames[first + 1 :]

@@ -1,4 +1,4 @@
-"""Read SA-V's videos and annotations, and draw the one over the other.
+"""Reads SA-V's videos and annotations, and draws masks over frames.
 
 data = SAVDataset("/data/sav_train")
 annotation = data.annotation("sav_000001")
@@ -22,7 +22,7 @@ from i2v.utils.picture_size import check_size
 from i2v.video.sources import FrameSource, ImageFolder, open_source
 
 ANNOTATED_EVERY = 4
-"""Of SA-V's 24 frames per second, 6 are annotated."""
+"""Frames per annotated frame: SA-V's videos have 24 fps and are annotated at 6 fps."""
 
 KINDS = ("manual", "auto")
 MAX_FRAME = 10**9
@@ -30,11 +30,15 @@ MAX_FRAME = 10**9
 
 @dataclass(frozen=True)
 class SAVAnnotation:
-    """The masklets of a training video, as run lengths.
+    """The masklets of a training video.
 
-    ``size``: (height, width). ``first_frames``: where each masklet first appears, in video frames. ``masklets``: for
-    every annotated frame, one every ``every`` video frames, a COCO run length for each masklet, None if it has none.
-    ``source`` is the file that it was read from, for messages.
+    Attributes:
+        video: Name of the video.
+        size: Height and width.
+        first_frames: Video frame on which each masklet first appears.
+        masklets: For every annotated frame, a COCO RLE per masklet, ``None`` where it is absent.
+        every: Video frames per annotated frame.
+        source: File that it was read from, for messages.
     """
 
     video: str
@@ -50,19 +54,27 @@ class SAVAnnotation:
 
     @property
     def frames(self) -> range:
-        """The annotated video frames."""
+        """Numbers of the annotated video frames."""
         return range(0, len(self.masklets) * self.every, self.every)
 
     def mask(self, frame: int, masklet: int) -> Mask:
-        """Mask (H,W) of a masklet on an annotated video frame, empty where it is not visible.
+        """Decode the mask of a masklet.
 
-        Raises IndexError for another frame or a masklet that there is not, InvalidFileError for damaged run lengths or
-        those of another size.
+        Args:
+            frame: Number of an annotated video frame.
+            masklet: Number of the masklet.
+
+        Returns:
+            ``(H, W)`` bool, empty where the masklet is not visible.
+
+        Raises:
+            IndexError: If the frame is not annotated, or there is no such masklet.
+            InvalidFileError: If the run lengths are damaged or have another size.
         """
         if frame not in self.frames or not 0 <= masklet < self.num_masklets:
             raise IndexError(
                 f"{self.video}: no annotation of masklet {masklet} on frame {frame}; there are {self.num_masklets} "
-                f"masklets on {len(self.masklets)} frames 0, {self.every}, ..."
+                f"masklets on the {len(self.masklets)} frames 0, {self.every}, ..."
             )
         run_lengths = self.masklets[frame // self.every][masklet]
         if run_lengths is None:
@@ -71,15 +83,18 @@ class SAVAnnotation:
             return RunLengths.of_coco(run_lengths, self.size).mask()
 
     def masks(self, frame: int) -> list[Mask]:
-        """Masks of all masklets on an annotated video frame."""
+        """Decode the masks of all masklets on an annotated video frame, see :meth:`mask`."""
         return [self.mask(frame, masklet) for masklet in range(self.num_masklets)]
 
 
 def read_annotation(path: StrPath) -> SAVAnnotation:
     """Read a JSON file of SA-V's training split.
 
-    The system's OSError if there is none; InvalidFileError, with file and place, for another one. The run lengths are
-    checked when a mask is asked for.
+    The run lengths are checked later, by :meth:`SAVAnnotation.mask`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        InvalidFileError: If it has another format, naming the place in the file.
     """
     content = read_json(path)
     masklets = content.member("masklet")
@@ -89,7 +104,7 @@ def read_annotation(path: StrPath) -> SAVAnnotation:
     for frame in masklets.elements():
         count = sum(1 for _ in frame.elements())
         if count != len(first_frames):
-            frame.fail(f"expected {len(first_frames)} masklets, one for each that appears, got {count}")
+            frame.fail(f"expected {len(first_frames)} masklets, as in masklet_first_appeared_frame, got {count}")
     height, width = (content.member(key).integer(1, MAX_FRAME) for key in ("video_height", "video_width"))
     with locating(path, "video_height, video_width"):
         check_size(width, height)
@@ -105,13 +120,18 @@ def read_annotation(path: StrPath) -> SAVAnnotation:
 class SAVDataset:
     """SA-V's training split: VIDEO.mp4, or a folder VIDEO of frames, with VIDEO_manual.json and VIDEO_auto.json.
 
-    The folders into which the official archives unpack (sav_000 and so on) may be kept.
+    Files may be in the subfolders of the official archives (sav_000 and so on).
     """
 
     def __init__(self, root: StrPath, frames: StrPath | None = None) -> None:
-        """List the annotations in and below ``root``; ``frames``: folder of the videos, if they are elsewhere.
+        """List the annotations.
 
-        Raises FileNotFoundError without any annotation.
+        Args:
+            root: Folder of the annotations, which are searched recursively.
+            frames: Folder of the videos, if they are elsewhere.
+
+        Raises:
+            FileNotFoundError: If there are no annotations.
         """
         self.root = Path(root)
         self._frames = Path(frames) if frames is not None else self.root
@@ -126,7 +146,16 @@ class SAVDataset:
         return sorted({name.removesuffix(f"_{_kind(name)}.json") for name in self._annotations})
 
     def annotation(self, video: str, kind: str = "manual") -> SAVAnnotation:
-        """A video's masklets, those drawn by hand or the automatic ones. FileNotFoundError if it has none."""
+        """Read the masklets of a video.
+
+        Args:
+            video: Name of the video.
+            kind: "manual" or "auto".
+
+        Raises:
+            ValueError: If the kind is unknown.
+            FileNotFoundError: If the video has no such masklets.
+        """
         if kind not in KINDS:
             raise ValueError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
         path = self._annotations.get(f"{video}_{kind}.json")
@@ -135,7 +164,11 @@ class SAVDataset:
         return read_annotation(path)
 
     def video_path(self, video: str) -> Path:
-        """A video's file, or its folder of frames. FileNotFoundError if there is neither."""
+        """Find the file of a video, or its folder of frames.
+
+        Raises:
+            FileNotFoundError: If there is neither.
+        """
         folders = [self._frames, *sorted({path.parent for path in self._annotations.values()})]
         for path in (folder / name for folder in folders for name in (f"{video}.mp4", video)):
             if path.exists():
@@ -143,9 +176,12 @@ class SAVDataset:
         raise FileNotFoundError(f"{self._frames}: no {video}.mp4 and no folder {video} here or beside the annotations")
 
     def read_frames(self, video: str, every: int = ANNOTATED_EVERY) -> Iterator[tuple[int, Pixels]]:
-        """Numbers and pictures (H,W,3) of the frames of a video whose number is a multiple of ``every``.
+        """Read every ``every``-th frame of a video, by default the annotated ones.
 
-        By default those are the annotated ones. Images are numbered by their names, so some may be missing.
+        Images are numbered by their names, so some may be missing.
+
+        Yields:
+            Number of the frame, and RGB ``(H, W, 3)`` uint8.
         """
         with open_source(str(self.video_path(video))) as source:
             for position, number in enumerate(_frame_numbers(source)):
@@ -153,7 +189,16 @@ class SAVDataset:
                     yield number, source.read(position)
 
     def draw(self, video: str, frame: int, kind: str = "manual") -> Pixels:
-        """An annotated frame (H,W,3) with the masks of a kind painted over it. IndexError for any other frame."""
+        """Draw an annotated frame ``(H, W, 3)`` uint8 with its masks.
+
+        Args:
+            video: Name of the video.
+            frame: Number of the frame.
+            kind: "manual" or "auto".
+
+        Raises:
+            IndexError: If the frame is not annotated, or missing.
+        """
         masks = self.annotation(video, kind).masks(frame)
         with open_source(str(self.video_path(video))) as source:
             numbers = _frame_numbers(source)
@@ -163,7 +208,7 @@ class SAVDataset:
 
 
 def draw_masks(picture: Pixels, masks: Sequence[Mask]) -> Pixels:
-    """Paint masks (H,W) over a picture (H,W,3), each in a colour of its own, later ones over earlier ones."""
+    """Paint masks ``(H, W)`` over a picture ``(H, W, 3)``, each in its own colour, later ones on top."""
     labels = np.zeros(picture.shape[:2], np.uint8)
     for place, mask in enumerate(masks):
         labels[mask] = 1 + place % 255
@@ -171,7 +216,7 @@ def draw_masks(picture: Pixels, masks: Sequence[Mask]) -> Pixels:
 
 
 def _kind(name: str) -> str | None:
-    """Which kind of annotation a file is, from its name."""
+    """Kind of an annotation file, from its name."""
     return next((kind for kind in KINDS if name.endswith(f"_{kind}.json")), None)
 
 

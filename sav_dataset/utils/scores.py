@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores by frame, object and video, and their averages."""
+"""Scores by frame, object and video, and their averages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ ObjectKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class FrameScore:
-    """An object on one frame: J and F within 0..1, and whether ground truth and prediction have any pixel."""
+    """Score of an object on one frame.
+
+    Attributes:
+        frame: File name of the frame's masks.
+        j: J in 0..1.
+        f: F in 0..1.
+        in_gt: Whether the object has any pixel in the ground truth.
+        in_pred: Whether the object has any pixel in the prediction.
+    """
 
     frame: str
     j: float
@@ -23,7 +31,15 @@ class FrameScore:
 
 @dataclass(frozen=True)
 class ObjectScore:
-    """An object's mean J and F in percent, and the scores of the ``frames`` they are means of."""
+    """Score of an object.
+
+    Attributes:
+        video: Name of the video.
+        obj: Name of the object.
+        j: Mean J in percent.
+        f: Mean F in percent.
+        frames: Scores of the frames that were averaged.
+    """
 
     video: str
     obj: str
@@ -33,7 +49,7 @@ class ObjectScore:
 
     @classmethod
     def of(cls, key: ObjectKey, frames: Sequence[FrameScore]) -> ObjectScore:
-        """The score over some frames, at least one."""
+        """Average the scores of at least one frame."""
         j, f = (100 * fmean(values) for values in zip(*((frame.j, frame.f) for frame in frames), strict=True))
         return cls(*key, j, f, tuple(frames))
 
@@ -48,9 +64,11 @@ class ObjectScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of objects in the order of videos. Averages are over objects, whatever video they are in.
+    """Scores of all objects; averages are over objects, not over videos.
 
-    ``warnings``: sentences about what was found but not scored.
+    Attributes:
+        objects: Scores of the objects, ordered by video.
+        warnings: Sentences about objects and videos that were not scored.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -69,25 +87,29 @@ class Scores:
         return (self.j + self.f) / 2
 
     def worst_first(self) -> list[ObjectScore]:
-        """The objects by rising J&F."""
+        """List the objects by ascending J&F."""
         return sorted(self.objects, key=lambda score: (score.jf, *score.key))
 
     def by_video(self) -> dict[str, Scores]:
-        """The objects of each video, in order."""
+        """Group the scores by video, in order."""
         videos: dict[str, list[ObjectScore]] = {}
         for score in self.objects:
             videos.setdefault(score.video, []).append(score)
         return {video: Scores(tuple(scores)) for video, scores in videos.items()}
 
     def per_object(self) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
-        """``{video: ({object: J}, {object: F})}`` in percent, the published form."""
+        """Scores in percent as ``{video: ({object: J}, {object: F})}``, the format of SA-V's evaluator."""
         return {
             video: ({s.obj: s.j for s in scores.objects}, {s.obj: s.f for s in scores.objects})
             for video, scores in self.by_video().items()
         }
 
     def split(self, unseen: Collection[ObjectKey]) -> dict[str, Scores]:
-        """The objects whose kind was ``seen`` in training and the ``unseen`` ones; a part without any is left out."""
+        """Split the scores into ``seen`` and ``unseen``; an empty part is left out.
+
+        Args:
+            unseen: Objects whose category was not seen in training.
+        """
         parts = {
             "seen": tuple(score for score in self.objects if score.key not in unseen),
             "unseen": tuple(score for score in self.objects if score.key in unseen),
@@ -96,5 +118,5 @@ class Scores:
 
 
 def overall(parts: Iterable[Scores]) -> float:
-    """YouTube-VOS's total, G: mean of the J and F of all parts, which weigh the same."""
+    """YouTube-VOS's overall score G: the unweighted mean of J and F over all parts."""
     return fmean(value for part in parts for value in (part.j, part.f))

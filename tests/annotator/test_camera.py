@@ -93,11 +93,11 @@ def test_a_recording_keeps_its_rate_and_its_bounds(tmp_path: Path) -> None:
 def test_what_is_no_camera_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="camera 77: cannot be opened as"):
         open_camera("77")
-    with pytest.raises(ValueError, match="the camera gave no picture"):
+    with pytest.raises(ValueError, match="the camera delivered no frame"):
         Recording(iter(()), tmp_path / "empty")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "000000.jpg").write_bytes(b"")
-    with pytest.raises(FileExistsError, match="an earlier recording: give another --out"):
+    with pytest.raises(FileExistsError, match="an earlier recording: use another --out"):
         Recording(iter(PICTURES), tmp_path / "old")
     changing = Recording(iter([PICTURES[0], PICTURES[1][:50]]), tmp_path / "changing", frame_rate=1e6)
     changing.start()

@@ -80,7 +80,7 @@ def test_it_prints_an_address_serves_it_and_ends_cleanly_with_the_work_saved(
         assert again.interrupt()[0] == 0
     with Command(clip, "--checkpoint", weights, "--out", out) as fresh:
         assert _session(fresh.address()) == 2
-        assert "--resume goes on with it" in "".join(fresh.said)
+        assert "use --resume to continue it" in "".join(fresh.said)
         assert fresh.interrupt()[0] == 0
 
 
@@ -109,7 +109,7 @@ def _free_port() -> str:
         (["CLIP", "--port", "70000"], 2, "expected a port from 1 to 65535"),
         (["CLIP", "--resume"], 1, "there is no session file"),
         (["CLIP", "--resume", "CLIP/000.png"], 1, "000.png: not a session file"),
-        (["CLIP", "--out", "CLIP/000.png"], 1, "is a file, expected a folder"),
+        (["CLIP", "--out", "CLIP/000.png"], 1, "is a file, expected an output folder"),
         (["CLIP", "--config", "nonsense"], 1, "nonsense"),
         (["--camera", "77", "--out", "OUT"], 1, "camera 77: cannot be opened"),
     ],

@@ -153,7 +153,7 @@ def test_sessions_are_bounded_and_idle_ones_make_room_saved(start: Callable[...,
             with client.events(third):
                 refused = client.http.post("sessions")
                 assert refused.status_code == 400
-                assert "2 sessions are open" in refused.json()["error"]
+                assert "all 2 sessions are in use" in refused.json()["error"]
 
 
 def test_changes_are_saved_by_themselves_and_resumed(start: Callable[..., Any]) -> None:
@@ -366,7 +366,7 @@ def test_a_large_message_of_a_page_ends_only_its_own_socket(client: Client) -> N
 
 def test_unknown_addresses_and_methods_get_an_answer(client: Client) -> None:
     assert client.http.get("nothing").status_code == 404
-    assert client.http.get("sessions/99").json() == {"error": "there is no session 99: open the address anew"}
+    assert client.http.get("sessions/99").json() == {"error": "there is no session 99: open the address again"}
     assert client.http.delete("sessions", headers={"content-length": "0"}).status_code == 405
     with pytest.raises(InvalidStatus):
         client.events(99)

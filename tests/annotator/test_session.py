@@ -210,7 +210,7 @@ def test_cancelling_keeps_what_is_done_and_clicks_go_first(clip: Path) -> None:
         # A click is answered while the video is being tracked.
         await session.prompt(None, 0, SECOND)
         assert session.work.busy
-        with pytest.raises(RuntimeError, match="something else is being done"):
+        with pytest.raises(RuntimeError, match="another job is running"):
             session.track([TrackRange(0, NUM_FRAMES, False)])
         await session.work.cancel()
         assert not session.work.busy

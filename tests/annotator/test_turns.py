@@ -109,7 +109,7 @@ def test_work_ends_with_its_error_told_and_the_next_can_begin() -> None:
             while work.busy:
                 await asyncio.sleep(0.01)
             work.start("export", wait)
-            with pytest.raises(RuntimeError, match="something else is being done"):
+            with pytest.raises(RuntimeError, match="another job is running"):
                 work.start("track", wait)
             work.advance(3)
             await work.cancel()

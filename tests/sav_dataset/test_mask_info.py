@@ -121,7 +121,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, masks, where):
         "state": {0: {0: masks[0], 1: attack}},
     }[where]
     path = save_published(tmp_path / "000.npy", content)
-    with pytest.raises(ValueError, match=r"000.npy: not a published mask_info file: it asks for posix.mkdir"):
+    with pytest.raises(ValueError, match=r"000.npy: not a published mask_info file: it refers to posix.mkdir"):
         load_published(path)
     assert not target.exists()
 
@@ -129,7 +129,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, masks, where):
 @pytest.mark.parametrize("call", [eval, getattr, np.load, pickle.loads, np.frombuffer])
 def test_no_function_is_within_reach(tmp_path, call):
     path = save_published(tmp_path / "000.npy", {0: {0: Attack(call, "1 + 1")}})
-    with pytest.raises(ValueError, match="it asks for"):
+    with pytest.raises(ValueError, match="it refers to"):
         load_published(path)
 
 
@@ -193,7 +193,7 @@ def test_arrays_that_are_no_pickle_are_refused(tmp_path):
         (json.dumps(CONTENT | {"object": 3}), "object: expected a text, got 3"),
         (json.dumps(CONTENT | {"counts": {"-1": "06"}}), "counts.-1: expected a frame number as the key"),
         (json.dumps(CONTENT | {"counts": {"00": "06"}}), "counts.00: expected a frame number as the key"),
-        (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not among the annotated ones"),
+        (json.dumps(CONTENT | {"counts": {"7": "06"}}), "counts: frame 7 is not listed under annotated"),
         (json.dumps(CONTENT | {"counts": {"0": "\u0660"}}), "counts.0: expected run lengths in ASCII"),
         (json.dumps(CONTENT | {"counts": None}), "the key 'counts' is missing"),
     ],

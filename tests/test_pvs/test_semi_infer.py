@@ -68,7 +68,7 @@ def test_prepare_infer_evaluate_by_the_scripts(checkpoint, sav, tmp_path):
     subprocess.run(prepare, cwd=ROOT, check=True, capture_output=True)
     out = tmp_path / "out"
     printed = command("semi_infer.sh", checkpoint, sav, out, "--device", "cpu", INPUT="3c", WORKERS="2")
-    assert "3 videos, 0 of them finished already" in printed and "62 frames in" in printed
+    assert "3 videos, 0 of them already finished" in printed and "62 frames in" in printed
     run = out / "tiny" / "Semi_SAVTest_tiny_3c"
     assert sorted(path.name for path in (run / "sav_000002" / "001").iterdir()) == [f"{t:05d}.png" for t in range(40)]
     assert json.loads((run / "settings.json").read_text())["prompt"] == "3c"
@@ -188,7 +188,7 @@ def test_videos_without_annotations_are_told(checkpoint, sav, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--gpus", "99"), "gpus: expected 99, PyTorch finds 0 here"),
+        (("--gpus", "99"), "--gpus: expected at most 0, the GPUs that PyTorch finds, got 99"),
         (("--shard", "2/2"), "expected a part from 0"),
         (("--video_list", "/nowhere.txt"), "nowhere.txt"),
         (("model.nothing=1",), "unknown key 'model.nothing'"),

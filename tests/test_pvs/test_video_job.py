@@ -136,7 +136,7 @@ def test_frames_are_matched_by_number(job, tmp_path):
     kept = FrameList(tuple(f"{frame:05d}" for frame in (2, 4, 5)), frames.size)
     (target,) = read_targets(job.annotations, kept, done=["000", "001"])
     assert target.frame == 1
-    with pytest.raises(ValueError, match="object 000: annotated on frame 0, which the video lacks"):
+    with pytest.raises(ValueError, match="object 000: annotated on frame 0, which the video does not have"):
         read_targets(job.annotations, kept)
 
 
@@ -155,7 +155,7 @@ def test_a_video_without_objects_is_told(predictor, tmp_path, caplog):
     annotations = Annotations(root / "Annotations_6fps" / "v")
     job = VideoJob("v", root / "JPEGImages_24fps" / "v", 5, annotations, tmp_path / "out", object_folders=True)
     assert run(predictor, job) == []
-    assert "video v: no object to follow" in caplog.text
+    assert "video v: no object to track" in caplog.text
 
 
 def test_masks_wait_for_a_slow_disk(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def test_a_death_costs_one_job():
 def test_jobs_that_nobody_is_left_to_do_are_told(capfd):
     failures, _ = run(["a", "b", "c"], fail_to_start, fail_to_start)
     assert sorted(job for job, _ in failures) == ["a", "b", "c"]
-    assert ("c", "all processes had died") in failures
+    assert ("c", "all worker processes died") in failures
     assert "no model here" in capfd.readouterr().err
 
 

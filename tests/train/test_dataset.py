@@ -71,11 +71,11 @@ def test_objects_are_those_in_view_on_the_first_frame_of_the_clip_without_repeti
 
 def test_samplers_say_which_video_has_nothing_to_offer() -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="listed: 2 frames with masks, expected 3"):
+    with pytest.raises(ValueError, match="listed: expected 3 frames with masks, got 2"):
         RandomUniformSampler(3, 1).sample(Listed({0: [1], 1: [1]}), generator)
-    with pytest.raises(ValueError, match="listed: no object in view on the first frame of a clip, in 100 draws"):
+    with pytest.raises(ValueError, match="listed: no object visible on the first frame of a clip, in 100 draws"):
         RandomUniformSampler(1, 1).sample(Listed({0: [], 1: []}), generator)
-    with pytest.raises(ValueError, match="listed: no object in view on the first annotated frame"):
+    with pytest.raises(ValueError, match="listed: no object visible on the first annotated frame"):
         EvalSampler().sample(Listed({0: [], 1: [1]}), generator)
     with pytest.raises(ValueError, match="expected at least 1, got 0 and 1"):
         RandomUniformSampler(0, 1)

@@ -62,7 +62,7 @@ def test_the_command_does_what_is_left_to_do_and_tells_what_failed(
     caplog.set_level("INFO")
     arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert extract_sav_frames.main(arguments) == 1
-    assert "3 videos, 2 of them to do" in caplog.text and "bad was not extracted: " in caplog.text
+    assert "3 videos, 2 left to extract" in caplog.text and "bad was not extracted: " in caplog.text
     assert [file.name for file in sorted((tmp_path / "out" / "todo").iterdir())] == ["00000.jpg", "00004.jpg"]
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["done", "todo"]
     assert list((tmp_path / "out" / "done").iterdir()) == []
@@ -109,7 +109,7 @@ def test_lists_that_cannot_be_made_leave_the_old_one(tmp_path: Path) -> None:
     output = tmp_path / "list.txt"
     output.write_text("old\n")
     arguments = ["sa1b", "--images", str(tmp_path / "jpg"), "--output", str(output)]
-    with pytest.raises(SystemExit, match="expected 5 samples, there are 1"):
+    with pytest.raises(SystemExit, match="expected 5 samples, got 1"):
         make_file_lists.main([*arguments, "--annotations", str(tmp_path / "json"), "--sample", "5"])
     with pytest.raises(SystemExit, match="nowhere"):
         make_file_lists.main([*arguments, "--annotations", str(tmp_path / "nowhere")])

@@ -108,7 +108,7 @@ def test_an_ended_run_goes_on_exactly(
     assert process.returncode == (-signal.SIGKILL if kill == signal.SIGKILL else 0), errors
     assert "Traceback" not in errors
     if kill != signal.SIGKILL:
-        assert "the same command goes on from there" in errors
+        assert "the same command resumes from there" in errors
     assert 3 <= len(losses_of(tmp_path / "ended")) < 10
     assert main(command(tmp_path, *settings)[3:]) == 0
     assert losses_of(tmp_path / "ended") == uninterrupted
@@ -197,7 +197,7 @@ def test_published_options_set_their_keys() -> None:
         (["-c", "i2v-train", "scratch.base_lrr=1"], "unknown key 'scratch.base_lrr'; did you mean"),
         (["-c", "i2v-train", "data=synthetic", "trainer.mode=val"], "trainer.mode=val needs held-out videos"),
         (["-c", "i2v-train", "data=synthetic", "--num-nodes", "2"], "start several nodes through torchrun"),
-        (["-c", "i2v-train", "data=synthetic", "--use-cluster", "1"], "a job needs the number of its processes"),
+        (["-c", "i2v-train", "data=synthetic", "--use-cluster", "1"], "expected the number of processes"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -213,7 +213,7 @@ def test_mistakes_on_the_command_line(
 def test_missing_paths_are_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         assert main(["-c", "i2v-train"]) == 1
-    assert "settings that are missing: dataset.root, dataset.sa1b_file_list_txt" in caplog.text
+    assert "missing settings: dataset.root, dataset.sa1b_file_list_txt" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["comment", "partition", "name", "srun_args.cpu_bind", None])
@@ -225,5 +225,5 @@ def test_no_setting_of_a_job_becomes_a_command(tmp_path: Path, key: str | None) 
         OmegaConf.update(config, f"submitit.{key}", "a\ntouch marker")
     else:
         folder = tmp_path / "jobs\ntouch marker"
-    with pytest.raises(ConfigError, match=r"submitit: \w+ is .*touch marker.*, expected one line of plain text"):
+    with pytest.raises(ConfigError, match=r"submitit\.\w+: expected one line of plain text, got .*touch marker"):
         submit(run, config, folder, 1, 1, on_gpus=False)

@@ -40,7 +40,7 @@ def test_lines_of_lost_steps_are_dropped_on_resuming(tmp_path: Path, caplog: pyt
     log.write("train", 3, {"loss": 9.0})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}, {"step": 3, "loss": 9.0}]
-    assert "unfinished line" in caplog.text
+    assert "incomplete line" in caplog.text
 
 
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def index_of(**changes: object) -> dict[str, object]:
         (index_of(area=None), "the key 'area' is missing"),
         (index_of(objects=3), "objects: expected a list"),
         ([], "expected an object"),
-        ({"photos": [], "backgrounds": []}, "no object of"),
+        ({"photos": [], "backgrounds": []}, "no object that covers"),
         ({**index_of(), "backgrounds": [{"aspect": 1}] * 10_000}, "its pictures would take"),
     ],
 )
@@ -120,7 +120,7 @@ def test_a_pack_holds_no_more_than_it_has_bytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "shared.zip", "w") as archive:
         archive.writestr("index.json", b" " * 100_000)
         archive.filelist *= 3  # three names of the same bytes
-    with pytest.raises(InvalidFileError, match=r"shared\.zip: .*more bytes than it has"):
+    with pytest.raises(InvalidFileError, match=r"shared\.zip: .*more bytes than the archive has"):
         PhotoLibrary.open(tmp_path / "shared.zip")
 
 
@@ -207,3 +207,26 @@ def test_photo_scores_counts_objects_and_refuses_none(tmp_path: Path, capsys: py
     assert written["means"]["box"] > 0.3  # two plain squares
     assert photo_scores.main(["--photos", str(photos), "--min_area", "0.9"]) == 1
     assert "no object" in capsys.readouterr().err
+
+
+def test_single_images_show_photos_as_they_are_with_all_their_objects(pack: Path) -> None:
+    composer = SceneComposer(PhotoLibrary.open(pack), STILL, num_frames=1, resolution=SIDE)
+    batch = composer.photos(16, max_num_objects=6, generator=torch.Generator().manual_seed(0))
+
+    assert batch.frames.shape == (1, 16, 3, SIDE, SIDE)
+    counts = torch.bincount(batch.video_of, minlength=16)
+    assert counts.max() == 2 and counts.min() >= 1, "both squares, but for photos that are seen closely"
+    for mask, video in zip(batch.masks[0], batch.video_of, strict=True):
+        inside = batch.frames[0, video][:, mask].mean(dim=1)
+        assert max(inside[0], inside[2]) > inside[1] + 1, "red or blue, not green"
+    alone = composer.photos(16, max_num_objects=1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.bincount(alone.video_of), torch.ones(16, dtype=torch.long))
+
+
+def test_shares_of_photos_and_compositions_follow_their_probabilities(pack: Path) -> None:
+    settings = BatchSettings(resolution=32, images_per_batch=2, image_prob=1.0, max_image_objects=2, max_num_objects=1)
+    for plain_prob, most in ((1.0, 2), (0.0, 1)):
+        scene = SceneSettings(plain_prob=plain_prob)
+        loader = PhotoClipLoader(str(pack), 0, batches=settings, device="cpu", scene=scene)
+        counts = [torch.bincount(loader.batch(0, number).video_of).max() for number in range(8)]
+        assert max(counts) == most

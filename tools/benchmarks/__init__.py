@@ -1,5 +1,5 @@
-"""The benchmarks behind tools/benchmark.py: one module each, with ``add_arguments(parser)`` and ``run(args) -> dict``.
+"""The benchmarks of tools/benchmark.py: one module each, with ``add_arguments(parser)`` and ``run(args) -> dict``.
 
-``run`` returns {"rows": list of dicts with the same keys, ...}. The rows are printed as a table; all of it goes into
-the JSON file.
+``run`` returns {"rows": list of dicts with the same keys, ...}. The rows are printed as a table; everything is written
+to the JSON file.
 """

@@ -1,4 +1,4 @@
-"""The annotator as its user has it: click to mask, tracking and memory, measured through the page."""
+"""The annotator as seen by its user: latency from click to mask, tracking and memory, measured in the browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from i2v.cli.arguments import TRUST, add_trust_option
 from tools.benchmarks import machine
 from tools.benchmarks.memory import write_clip
 
-# Resolves with the milliseconds from the next press of the pointer to the picture with the mask that answers it.
+# Resolves to the milliseconds from the next pointer press to the picture with the resulting mask.
 _NEXT_ANSWER = """() => { window.answer = new Promise((resolve) => {
     const stage = document.getElementById("stage");
     stage.addEventListener("pointerdown", () => {
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
-    parser.add_argument("--clicks", type=int, default=12, help="of each kind; 0: only memory is looked at")
-    parser.add_argument("--minutes", type=float, default=0, help="of simulated use, in which memory is watched")
+    parser.add_argument("--clicks", type=int, default=12, help="clicks of each kind; 0 measures memory only")
+    parser.add_argument("--minutes", type=float, default=0, help="duration of simulated use, to measure memory")
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between the steps of simulated use")
 
 
@@ -85,7 +85,7 @@ def _served(args: argparse.Namespace, video: Path, out: Path) -> Iterator[tuple[
 
 @contextlib.contextmanager
 def _page(address: str) -> Iterator[Any]:
-    # Of the development tools; nothing else here needs it.
+    # Imported here, because only this benchmark needs it (extra dev).
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")
@@ -100,14 +100,14 @@ def _page(address: str) -> Iterator[Any]:
 
 
 def _place(page: Any, i: int) -> tuple[float, float]:
-    """Places spread over the middle of the picture, in the window."""
+    """Window coordinates of the i-th click, spread over the middle of the picture."""
     box = page.locator("#picture").bounding_box()
     across, down = (0.618 * i) % 1, (0.382 * i) % 1
     return box["x"] + box["width"] * (0.25 + 0.5 * across), box["y"] + box["height"] * (0.25 + 0.5 * down)
 
 
 def _click(page: Any, i: int) -> float:
-    """Milliseconds from a click to its mask on the screen."""
+    """Click, and return the milliseconds until its mask is on the screen."""
     page.evaluate(_NEXT_ANSWER)
     page.mouse.click(*_place(page, i))
     milliseconds: float = page.evaluate("window.answer")
@@ -115,14 +115,14 @@ def _click(page: Any, i: int) -> float:
 
 
 def _undo(page: Any) -> None:
-    """Take all clicks back."""
+    """Undo all clicks."""
     import playwright.sync_api
 
     while page.locator("#undo").is_enabled():
-        # News of the last one comes on another line: it may take the button away just now.
+        # The page is updated over another connection, which may disable the button at this moment.
         with contextlib.suppress(playwright.sync_api.TimeoutError), page.expect_response("**/commands"):
             page.click("#undo", timeout=2000)
-        # And none may be taken for the answer to the next click.
+        # Its update must not be mistaken for the result of the next click.
         page.wait_for_timeout(200)
 
 
@@ -137,7 +137,7 @@ def _num_frames(page: Any) -> int:
 
 def _latency(page: Any, count: int) -> list[dict[str, Any]]:
     frames = _num_frames(page)
-    _click(page, 0)  # the first one also makes the model ready
+    _click(page, 0)  # warm-up
     _undo(page)
     same, looked, fresh = [], [], []
     for i in range(count):
@@ -195,13 +195,13 @@ def _tracking(page: Any, most: int = 48) -> list[dict[str, Any]]:
 
 
 def _use(page: Any, process: subprocess.Popen[str], minutes: float, pause: float) -> list[dict[str, Any]]:
-    """Look, click, correct, paint, track a little, undo, over and over."""
+    """Simulate use for some minutes: scrub, click, track, play and undo, over and over; reports memory."""
     rows, start, cycle, told = [], time.monotonic(), 0, -1.0
     session = page.context.new_cdp_session(page)
     while minutes and (elapsed := (time.monotonic() - start) / 60) < minutes:
         _cycle(page, cycle, pause)
         cycle += 1
-        # What the first minute fills are caches.
+        # Caches fill up in the first minute.
         if elapsed - told >= minutes / 12 and elapsed > min(1, minutes / 12):
             told = elapsed
             session.send("HeapProfiler.collectGarbage")

@@ -1,4 +1,4 @@
-"""Training clips per second: JPEG folders, MP4 files and rendered clips through the training loader."""
+"""Training clips per second: JPEG folders, MP4 files and rendered clips with the training loader."""
 
 from __future__ import annotations
 
@@ -33,13 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--videos", type=Path, nargs="+", default=[], help="MP4 files to read; default: one rendered at 720p"
     )
     parser.add_argument("--size", type=int, nargs="+", default=[512, 1024], help="sides of the clips, in pixels")
-    parser.add_argument("--frames", type=int, default=8, help="per clip")
-    parser.add_argument("--clips", type=int, default=16, help="that are timed, after one for each worker")
+    parser.add_argument("--frames", type=int, default=8, help="frames per clip")
+    parser.add_argument("--clips", type=int, default=16, help="timed clips, after a warm-up of one per worker")
     parser.add_argument("--workers", type=int, default=0, help="loader processes; 0 loads in this one, with one thread")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Time every source at every size; ValueError or OSError for videos that cannot be read."""
+    """Time every source at every size.
+
+    Raises:
+        OSError: If a video cannot be read.
+        ValueError: If a video is damaged.
+    """
     rows = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_sav(videos: Sequence[Path], folder: Path) -> None:
-    """Lay videos out like SA-V's training split, as mp4 and as JPEGs, with a moving ellipse as masks."""
+    """Lay videos out like SA-V's training split, as mp4 and as JPEGs, with masks of a moving ellipse."""
     for kind in ("mp4", "jpg", "json"):
         (folder / kind).mkdir()
     for i, video in enumerate(videos):
@@ -87,7 +92,7 @@ def _sources(args: argparse.Namespace, folder: Path, size: int) -> dict[str, Raw
 
 
 def _clips_per_second(dataset: RawDataset, size: int, args: argparse.Namespace) -> float:
-    """With the augmentations of the published recipe, but for rendered clips, which need none."""
+    """Measure a source, with the augmentations of the published recipe except for rendered clips, which need none."""
     augment = () if isinstance(dataset, SyntheticRawDataset) else _published_transforms()
     warm_up = max(args.workers, 1)
     multiplier = -(-(args.clips + warm_up) // len(dataset))
@@ -116,7 +121,7 @@ def _rendered(path: Path) -> Path:
 
 
 def _ellipse(size: tuple[int, int], share: float) -> dict[str, Any]:
-    """RLE of an ellipse on its way across a picture (height, width)."""
+    """RLE of an ellipse that moves across a picture of size (height, width), at ``share`` (0..1) of its way."""
     height, width = size
     rows, columns = np.ogrid[:height, :width]
     x = (0.3 + 0.4 * share) * width

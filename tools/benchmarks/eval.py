@@ -1,4 +1,4 @@
-"""Scoring and testing: the evaluator against a plain one, all objects in one pass against one pass each."""
+"""Scoring and testing: the evaluator against a plain one, and all objects in one pass against one pass each."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, nargs="*", default=[128], help="model image sizes for the passes")
     parser.add_argument("--objects", type=int, nargs="*", default=[1, 3, 8], help="objects in a pass")
     parser.add_argument("--frames", type=int, default=12, help="frames of a pass")
-    parser.add_argument("--video-size", type=int, nargs=2, default=[270, 480], help="of the passes: height, width")
-    parser.add_argument("--mask-size", type=int, nargs=2, default=[1080, 1440], help="of scored masks: height, width")
-    parser.add_argument("--masks", type=int, default=1200, help="scored masks, 0 for none")
+    parser.add_argument("--video-size", type=int, nargs=2, default=[270, 480], help="height and width of the video")
+    parser.add_argument("--mask-size", type=int, nargs=2, default=[1080, 1440], help="height and width of scored masks")
+    parser.add_argument("--masks", type=int, default=1200, help="number of scored masks, 0 for none")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of our evaluator; the plain one has one")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns; medians count")
+    parser.add_argument("--repeats", type=int, default=3, help="alternating runs of each; medians are reported")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Rows with seconds of ours and of the comparison, and how many times as long the comparison takes."""
+    """Time our implementation and the plain one; a ratio above 1 means that ours is faster."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         if args.masks:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _row(name: str, ours: Callable[[], str], plain: Callable[[], str], repeats: int) -> dict[str, Any]:
-    """Time two ways of doing the same by turns; each returns what it counted."""
+    """Time two implementations in alternation; each returns a result to report."""
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     counts = {}
     for _ in range(repeats):
@@ -93,7 +93,7 @@ def _row(name: str, ours: Callable[[], str], plain: Callable[[], str], repeats: 
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
+    """CPU time in seconds of this process and of its finished children."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -129,7 +129,7 @@ def _pass_row(predictor: I2VVideoPredictor, video: str, num_objects: int, args: 
 
 @contextmanager
 def _counting(predictor: I2VVideoPredictor) -> Iterator[list[int]]:
-    """How many frames the image encoder is given in the block."""
+    """Count the frames that the image encoder gets in the block."""
     count = [0]
 
     def add(*_: Any) -> None:
@@ -143,7 +143,7 @@ def _counting(predictor: I2VVideoPredictor) -> Iterator[list[int]]:
 
 
 def disc(obj: int, t: int, size: tuple[int, int]) -> Mask:
-    """One of eight discs that drift."""
+    """Draw one of eight drifting discs."""
     height, width = size
     rows, columns = np.mgrid[:height, :width]
     x, y = width * (0.15 + 0.2 * (obj % 4)) + t, height * (0.3 + 0.4 * (obj // 4))
@@ -151,7 +151,7 @@ def disc(obj: int, t: int, size: tuple[int, int]) -> Mask:
 
 
 def write_video(folder: Path, num_frames: int, size: tuple[int, int]) -> None:
-    """JPEG frames of eight discs over a texture."""
+    """Write JPEG frames of eight discs over a texture."""
     folder.mkdir()
     rows, columns = np.mgrid[: size[0], : size[1]]
     for t in range(num_frames):
@@ -162,7 +162,15 @@ def write_video(folder: Path, num_frames: int, size: tuple[int, int]) -> None:
 
 
 def write_masks(folder: Path, num_masks: int, size: tuple[int, int], num_objects: int = 4, num_drawn: int = 80) -> None:
-    """Two trees of SA-V's layout, gt and pred, of shapes as irregular as real ones; after ``num_drawn`` they repeat."""
+    """Write two trees in SA-V's layout, gt and pred, of realistically irregular masks.
+
+    Args:
+        folder: Where the trees are created.
+        num_masks: Masks per tree.
+        size: Height and width.
+        num_objects: Objects per frame.
+        num_drawn: Different masks; further ones are copies.
+    """
     for i in range(num_masks):
         for kind, wave in (("gt", 0.0), ("pred", 0.1)):
             path, first = (
@@ -174,12 +182,12 @@ def write_masks(folder: Path, num_masks: int, size: tuple[int, int], num_objects
                 shutil.copyfile(first, path)
                 continue
             mask = blob(i % num_objects, i // num_objects, size, wave)
-            # As they come: annotations with a byte per pixel, our predictions with a bit.
+            # As in practice: annotations have 8 bits per pixel, our predictions 1.
             Image.fromarray(mask.astype(np.uint8) * 255 if kind == "gt" else mask).save(path)
 
 
 def blob(obj: int, t: int, size: tuple[int, int], wave: float) -> Mask:
-    """A shape with bays; ``wave`` deforms it, differently from frame to frame."""
+    """Draw an irregular shape, which ``wave`` deforms differently on every frame."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     x, y = size[1] * (0.2 + 0.15 * obj) + 3 * t, size[0] * (0.3 + 0.1 * obj)
     angle, distance = np.arctan2(rows - y, columns - x), np.hypot(columns - x, rows - y)
@@ -188,7 +196,7 @@ def blob(obj: int, t: int, size: tuple[int, int], wave: float) -> Mask:
 
 
 def plain_evaluate(gt_root: Path, pred_root: Path) -> float:
-    """J&F in percent of all objects and frames, mask by mask as the definition says. Needs OpenCV (extra ``dev``)."""
+    """J&F in percent over all objects and frames, computed literally from its definition. Needs OpenCV (extra dev)."""
     objects: dict[Path, list[float]] = {}
     for path in sorted(gt_root.rglob("*.png")):
         gt, pred = (plain_mask(root / path.relative_to(gt_root)) for root in (gt_root, pred_root))
@@ -197,7 +205,7 @@ def plain_evaluate(gt_root: Path, pred_root: Path) -> float:
 
 
 def plain_mask(path: Path) -> Mask:
-    """A binary PNG."""
+    """Read a binary PNG as a mask ``(H, W)``."""
     values = np.array(Image.open(path))
     if len(np.unique(values)) > 2:
         raise ValueError(f"{path}: expected a binary mask")
@@ -205,13 +213,13 @@ def plain_mask(path: Path) -> Mask:
 
 
 def plain_region(gt: Mask, pred: Mask) -> float:
-    """J of two masks."""
+    """J of two masks ``(H, W)``."""
     union = np.sum(gt | pred)
     return float(np.sum(gt & pred) / union) if union else 1.0
 
 
 def plain_boundary(gt: Mask, pred: Mask) -> float:
-    """F of two masks: full frames dilated with a disk."""
+    """F of two masks ``(H, W)``, by dilating the boundaries of full frames with a disk."""
     import cv2
 
     radius = int(np.ceil(0.008 * np.linalg.norm(gt.shape)))
@@ -227,7 +235,7 @@ def plain_boundary(gt: Mask, pred: Mask) -> float:
 
 
 def plain_edge(mask: Mask) -> Mask:
-    """Boundary map of a mask: pixels unlike their right, lower or lower right neighbour."""
+    """Boundary map of a mask ``(H, W)``: pixels that differ from their right, lower or lower right neighbour."""
     right, below, corner = (np.zeros_like(mask) for _ in range(3))
     right[:, :-1], below[:-1], corner[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
     edge = (mask ^ right) | (mask ^ below) | (mask ^ corner)

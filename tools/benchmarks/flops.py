@@ -1,4 +1,4 @@
-"""Floating-point operations of matrix products and convolutions, as PyTorch executes them."""
+"""Counts floating-point operations of matrix products and convolutions, as PyTorch executes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts inside its block. PyTorch's own counter asks for gradients, which inference does not have."""
+    """Counts operations in its block. PyTorch's own counter needs gradients, which inference does not have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class FlopCounter(TorchDispatchMode):
         kwargs = kwargs or {}
         operation = func._overloadpacket
         if operation not in _OWN and operation not in flop_registry:
-            with self:  # what it is made of may be known
+            with self:  # its parts may have a formula
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out

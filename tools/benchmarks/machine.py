@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine that figures were measured on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Machine, versions, and the machine's own matmul rate in this very run, so that figures can be compared."""
+    """Describe machine and versions, and measure the machine's matmul rate now, to make figures comparable."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "device": name,
@@ -27,7 +27,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048, seconds: float = 0.5) -> float:
-    """GFLOP/s of square matrix products, the best of several."""
+    """Measure GFLOP/s of square matrix products, the best of several."""
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end or best == float("inf"):
@@ -40,13 +40,17 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048, seco
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for a GPU, so that a clock can be read."""
+    """Wait for a GPU before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def resident_megabytes(process: int | str = "self") -> float:
-    """Memory of a process that is in RAM; Linux only (RuntimeError elsewhere)."""
+    """Resident memory of a process in MiB; Linux only.
+
+    Raises:
+        RuntimeError: On other systems.
+    """
     status = Path(f"/proc/{process}/status")
     if not status.exists():
         raise RuntimeError("resident memory is read from /proc/self/status, which this system does not have")

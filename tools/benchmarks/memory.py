@@ -1,4 +1,4 @@
-"""Resident memory while a long video is followed."""
+"""Resident memory while a long video is tracked."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
-    parser.add_argument("--at", type=int, nargs="+", default=[200, 500, 1000, 2000], help="frames to look at")
+    parser.add_argument("--at", type=int, nargs="+", default=[200, 500, 1000, 2000], help="frames at which to measure")
     parser.add_argument("--objects", type=int, default=2)
     parser.add_argument(
-        "--image-size", type=int, default=128, help="model image size: small, as many frames are needed"
+        "--image-size", type=int, default=128, help="model image size; small by default, as many frames are needed"
     )
 
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_clip(path: Path, num_frames: int, height: int = 180, width: int = 320) -> None:
-    """An H.264 clip of two discs going round."""
+    """Write an H.264 clip of two circling discs."""
     rows, columns = np.mgrid[:height, :width]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(24))

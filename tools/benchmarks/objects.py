@@ -1,4 +1,4 @@
-"""Seconds per frame for more and more objects, ours against the plain path, memory full."""
+"""Seconds per frame for an increasing number of objects, ours against the plain path, with a full memory bank."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from i2v.modeling.structures import TrackingStep
 from tools.benchmarks import machine, plots, sides
 from tools.benchmarks.sides import Side
 
-LAST_FILLED = 8  # with a prompt on frame 0, every memory slot is taken from frame 9 on
+LAST_FILLED = 8  # with a prompt on frame 0, all memory slots are in use from frame 9 on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     sides.add_arguments(parser)
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--plain-up-to", type=int, default=32, help="more objects than these are not run plainly")
-    parser.add_argument("--frames", type=int, default=3, help="frames that are timed for every number of objects")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures, too (needs matplotlib)")
+    parser.add_argument("--plain-up-to", type=int, default=32, help="skip the plain path above this number")
+    parser.add_argument("--frames", type=int, default=3, help="timed frames per number of objects")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the figures (needs matplotlib)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fill_memory(stack: ExitStack, side: Side, num_frames: int) -> InferenceState:
-    """A session with one object whose memory is full, with frames left to measure."""
+    """Start a session with one object and a full memory bank, with frames left to measure."""
     clip = render_demo_clip(num_frames=LAST_FILLED + num_frames + 1)
     state = stack.enter_context(side.predictor.init_state(clip.frames))
     with side.path():
@@ -76,7 +76,7 @@ def _row(args: argparse.Namespace, ways: list[Side], sessions: list[InferenceSta
 
 
 def _step(side: Side, state: InferenceState, number: int) -> Callable[[], Tensor]:
-    """A step to the next frame, with copies of the session's first object, as it is now, for all."""
+    """Make a step to the next frame in which all objects are copies of the session's first object as it is now."""
     snapshot, frames = state.snapshot_object(0), count(state.frames_with_mask(0)[-1] + 1)
     for obj_id in range(number):
         state.restore_object(obj_id, snapshot)

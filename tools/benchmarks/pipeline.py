@@ -1,4 +1,4 @@
-"""Frames per second from a video file to written results: `i2v track` with decoding, tracking and writing."""
+"""Frames per second of `i2v track` from a video file to written results: decoding, tracking and writing."""
 
 from __future__ import annotations
 
@@ -28,14 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
     parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sizes", nargs="+", default=["480x270", "1280x720"], metavar="WxH", help="of rendered videos")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["480x270", "1280x720"], metavar="WxH", help="sizes of rendered videos"
+    )
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="of PyTorch on a CPU")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns; medians count")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="PyTorch's CPU threads"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="alternating runs of each; medians are reported")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Rows with frames per second by size and number of threads; RuntimeError where the command fails."""
+    """Measure frames per second by size and number of threads.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
     cases = [(size, threads) for size in args.sizes for threads in dict.fromkeys(args.threads)]
     rates: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as folder:
@@ -57,9 +65,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_video(path: Path, size: str, num_frames: int) -> str:
-    """Render a clip as MP4; returns a click on its object as the command takes it."""
+    """Render a clip as MP4.
+
+    Args:
+        path: The file.
+        size: WIDTHxHEIGHT.
+        num_frames: Frames of the clip.
+
+    Returns:
+        A click on its object, X,Y.
+
+    Raises:
+        ValueError: If the size is malformed.
+    """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", size):
-        raise ValueError(f"--sizes: got {size!r}, expected a width and a height such as 480x270")
+        raise ValueError(f"--sizes: expected width and height such as 480x270, got {size!r}")
     width, height = map(int, size.split("x"))
     clip = render_demo_clip(num_frames, width, height)
     with VideoWriter(path) as writer:
@@ -70,7 +90,11 @@ def write_video(path: Path, size: str, num_frames: int) -> str:
 
 
 def track(folder: Path, size: str, click: str, threads: int, args: argparse.Namespace) -> float:
-    """Frames per second that `i2v track` reports of a video: all but starting, loading and the contact sheet."""
+    """Run `i2v track` and return the frames per second it reports, without startup, loading and contact sheet.
+
+    Raises:
+        RuntimeError: If the command fails.
+    """
     command = [sys.executable, "-m", "i2v", "track", str(folder / f"{size}.mp4"), "--click", click, "--overwrite"]
     command += ["--config", args.config, "--out", str(folder / "out")]
     command += ["--device", args.device] if args.device else []

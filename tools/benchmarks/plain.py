@@ -1,7 +1,7 @@
-"""The model in the published order of operations, without any shortcut: what speed is compared with, and a test oracle.
+"""The model in the published order of operations, without optimizations: baseline for speed, and oracle for tests.
 
-Only the weights' names are relied on, which the checkpoint fixes. :func:`plain_path` puts these functions in place of
-the modules' own ``forward`` for a while, so both sides run with the same weights in the same process.
+These functions rely only on parameter names, which the checkpoint fixes. :func:`plain_path` temporarily replaces the
+modules' own ``forward`` by them, so that both sides run with the same weights in the same process.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ HEAD_DIM = 32  # of TinyViT's attention
 
 @contextmanager
 def plain_path(model: I2VModel) -> Iterator[None]:
-    """Run a model's parts in their published form inside the block.
+    """Run the parts of a model in their published form inside the block.
 
-    A session must stay on one side: what it keeps of past frames differs.
+    A session must not be used both inside and outside: what it caches of past frames differs.
     """
     encoder = model.image_encoder
     parts: list[tuple[nn.Module, Callable[..., Any]]] = [
@@ -56,18 +56,24 @@ def plain_path(model: I2VModel) -> Iterator[None]:
 
 
 def image_encoder(encoder: Any, frames: Tensor, window: Sequence[Tensor]) -> FrameFeatures:
-    """Frames (B,3,S,S) and the T frames of their windows -> features: image trunk, then video trunk on the window."""
+    """Encode frames with the image trunk, then with the video trunk on their windows.
+
+    Args:
+        encoder: The image encoder.
+        frames: ``(B, 3, S, S)``.
+        window: The T frames ``(B, 3, S, S)`` of each window.
+    """
     vision = encoder.trunk_video(encoder.trunk_image(frames), torch.stack(list(window), dim=2))
     return FrameFeatures(vision=vision, position=encoder.position.to(vision.dtype))
 
 
 def keep_frames(frames: Tensor) -> Tensor:
-    """What a frame contributes to windows is the frame itself."""
+    """Replace per-frame stem features by the frames themselves: the plain stem runs on whole windows."""
     return frames
 
 
 def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:
-    """Frames (B,3,S,S) -> five maps."""
+    """Encode frames ``(B, 3, S, S)`` as five feature maps."""
     first, _, second = trunk.patch_embed.seq
     maps = [conv_bn(second, F.gelu(conv_bn(first, frames)))]
     for i, stage in enumerate(trunk.layers):
@@ -80,24 +86,24 @@ def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:
 
 
 def conv_bn(unit: Any, x: Tensor) -> Tensor:
-    """A convolution, then its batch norm with running statistics."""
+    """Apply a convolution, then its batch norm with running statistics."""
     conv, norm = unit.c, unit.bn
     x = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def mb_chain(block: Any, x: Tensor) -> Tensor:
-    """Expand, depthwise, project, with GELU between."""
+    """Expand, depthwise convolution and projection, with GELUs in between."""
     return conv_bn(block.conv3, F.gelu(conv_bn(block.conv2, F.gelu(conv_bn(block.conv1, x)))))
 
 
 def mb_conv(block: Any, x: Tensor) -> Tensor:
-    """The same with a residual, and a GELU after it."""
+    """:func:`mb_chain` with a residual connection, followed by a GELU."""
     return F.gelu(x + mb_chain(block, x))
 
 
 def window_block(block: Any, x: Tensor) -> Tensor:
-    """Window attention, depthwise convolution, MLP, on maps (B,C,H,W)."""
+    """Window attention, depthwise convolution and MLP on maps ``(B, C, H, W)``."""
     tokens = x.permute(0, 2, 3, 1)
     tokens = tokens + attend_in_windows(block, tokens)
     tokens = conv_bn(block.local_conv, tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -107,7 +113,7 @@ def window_block(block: Any, x: Tensor) -> Tensor:
 
 
 def attend_in_windows(block: Any, tokens: Tensor) -> Tensor:
-    """Tokens (B,H,W,C), padded with zeros to whole windows, each of which attends to itself."""
+    """Self-attention of tokens ``(B, H, W, C)`` within windows, after zero padding to whole windows."""
     batch, height, width, dim = tokens.shape
     size = block.window
     down, right = -height % size, -width % size
@@ -119,7 +125,7 @@ def attend_in_windows(block: Any, tokens: Tensor) -> Tensor:
 
 
 def window_attention(attention: Any, x: Tensor) -> Tensor:
-    """Softmax of scaled scores and a bias looked up by distance, on windows (W,n,C)."""
+    """Attention with relative position bias on windows ``(W, n, C)``."""
     qkv = attention.qkv(attention.norm(x)).unflatten(-1, (attention.num_heads, 3 * HEAD_DIM))
     q, k, v = qkv.transpose(1, 2).chunk(3, dim=-1)
     bias = attention.attention_biases[:, attention.attention_bias_idxs]
@@ -128,7 +134,16 @@ def window_attention(attention: Any, x: Tensor) -> Tensor:
 
 
 def tfi(trunk: Any, maps: Sequence[Tensor], windows: Tensor) -> Tensor:
-    """All time slices of all stages."""
+    """Temporal feature integration, computing all time slices of all stages.
+
+    Args:
+        trunk: The TFI.
+        maps: Feature maps of the image trunk.
+        windows: ``(B, 3, T, S, S)``.
+
+    Returns:
+        ``(B, C, h, w)``.
+    """
     temporal = trunk.temporal_stem(windows)
     carry: Tensor | None = None
     for i, level in enumerate(trunk.selected_layers):
@@ -148,7 +163,7 @@ def tfi(trunk: Any, maps: Sequence[Tensor], windows: Tensor) -> Tensor:
 
 
 def temporal_net(net: Any, x: Tensor) -> Tensor:
-    """Residual blocks of a spatial and a temporal convolution over all slices (B,C,T,h,w)."""
+    """Residual blocks of a spatial and a temporal convolution over all slices ``(B, C, T, h, w)``."""
     for j, (norm, block) in enumerate(zip(net.lns, net.temporal_net, strict=True)):
         spatial, temporal = block.get_submodule(f"c_fc1_{j}"), block.get_submodule(f"c_fc2_{j}")
         normed = F.layer_norm(x.movedim(1, -1), norm.weight.shape, norm.weight, norm.bias, norm.eps).movedim(-1, 1)
@@ -165,7 +180,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 def memory_attention(attention: Any, features: FrameFeatures, readouts: Sequence[MemoryReadout]) -> list[Tensor]:
-    """Every layer for every object, keys and values projected to full width."""
+    """Memory attention, object by object, with keys and values projected to full width."""
     placed = (features.vision + 0.1 * features.position).flatten(2).transpose(1, 2)
     return [_attend_memory(attention, placed, r, features.vision.shape[-2:]) for r in readouts]
 
@@ -184,7 +199,7 @@ def _attend_memory(attention: Any, placed: Tensor, readout: MemoryReadout, grid:
 
 
 def written_out(readout: MemoryReadout, num_positions: int) -> MemoryReadout:
-    """The same with tokens that count several times in as many copies: the first grid as a whole, and pointers."""
+    """Repeat tokens that count several times: the first grid as a whole, and pointers one by one."""
     if readout.counts is None:
         return readout
     copies = readout.counts.long()
@@ -205,7 +220,7 @@ def written_out(readout: MemoryReadout, num_positions: int) -> MemoryReadout:
 def rope_attention(
     attention: Any, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0, mask: Tensor | None = None
 ) -> Tensor:
-    """Project, rotate what has a position, attend, project."""
+    """Attention with rotary positions; the last ``num_k_exclude_rope`` keys have none."""
     q, k, v = (
         project(x).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
         for project, x in ((attention.q_proj, q), (attention.k_proj, k), (attention.v_proj, v))
@@ -218,7 +233,7 @@ def rope_attention(
 
 
 def rotate(rotary: Any, tokens: Tensor) -> Tensor:
-    """Each channel pair of tokens (...,k*n,C) rotated by its position."""
+    """Rotate each channel pair of tokens ``(..., k*n, C)`` by its position."""
     pairs = tokens.float().unflatten(-2, (-1, rotary.num_positions)).unflatten(-1, (-1, 2))
     real, imaginary = pairs.unbind(-1)
     cos, sin = rotary.rotations.unbind(-1)
@@ -227,7 +242,7 @@ def rotate(rotary: Any, tokens: Tensor) -> Tensor:
 
 
 def prompt_generator(generator: Any, readout: MemoryReadout) -> Tensor:
-    """Queries read the foreground tokens, then attend to each other."""
+    """Cross-attention of the queries to foreground tokens, then self-attention and MLP."""
     readout = written_out(readout, generator.cross_attn.rotate_keys.num_positions)
     queries = generator.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
     x = queries + rope_attention(
@@ -244,7 +259,7 @@ def prompt_generator(generator: Any, readout: MemoryReadout) -> Tensor:
 
 
 def memory_encoder(encoder: Any, vision: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
-    """Features and scaled masks (B,1,S,S) -> memory features (B,M,h,w), mask by mask."""
+    """Encode features with scaled masks ``(B, 1, S, S)`` as memories ``(B, M, h, w)``, mask by mask."""
     return [_encode_memory(encoder, vision, mask) for mask in masks]
 
 
@@ -261,7 +276,7 @@ def _encode_memory(encoder: Any, vision: Tensor, mask: Tensor) -> Tensor:
 
 
 def two_way_transformer(transformer: Any, image: Tensor, image_pos: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Prompt tokens and image tokens attend to each other, block after block."""
+    """SAM's two-way transformer: prompt tokens and image tokens attend to each other in every block."""
     token_pos = tokens
     for layer in transformer.layers:
         placed = tokens if layer.first else tokens + token_pos

@@ -1,4 +1,4 @@
-"""Figures of what the benchmarks measured."""
+"""Plots of benchmark results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from i2v.utils.files import replacing
 
 
 def stages(report: dict[str, Any], names: Sequence[str], path: Path) -> None:
-    """Seconds per frame of every side, as bars made of their stages."""
+    """Plot seconds per frame of every side, stacked by stage."""
     figure, axes = _figure()
     bottoms = [0.0] * len(names)
     for row in report["rows"]:
@@ -25,7 +25,7 @@ def stages(report: dict[str, Any], names: Sequence[str], path: Path) -> None:
 
 
 def objects(report: dict[str, Any], names: Sequence[str], path: Path) -> None:
-    """Seconds per frame against the number of objects."""
+    """Plot seconds per frame against the number of objects."""
     figure, axes = _figure()
     for name in names:
         measured = [row for row in report["rows"] if row.get(f"{name} s")]

@@ -1,4 +1,4 @@
-"""Ways of running one model, measured turn by turn so that what else a machine does hits all of them alike."""
+"""Several ways of running a model, timed in alternation so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.benchmarks import machine
 from tools.benchmarks.flops import FlopCounter
 from tools.benchmarks.plain import plain_path
 
-# Stages that are modules, by what the paper calls them.
+# Stages that are modules, by their names in the paper.
 STAGES = {
     "TinyViT": "image_encoder.trunk_image",
     "TFI": "image_encoder.trunk_video",
@@ -34,13 +34,19 @@ STAGES = {
 }
 
 
-RUNS_OF_A_LAP = 2  # the first of which is not timed
+RUNS_OF_A_LAP = 2  # only the second one is timed
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way: a predictor, in the published order of operations or in our own."""
+    """One way of running the model.
+
+    Attributes:
+        name: Name in tables and plots.
+        predictor: The predictor.
+        plain: Whether to run in the published order of operations, see ``plain_path``.
+    """
 
     name: str
     predictor: I2VVideoPredictor
@@ -48,7 +54,7 @@ class Side:
 
     @contextmanager
     def path(self) -> Iterator[None]:
-        """Inside of it the model runs this way. The plain one has memory given to it as any program on a CPU has."""
+        """Run the model this way inside the block; on a CPU the plain way uses glibc's default memory settings."""
         if self.predictor.device.type == "cpu":
             keep_freed_memory(GLIBC_KEEPS if self.plain else KEPT_MEMORY)
         with plain_path(self.predictor.model) if self.plain else nullcontext():
@@ -57,14 +63,20 @@ class Side:
 
 @dataclass
 class Laps:
-    """What the frames of one side took, in seconds, and their stages."""
+    """Timings of one side.
+
+    Attributes:
+        frames: Seconds per frame, for every lap.
+        stages: Seconds per frame by stage, for every lap.
+        gflop: Operations per frame by stage, in 10^9.
+    """
 
     frames: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
-    gflop: dict[str, float] = field(default_factory=dict)  # of one frame, by stage
+    gflop: dict[str, float] = field(default_factory=dict)
 
     def add(self, seconds: float, stages: dict[str, float], num_frames: int) -> None:
-        """A lap of so many frames."""
+        """Add a lap of ``num_frames`` frames."""
         self.frames.append(seconds / num_frames)
         for name in STAGES:
             self.stages.setdefault(name, []).append(stages.get(name, 0.0) / num_frames)
@@ -75,20 +87,24 @@ class Laps:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that make sides."""
+    """Add the options of :func:`make_sides`."""
     parser.add_argument("--config", default="i2v-infer")
     add_trust_option(parser)
     parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
     parser.add_argument("--device")
     parser.add_argument("--dtype", nargs="+", help="float32, bfloat16 or float16, one or more; default: the device's")
-    parser.add_argument("--compile", action="store_true", help="one more side: the first dtype, through torch.compile")
-    parser.add_argument("--plain-dtype", default="float32", help="of the plain path that all others are compared with")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of this process, for busy machines")
+    parser.add_argument("--compile", action="store_true", help="also run the first dtype with torch.compile")
+    parser.add_argument(
+        "--plain-dtype", default="float32", help="dtype of the plain path, to which others are compared"
+    )
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: CPU time of this process, for busy machines"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override")
 
 
 def make_sides(args: argparse.Namespace) -> list[Side]:
-    """The plain path first, then ours in every dtype asked for; all have the same weights."""
+    """Build the plain path, then ours in every requested dtype, all with the same weights."""
     predictor = build_i2v_video_predictor(
         args.config,
         args.checkpoint,
@@ -114,7 +130,7 @@ def make_sides(args: argparse.Namespace) -> list[Side]:
 
 
 def keep_in_view(model: nn.Module) -> None:
-    """Make random weights see the object, so that masks are not all absent."""
+    """Bias random weights to predict that the object is present, so that masks are not all empty."""
     head = model.get_submodule("sam_mask_decoder.pred_obj_score_head")
     with torch.no_grad():
         list(head.parameters())[-1].fill_(5.0)
@@ -129,11 +145,21 @@ def take_turns(
     count: bool = True,
     lap_frames: int = 1,
 ) -> tuple[list[Laps], list[list[Tensor]]]:
-    """Run each side's step lap by lap. Returns times and masks by side, without those of the warm-up.
+    """Run the sides in alternation, lap by lap.
 
-    A step is a frame: it gives out masks. ``lap_frames``: steps of a lap, of which there are ``num_warm_up`` and then
-    ``num_laps``. A timed lap follows one of the same side that is not, so that caches and freed memory are its own.
-    ``count``: a lap after the last counts operations and is not timed either.
+    A timed lap follows an untimed one of the same side, so that caches and freed memory are those of this side.
+
+    Args:
+        sides: The sides.
+        steps: For each side, a function that tracks one frame and returns its masks' logits.
+        clock: Key in ``CLOCKS``.
+        num_laps: Timed laps of each side.
+        num_warm_up: Laps of each side before that.
+        count: Whether to count operations in a further lap.
+        lap_frames: Frames per lap.
+
+    Returns:
+        Timings and masks of each side, without the warm-up.
     """
     laps: list[Laps] = [Laps() for _ in sides]
     masks: list[list[Tensor]] = [[] for _ in sides]
@@ -143,7 +169,7 @@ def take_turns(
         return CLOCKS[clock]()
 
     def run(step: Callable[[], Tensor]) -> list[Tensor]:
-        return [(step() > 0).cpu() for _ in range(lap_frames)]  # a user reads the masks
+        return [(step() > 0).cpu() for _ in range(lap_frames)]  # includes the copy that a user needs
 
     with ExitStack() as stack:
         watches = {id(side.predictor.model): side.predictor.model for side in sides}
@@ -161,13 +187,13 @@ def take_turns(
                     record.add(now() - start, times, lap_frames)
     if count:
         for side, step, record in zip(sides, steps, laps, strict=True):
-            if side.predictor.model is sides[0].predictor.model:  # what is compiled hides its operations
+            if side.predictor.model is sides[0].predictor.model:  # operations of a compiled model cannot be counted
                 record.gflop.update(_count(side, step, lap_frames))
     return laps, [found[num_warm_up * lap_frames :] for found in masks]
 
 
 def _count(side: Side, step: Callable[[], Tensor], num_frames: int) -> dict[str, float]:
-    """Operations of a frame by stage, in 10^9."""
+    """Count the operations per frame by stage, in 10^9."""
     counter = FlopCounter()
     with side.path(), counter, stopwatch(side.predictor.model, lambda: counter.gflop) as counts:
         for _ in range(num_frames):
@@ -177,7 +203,15 @@ def _count(side: Side, step: Callable[[], Tensor], num_frames: int) -> dict[str,
 
 @contextmanager
 def stopwatch(model: nn.Module, clock: Callable[[], float]) -> Iterator[dict[str, float]]:
-    """By how much a clock moved in every stage since the dict was last cleared."""
+    """Measure by how much a clock advances in every stage.
+
+    Args:
+        model: The model.
+        clock: Any increasing counter.
+
+    Yields:
+        The total by stage since the dict was last cleared.
+    """
     times: dict[str, float] = {}
     handles = []
 
@@ -198,7 +232,7 @@ def stopwatch(model: nn.Module, clock: Callable[[], float]) -> Iterator[dict[str
 
 
 def lowest_iou(masks: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    """The smallest IoU of any object on any frame; masks (N,1,H,W) bool. Two empty masks agree."""
+    """Lowest IoU of any object on any frame; masks are ``(N, 1, H, W)`` bool, and two empty ones have IoU 1."""
     lowest = 1.0
     for found, wanted in zip(masks, reference, strict=True):
         both, any_ = (found & wanted).flatten(1).sum(1), (found | wanted).flatten(1).sum(1)

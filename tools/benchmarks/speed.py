@@ -1,4 +1,4 @@
-"""Seconds per frame by stage, ours against the plain path, memory full, one rendered clip."""
+"""Seconds per frame by stage on a rendered clip, ours against the plain path, with a full memory bank."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from i2v.inference.inference_state import InferenceState
 from tools.benchmarks import machine, pipeline, plots, sides
 from tools.benchmarks.sides import STAGES, Laps, Side
 
-VIDEO_SIZE = "480x270"  # of what the whole command is given
+VIDEO_SIZE = "480x270"  # of the video for the whole command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     sides.add_arguments(parser)
     parser.add_argument("--objects", type=int, default=1)
-    parser.add_argument("--warm-up", type=int, default=10, help="frames before the clock starts (memory is full at 9)")
+    parser.add_argument("--warm-up", type=int, default=10, help="untimed frames (the memory bank is full at 9)")
+    parser.add_argument("--frames", type=int, default=5, help="timed frames, in laps of as many as are encoded at once")
     parser.add_argument(
-        "--frames", type=int, default=5, help="frames that are timed, in laps of as many as are encoded at once"
+        "--whole", type=int, default=30, metavar="N", help="frames of the whole `i2v track`, 0 for none"
     )
-    parser.add_argument("--whole", type=int, default=30, metavar="N", help="frames of `i2v track` as a whole, 0: none")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures, too (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot the figures (needs matplotlib)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     ways = sides.make_sides(args)
     at_once = max(side.predictor.settings.frames_at_once for side in ways)
     num_warm_up, num_laps = -(-args.warm_up // at_once), -(-args.frames // at_once)
-    num_frames = 1 + at_once * (num_warm_up + sides.RUNS_OF_A_LAP * num_laps + 1)  # a prompt's, and a lap to count in
+    # The prompted frame, and one more lap in which operations are counted.
+    num_frames = 1 + at_once * (num_warm_up + sides.RUNS_OF_A_LAP * num_laps + 1)
     with ExitStack() as stack:
         frames = [follow(stack, side, num_frames, args.objects) for side in ways]
         laps, masks = sides.take_turns(ways, frames, args.clock, num_laps, num_warm_up, lap_frames=at_once)
@@ -61,14 +62,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _whole_command(args: argparse.Namespace) -> float:
-    """Frames per second of `i2v track`, from a rendered video file to written results."""
+    """Measure frames per second of `i2v track`, from a rendered video file to written results."""
     with tempfile.TemporaryDirectory() as folder:
         click = pipeline.write_video(Path(folder) / f"{VIDEO_SIZE}.mp4", VIDEO_SIZE, args.whole)
         return pipeline.track(Path(folder), VIDEO_SIZE, click, torch.get_num_threads(), args)
 
 
 def follow(stack: ExitStack, side: Side, num_frames: int, num_objects: int) -> Callable[[], Tensor]:
-    """A step to the next frame of a session in which an object is tracked, as often as asked for."""
+    """Start a session with ``num_objects`` copies of an object. Returns a function that tracks the next frame."""
     clip = render_demo_clip(num_frames=num_frames)
     state = stack.enter_context(side.predictor.init_state(clip.frames))
     with side.path():
@@ -83,7 +84,7 @@ def _next_masks(side: Side, state: InferenceState) -> Callable[[], Tensor]:
 
 
 def rows(ways: Sequence[Side], laps: Sequence[Laps]) -> list[dict[str, Any]]:
-    """One row for every stage and the whole frame: seconds, ratios to the plain path, operations."""
+    """Make one row per stage and for the whole frame: seconds, ratios to the plain path, operations."""
     table = []
     for stage in [*STAGES, "rest", "frame"]:
         row: dict[str, Any] = {"stage": stage}
@@ -100,7 +101,7 @@ def rows(ways: Sequence[Side], laps: Sequence[Laps]) -> list[dict[str, Any]]:
 
 
 def _add_roofline(report: dict[str, Any], ways: Sequence[Side]) -> None:
-    """How near each part comes to the machine's matmul rate in this run, which is taken at the end of it."""
+    """Add each part's fraction of the machine's matmul rate, which is measured at the end of the run."""
     rates = report["machine"]["matmul_gflops"]
     for row in report["rows"]:
         for side in ways:

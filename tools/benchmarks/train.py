@@ -36,15 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust_option(parser)
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS), metavar="OPTION")
     parser.add_argument("--size", type=int, default=512, help="side of the frames")
-    parser.add_argument("--frames", type=int, default=8, help="of a clip")
-    parser.add_argument("--steps", type=int, default=3, help="the first of which is left out")
+    parser.add_argument("--frames", type=int, default=8, help="frames of a clip")
+    parser.add_argument("--steps", type=int, default=3, help="steps, of which the first is not timed")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Rows with the median step of each option, on one rendered clip, each in a process of its own."""
+    """Measure the median step of each option on a rendered clip, each in its own process.
+
+    Raises:
+        ValueError: If there are fewer than 2 steps.
+        RuntimeError: If a run fails.
+    """
     if args.steps < 2:
-        raise ValueError(f"--steps: got {args.steps}, expected at least 2: the first one warms up")
+        raise ValueError(f"--steps: expected at least 2, as the first one is a warm-up, got {args.steps}")
     rows = [_row(name, args) for name in args.options]
     return {
         "rows": rows,
@@ -68,7 +73,11 @@ def _row(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(folder: Path, overrides: tuple[str, ...], args: argparse.Namespace) -> list[dict[str, float]]:
-    """What the log of a short run says of its steps; RuntimeError if it failed."""
+    """Train for a few steps, and return the log entry of each step.
+
+    Raises:
+        RuntimeError: If the run fails.
+    """
     settings = (
         "data=synthetic",
         f"dataset.num_videos={args.steps}",

@@ -1,1 +1,1 @@
-"""Videos with masks as batches of clips: readers, samplers, augmentations and the loader that mixes them."""
+"""Training data: readers of videos with masks, samplers, augmentations and the loader that mixes data sets."""

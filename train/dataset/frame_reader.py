@@ -1,4 +1,4 @@
-"""The pictures of a video by frame number, from image files or a video file, and single images from disk."""
+"""Reads the frames of a video by number, from image files or a video file, and single images and masks."""
 
 from __future__ import annotations
 
@@ -20,26 +20,46 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
 
 class FrameReader(Protocol):
-    """Pictures of one video. Frames are numbered as the annotations number them."""
+    """Frames of one video, numbered as in its annotations."""
 
     @property
     def frames(self) -> Sequence[int]:
-        """Numbers of the frames there are, ascending."""
+        """Numbers of the existing frames, ascending."""
 
     def number(self, name: str) -> int | None:
-        """The frame to which a file of this name, less suffix, belongs: a mask, for one. None if to none."""
+        """Find the frame to which a file such as a mask belongs.
+
+        Args:
+            name: Name of the file without its suffix.
+
+        Returns:
+            The frame's number, or ``None`` if there is none.
+        """
 
     def read(self, frame: int, size: int) -> Tensor:
-        """Frame as (3,H,W) uint8, reduced at most to where both sides are still at least `size`."""
+        """Read a frame.
+
+        Args:
+            frame: Number of the frame.
+            size: The frame may be returned reduced, with both sides still at least this long.
+
+        Returns:
+            RGB ``(3, H, W)`` uint8.
+        """
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""
 
 
 class ImageFrames:
-    """Frames in image files, one each."""
+    """Frames stored as one image file each."""
 
     def __init__(self, files: Mapping[int, Path]) -> None:
+        """Keep the paths; images are read on request.
+
+        Args:
+            files: Image file by frame number.
+        """
         self._files = files
         self._numbers = {path.stem: number for number, path in files.items()}
 
@@ -48,11 +68,15 @@ class ImageFrames:
         return sorted(self._files)
 
     def number(self, name: str) -> int | None:
-        """The frame of the same name, else of the same number."""
+        """Find the frame with this file name, or else with this number, even if it does not exist."""
         return self._numbers.get(name, int(name) if name.isdecimal() else None)
 
     def read(self, frame: int, size: int) -> Tensor:
-        """Frame (3,H,W) uint8; ValueError names a file that cannot be read."""
+        """Read a frame, see :class:`FrameReader`.
+
+        Raises:
+            ValueError: If the image cannot be read, naming the file.
+        """
         return read_image(self._files[frame], size)
 
     def close(self) -> None:
@@ -60,10 +84,15 @@ class ImageFrames:
 
 
 class VideoFrames:
-    """Frames of a video file; only those asked for, and the ones their decoding needs, are decoded."""
+    """Frames of a video file. Only requested frames, and those needed to decode them, are decoded."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the file; FileNotFoundError or ValueError if there is no video in it that can be read."""
+        """Open the file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds no readable video.
+        """
         self._video = VideoFile(path)
 
     @property
@@ -74,8 +103,12 @@ class VideoFrames:
         return int(name) if name.isdecimal() else None
 
     def read(self, frame: int, size: int) -> Tensor:
-        """Frame (3,H,W) uint8 at full size; ValueError names a file that is damaged there."""
-        # VideoFile's arrays are not for writing, and torch warns when it wraps such an array.
+        """Read a frame at full size, see :class:`FrameReader`.
+
+        Raises:
+            ValueError: If the file is damaged at this frame, naming it.
+        """
+        # VideoFile returns read-only arrays, and torch warns about wrapping these.
         return _to_tensor(self._video.read(frame).copy())
 
     def close(self) -> None:
@@ -83,10 +116,13 @@ class VideoFrames:
 
 
 def open_frames(path: Path) -> FrameReader:
-    """Frames of a folder of images or of a video file.
+    """Open a folder of images or a video file.
 
-    The number of an image is its name where all names are numbers, else its place in natural order. ValueError
-    for a folder without images.
+    Images are numbered by their names if all names are numbers, else by their position in natural order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the folder contains no images, or the file holds no readable video.
     """
     if not path.is_dir():
         return VideoFrames(path)
@@ -99,29 +135,47 @@ def open_frames(path: Path) -> FrameReader:
 
 
 def files_of(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of a folder that end in one of the suffixes, in natural order."""
+    """List the files of a folder that end in one of the suffixes, in natural order."""
     names = (name for name in os.listdir(folder) if is_file_name(name, suffixes))
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def is_file_name(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a name ends in one of the suffixes and is not hidden, as the files are that macOS leaves behind."""
+    """Whether a name ends in one of the suffixes and is not hidden (macOS leaves hidden copies behind)."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
-    """Image file as (3,H,W) uint8 RGB; InvalidFileError names a file that is damaged or too large.
+    """Read an image file.
 
-    With a `size`, a JPEG may come out smaller by 2, 4 or 8, but with no side below it: a fraction of the work.
+    Args:
+        path: The file.
+        size: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, with both sides still at least this
+            long; ``None`` decodes at full size.
+
+    Returns:
+        RGB ``(3, H, W)`` uint8.
+
+    Raises:
+        InvalidFileError: If the file is damaged or too large.
     """
     return _to_tensor(np.array(load_image(path, FRAME_FORMATS, at_least=size).convert("RGB")))
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """A mask image as label numbers (H,W), 0 being background; InvalidFileError as `read_image`.
+    """Read a mask image.
 
-    Palette images give their indices and grey ones their values, so that black-and-white masks have the label
-    255. A colour is a label too: red * 65536 + green * 256 + blue.
+    Labels are the indices of palette images, the values of grey images (255 for white), and red * 65536 + green * 256 +
+    blue for colour images.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Labels ``(H, W)``, 0 for background.
+
+    Raises:
+        InvalidFileError: If the file is damaged or too large.
     """
     image = load_image(path)
     if image.mode in ("1", "L", "LA"):

@@ -1,4 +1,4 @@
-"""Batches of several data sets in one order that a seed fixes, whatever the number of workers and restarts."""
+"""Batches from several data sets, in an order that depends on the seed only, not on workers and restarts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class _Stream(IntEnum):
-    """What random numbers are for; streams of one seed do not repeat each other."""
+    """What random numbers are used for; the streams of one seed are independent."""
 
     MIX = 0
     ORDER = 1
@@ -38,7 +38,12 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True)
 class LoaderSpec:
-    """A data set of the mix. A step takes `batch_size` of its clips on every rank."""
+    """A data set of the mix.
+
+    Attributes:
+        dataset: The data set.
+        batch_size: Clips per step on every rank.
+    """
 
     dataset: ClipDataset
     batch_size: int
@@ -46,7 +51,13 @@ class LoaderSpec:
 
 @dataclass(frozen=True)
 class SampleKey:
-    """One sample of one epoch: all that its random choices depend on, beside the seed."""
+    """A sample of an epoch; its random choices depend on the key and the seed only.
+
+    Attributes:
+        dataset: Number of the data set in the mix.
+        epoch: Number of the epoch.
+        index: Number of the sample in the data set.
+    """
 
     dataset: int
     epoch: int
@@ -55,7 +66,7 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a worker hands over: a batch, or why there is none, and what it skipped on the way."""
+    """What a worker returns: a batch or ``None``, and why samples were skipped."""
 
     batch: BatchedClip | None
     skipped: tuple[str, ...]
@@ -67,9 +78,9 @@ class _Loaded:
 class MixedLoader:
     """Mixes data sets by the published rule: each step draws one of them, the same on all ranks.
 
-    The probabilities are the shares of the data sets in all batches; one that is used up is drawn no more, and the
-    epoch ends with the last. Batch k of an epoch is a function of the seed, k, and the batch sizes over all ranks
-    alone: with half the batch size on twice the ranks, the ranks' batches put together are the same.
+    Probabilities are proportional to the number of batches of each data set; an exhausted data set is no longer drawn,
+    and the epoch ends when all are exhausted. Batch k of an epoch depends only on the seed, k and the global batch
+    sizes: with half the batch size on twice the ranks, the ranks' batches together are the same.
     """
 
     def __init__(
@@ -86,43 +97,59 @@ class MixedLoader:
     ) -> None:
         """Plan the mix.
 
-        `num_workers`: processes that load, for all data sets together; 0 loads between steps. `prefetch_factor`:
-        batches that each prepares ahead. A sample that cannot be read is replaced by another of its data set, at
-        most `max_consecutive_failures` times in a row. `phases_per_epoch`: how many epochs one pass over the data
-        takes. `pin_memory`: None for where there is a GPU. ValueError for settings that give no batch.
+        Args:
+            loaders: The data sets and their batch sizes.
+            seed: Seed of order and samples.
+            rank: Rank of this process.
+            world_size: Number of processes.
+            num_workers: Loading processes, shared by all data sets; 0 loads between steps.
+            prefetch_factor: Batches that each worker prepares ahead.
+            max_consecutive_failures: An unreadable sample is replaced by another of its data set, at most this many
+                times in a row.
+            phases_per_epoch: Number of epochs into which one pass over the data is split.
+            pin_memory: Whether to load into page-locked memory; ``None`` does if there is a GPU.
+
+        Raises:
+            ValueError: If a setting is out of range or leaves a data set without a batch.
         """
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1} for a world size of {world_size}")
+            raise ValueError(f"rank: expected 0 to {world_size - 1} for a world size of {world_size}, got {rank}")
         if phases_per_epoch < 1 or max_consecutive_failures < 1:
             raise ValueError("phases_per_epoch and max_consecutive_failures: expected at least 1")
         self._specs = tuple(loaders)
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._phases = phases_per_epoch
         self._counts = [self._num_batches(i, spec) for i, spec in enumerate(self._specs)]
-        self.num_skipped = 0  # samples that this rank could not read so far
-        self._batches: list[list[SampleKey]] = []  # of the epoch under way; the DataLoader reads it
+        self.num_skipped = 0  # unreadable samples of this rank so far
+        self._batches: list[list[SampleKey]] = []  # of the current epoch, read by the DataLoader
         sources = [spec.dataset for spec in self._specs]
         self._loader: DataLoader[VideoClip] = DataLoader(
             _Samples(sources, seed, max_consecutive_failures),
             batch_sampler=_Plan(self._batches),
             collate_fn=_collate,
-            # DataLoader draws a seed for its workers, by default from the generator that dropout uses.
+            # DataLoader draws a seed for its workers, by default from the global generator, which dropout uses.
             generator=torch.Generator(),
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             **(_worker_settings(num_workers, prefetch_factor) if num_workers else {}),
         )
 
     def __len__(self) -> int:
-        """Batches per epoch and rank."""
+        """Number of batches per epoch and rank."""
         return sum(self._counts)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[BatchedClip]:
-        """Batches of an epoch from number `start` on; those before are not loaded.
+        """Iterate over the batches of an epoch. Only one iterator can be in use at a time.
 
-        RuntimeError if too many samples in a row cannot be read. One iterator can be in use at a time.
+        Args:
+            epoch: Number of the epoch.
+            start: Number of the first batch; earlier ones are not loaded.
+
+        Raises:
+            ValueError: If ``start`` is out of range.
+            RuntimeError: If too many samples in a row cannot be read.
         """
         if not 0 <= start <= len(self):
-            raise ValueError(f"start: got {start}, expected 0 to {len(self)}, the batches of an epoch")
+            raise ValueError(f"start: expected 0 to {len(self)}, the batches of an epoch, got {start}")
         self._batches[:] = self.plan(epoch)[start:]
         for number, loaded in enumerate(self._loader, start):
             self._report(loaded, f"epoch {epoch}, batch {number}")
@@ -130,7 +157,7 @@ class MixedLoader:
             yield loaded.batch
 
     def plan(self, epoch: int) -> list[list[SampleKey]]:
-        """The samples of this rank's batches, in order."""
+        """List the samples of this rank's batches of an epoch, in order."""
         orders = [iter(self._order(i, epoch)) for i in range(len(self._specs))]
         plan = []
         for i in self._mix(epoch):
@@ -141,7 +168,7 @@ class MixedLoader:
         return plan
 
     def _num_batches(self, i: int, spec: LoaderSpec) -> int:
-        """Batches of a data set per epoch, as its samples rounded to whole batches over all ranks."""
+        """Number of batches of a data set per epoch: its samples, rounded to whole batches over all ranks."""
         samples = len(spec.dataset) // self._phases
         together = spec.batch_size * self._world_size
         count = (2 * samples + together) // (2 * together)
@@ -153,7 +180,7 @@ class MixedLoader:
         return count
 
     def _order(self, i: int, epoch: int) -> list[int]:
-        """Samples of data set `i` for all ranks, shuffled; a last batch at least half full is filled from the start."""
+        """Shuffle the samples of data set ``i`` for all ranks; a last batch is filled up from the start."""
         data_epoch, phase = divmod(epoch, self._phases)
         length = len(self._specs[i].dataset)
         order = _generator(self._seed, _Stream.ORDER, i, data_epoch).permutation(length)
@@ -161,7 +188,7 @@ class MixedLoader:
         return np.resize(chunk, self._counts[i] * self._specs[i].batch_size * self._world_size).tolist()
 
     def _mix(self, epoch: int) -> list[int]:
-        """The data set of every step."""
+        """Draw the data set of every step."""
         generator = _generator(self._seed, _Stream.MIX, epoch)
         left = np.array(self._counts)
         steps = []
@@ -178,13 +205,12 @@ class MixedLoader:
             log.warning("%s: skipped a sample, %d so far: %s", where, self.num_skipped, problem)
         if loaded.batch is None:
             raise RuntimeError(
-                f"{where}: {len(loaded.skipped)} samples in a row could not be read, the last because: "
-                f"{loaded.skipped[-1]}"
+                f"{where}: {len(loaded.skipped)} samples in a row could not be read, the last one: {loaded.skipped[-1]}"
             )
 
 
 class _Plan:
-    """The batch sampler of a DataLoader that lives through all epochs."""
+    """Batch sampler of a DataLoader that is kept for all epochs: the list is replaced in place."""
 
     def __init__(self, batches: list[list[SampleKey]]) -> None:
         self._batches = batches
@@ -197,13 +223,13 @@ class _Plan:
 
 
 class _Samples(Dataset[VideoClip]):
-    """Samples by key, in the worker."""
+    """Loads samples by key in the worker."""
 
     def __init__(self, datasets: Sequence[ClipDataset], seed: int, max_consecutive_failures: int) -> None:
         self._datasets, self._seed, self._max_failures = tuple(datasets), seed, max_consecutive_failures
 
     def __getitem__(self, key: SampleKey) -> tuple[VideoClip | None, list[str]]:  # type: ignore[override]
-        """The clip of a key, or of another sample if that cannot be read, and what could not."""
+        """Load the clip of a key, or of another sample if that cannot be read. Returns the errors, too."""
         dataset = self._datasets[key.dataset]
         problems: list[str] = []
         index = key.index
@@ -213,7 +239,7 @@ class _Samples(Dataset[VideoClip]):
                 index = int(generator.integers(len(dataset)))
             try:
                 return dataset.clip(index, generator), problems
-            except (OSError, ValueError) as error:  # as RawDataset says; anything else is a fault
+            except (OSError, ValueError) as error:  # the documented errors of RawDataset; anything else is a bug
                 problems.append(describe_error(error))
         return None, problems
 
@@ -227,11 +253,11 @@ def _collate(samples: Iterable[tuple[VideoClip | None, list[str]]]) -> _Loaded:
 
 
 def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
-    """What DataLoader is told of its workers."""
-    # A forked child would inherit locks of this process's threads in whatever state they are.
+    """DataLoader options for worker processes."""
+    # A forked child would inherit the locks of this process's threads, possibly held.
     context = multiprocessing.get_context("spawn")
     exiting = context.Event()
-    # When this process exits, multiprocessing calls these before it terminates workers and waits for their end.
+    # At exit, multiprocessing runs finalizers of this priority before it terminates and joins the workers.
     Finalize(None, exiting.set, exitpriority=100)
     return {
         "num_workers": num_workers,
@@ -243,10 +269,10 @@ def _worker_settings(num_workers: int, prefetch_factor: int) -> dict[str, Any]:
 
 
 def _begin_worker(exiting: Event, worker: int) -> None:
-    """End with the parent, and no earlier.
+    """Let a worker end with its parent, and not earlier.
 
-    The Ctrl-C, SIGHUP or SIGTERM that all processes of a job get is outlived: the parent may want more batches. Its own
-    SIGTERM, when it exits without having closed the loader, is obeyed.
+    A worker ignores Ctrl-C, SIGHUP and SIGTERM, which all processes of a job get: the parent may need more batches. It
+    obeys SIGTERM once the parent is exiting without having closed the loader.
     """
     end_with_parent()
 
@@ -260,5 +286,5 @@ def _begin_worker(exiting: Event, worker: int) -> None:
 
 
 def _generator(seed: int, *path: int) -> np.random.Generator:
-    """Random numbers of their own for every seed and path."""
+    """Create a generator that is independent for every seed and path."""
     return np.random.default_rng(np.random.SeedSequence([seed, *path]))

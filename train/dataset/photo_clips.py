@@ -17,24 +17,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.build_i2v import resolve_device
-from i2v.video.frame_loader import MEAN, STD
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from train.dataset.photo_library import PhotoLibrary
 from train.dataset.structures import BatchedClip
 from train.seeding import generator_for
 
 WARP_POINTS = 4  # control points of the elastic deformation along each axis
 MAX_ZOOM = 6.0
+MAX_PHOTO_ZOOM, PHOTO_TURN = 2.5, 0.1  # of photos that are shown as they are
 
 
 @dataclass(frozen=True)
 class SceneSettings:
     """How often what happens in a clip, and how much things move; lengths count in half heights of the frame.
 
-    ``in_place``: the object that is followed is part of the background. ``twins``: a layer shows the same object as the
-    one below it; ``relatives``: another of the same category. ``leaves``: a layer moves so far that it leaves the frame
-    and may return. ``min_size``, ``max_size``: square root of a layer's part of the frame.
+    Attributes:
+        plain_prob: Probability that single images show photos as they are, not compositions.
+        num_layers: Most objects that are cut out of other photos and move before the background.
+        layer_prob: Probability of each of them but the first, which always shows.
+        in_place: Probability that an object of the background is followed, too.
+        twins: Probability that a layer shows the same object as the one below it.
+        relatives: Probability that it shows another object of the same category.
+        leaves: Probability that a layer moves so far that it leaves the frame; it may return.
+        min_size: Lower bound of the square root of a layer's part of the frame.
+        max_size: Its upper bound.
+        speed: Length of a layer's path.
+        camera_speed: Length of the background's path.
+        zoom: Logarithm of the change in size.
+        turn: Rotation in radians.
+        warp: Elastic deformation.
+        min_area: Part of the frame from which on an object is followed.
+        noise: Standard deviation of the noise, for pixels in 0 to 1.
+        light: Strength of changes in brightness and contrast.
     """
 
+    plain_prob: float = 0.7
     num_layers: int = 3
     layer_prob: float = 0.6
     in_place: float = 0.5
@@ -65,7 +82,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What batches are like. ``image_prob``: that one is of single images rather than of clips."""
+    """What batches are like. ``image_prob``: that one is of single images rather than of clips.
+
+    ``max_num_objects``, ``max_image_objects``: of a clip, and of a single image.
+    """
 
     resolution: int = 320
     num_frames: int = 4
@@ -73,12 +93,20 @@ class BatchSettings:
     images_per_batch: int = 8
     image_prob: float = 0.3
     max_num_objects: int = 2
+    max_image_objects: int = 6
     steps_per_epoch: int = 1000
 
     def __post_init__(self) -> None:
         if not 0 <= self.image_prob <= 1:
             raise ValueError(f"image_prob: expected a probability between 0 and 1, got {self.image_prob}")
-        for name in ("num_frames", "clips_per_batch", "images_per_batch", "max_num_objects", "steps_per_epoch"):
+        for name in (
+            "num_frames",
+            "clips_per_batch",
+            "images_per_batch",
+            "max_num_objects",
+            "max_image_objects",
+            "steps_per_epoch",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
@@ -121,10 +149,15 @@ class PhotoClipLoader:
         """Batch ``number`` of an epoch."""
         batches = self.batches
         # Whether it is of images is the same on all ranks, so that all have the same work.
-        is_image = np.random.default_rng((self.seed, epoch, number)).random() < batches.image_prob
+        is_image, is_plain = np.random.default_rng((self.seed, epoch, number)).random(2) < (
+            batches.image_prob,
+            self.scene.plain_prob,
+        )
         generator = generator_for(torch.device("cpu"), self.seed, epoch, number, self.rank)
         num_clips = batches.images_per_batch if is_image else batches.clips_per_batch
         composer = SceneComposer(self.library, self.scene, 1 if is_image else batches.num_frames, batches.resolution)
+        if is_image and is_plain:
+            return composer.photos(num_clips, batches.max_image_objects, generator)
         return composer.compose(num_clips, batches.max_num_objects, generator)
 
 
@@ -153,14 +186,49 @@ class SceneComposer:
             candidates = [mask * (1 - alpha) for mask in candidates]
             candidates.append(alpha)
             previous = objects
+        return self._batch(frames, torch.stack(candidates, dim=1) > 0.5, max_num_objects, draw)
+
+    @torch.no_grad()
+    def photos(self, num_photos: int, max_num_objects: int, generator: torch.Generator) -> BatchedClip:
+        """Photos as they are, or a part of them, each with 1 to ``max_num_objects`` of its objects."""
+        library, draw = self.library, _Draw(generator, self.device)
+        # Photos with many objects are drawn more often, but less than as many times.
+        first = draw.weighted(library.weights.sqrt(), num_photos)
+        photo = library.photo_of[first]
+        objects, is_object = self._others_on_photo(first, max_num_objects, draw)
+        masks = library.labels[photo][:, None] == library.label_of[objects][..., None, None]
+        pixels = torch.cat((library.photos[photo].float() / 255, (masks & is_object[..., None, None]).float()), dim=1)
+        # Half of them whole, the others closer to an object.
+        aspect = library.aspects[photo]
+        is_close = (draw.uniform((num_photos,)) < 0.5).float()
+        scale = torch.exp(is_close * draw.uniform((num_photos,), 0.0, math.log(MAX_PHOTO_ZOOM)))
+        room = (1 - 1 / scale)[:, None]
+        center = torch.maximum(torch.minimum(library.centers[first], room), -room)
+        center = center * torch.stack((aspect, torch.ones_like(aspect)), dim=1)
+        still = torch.zeros((num_photos, 1, 2), device=self.device)
+        picture = Picture(pixels, aspect, center, scale)
+        seen = self._render(picture, aspect, still, still, PHOTO_TURN, "reflection", draw)
+        return self._batch(seen[:, :, :3], seen[:, :, 3:].transpose(1, 2) > 0.5, max_num_objects, draw)
+
+    def _others_on_photo(self, objects: Tensor, limit: int, draw: _Draw) -> tuple[Tensor, Tensor]:
+        """``objects`` (B,) and others on the same photos in random order, (B,K), and whether there are so many."""
+        library = self.library
+        same = library.photo_of[objects][:, None] == library.photo_of
+        rank = same * (1 + draw.uniform((len(library.photo_of),)))
+        rank[torch.arange(len(objects), device=self.device), objects] = 3.0
+        found, order = rank.topk(min(limit, rank.shape[1]), dim=1)
+        return order, found > 0
+
+    def _batch(self, frames: Tensor, masks: Tensor, max_num_objects: int, draw: _Draw) -> BatchedClip:
+        """Frames (B,T,3,S,S) in 0..1 and masks (B,K,T,S,S) of what is on them, with up to so many objects a clip."""
         frames = self._photometric(frames, draw)
-        rows, clips = self._choose(torch.stack(candidates, dim=1) > 0.5, max_num_objects, draw)
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
+        rows, clips = self._choose(masks, max_num_objects, draw)
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
         return BatchedClip(
             frames=((frames.clamp(0, 1) - mean) / std).transpose(0, 1).contiguous(),
             masks=rows.transpose(0, 1).contiguous(),
             video_of=clips,
-            names=tuple(f"clip {number}" for number in range(num_clips)),
+            names=tuple(f"clip {number}" for number in range(len(masks))),
         )
 
     def _background(self, num_clips: int, aspect: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Photos with object masks in one packed file, decoded once and kept as tensors.
+"""Photos with object masks from one packed file, decoded once and kept as tensors.
 
-A pack is a zip archive of ``photos/N.webp`` (square, squeezed), ``labels/N.png`` (label images of the same size),
+A pack is a zip archive of ``photos/N.webp`` (resized to a square), ``labels/N.png`` (label images of the same size),
 ``backgrounds/N.webp`` and ``index.json``; ``python -m train.scripts.pack_photos`` writes one.
 """
 
@@ -26,7 +26,7 @@ from i2v.utils.json_file import JsonValue, parse_json
 INDEX = "index.json"
 MAX_SIDE = 1024  # of packed pictures
 MAX_BYTES = 64 << 30  # of a pack
-# Decoded pictures take some 30 times the room of the pack; those of a file that is meant to fill the memory, thousands.
+# Decoded pictures take about 30 times the size of the pack; those of a decompression bomb take thousands of times it.
 _MAX_GROWTH, _MIN_ROOM = 200, 64 << 20
 _MAX_LABEL = 254
 _MAX_ASPECT = 100
@@ -34,20 +34,30 @@ _MAX_ASPECT = 100
 
 @dataclass(frozen=True)
 class AnnotatedPhoto:
-    """A photo (RGB) with a label image of its size: 0 is background, 255 void, other values are objects."""
+    """A photo with object masks.
+
+    Attributes:
+        name: Name of the photo.
+        pixels: RGB image.
+        labels: Label image of the same size: 0 is background, 255 void, other values are objects.
+    """
 
     name: str
     pixels: Image.Image
     labels: Image.Image
 
     def masks(self) -> dict[int, NDArray[np.bool_]]:
-        """The mask (H,W) of every object, by label."""
+        """Masks ``(H, W)`` of the objects by label."""
         values = np.array(self.labels)
         return {int(label): values == label for label in np.unique(values) if label not in (0, 255)}
 
 
 def annotated_photos(folder: Path) -> Iterator[AnnotatedPhoto]:
-    """The photos JPEGImages/NAME.jpg of a folder with Annotations/NAME.png. Raises ValueError, naming the file."""
+    """Iterate over the photos ``JPEGImages/NAME.jpg`` of a folder with their labels ``Annotations/NAME.png``.
+
+    Raises:
+        ValueError: If there are no photos, or a label image has another size or mode, naming the file.
+    """
     paths = sorted((folder / "JPEGImages").glob("*.jpg"))
     if not paths:
         raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
@@ -55,18 +65,29 @@ def annotated_photos(folder: Path) -> Iterator[AnnotatedPhoto]:
         photo = load_image(path)
         labels = load_image(folder / "Annotations" / f"{path.stem}.png", formats=("PNG",))
         if photo.size != labels.size or labels.mode not in ("P", "L"):
-            raise ValueError(f"{path}: the label image has size {labels.size} and mode {labels.mode}")
+            raise ValueError(
+                f"{path}: expected a label image of size {photo.size} and mode P or L, "
+                f"got {labels.size} and {labels.mode}"
+            )
         yield AnnotatedPhoto(path.stem, photo.convert("RGB"), labels)
 
 
 @dataclass(frozen=True)
 class PhotoLibrary:
-    """P photos and Q backgrounds of side S as uint8, with O objects on the photos.
+    """P photos and Q backgrounds of side S, with O objects on the photos.
 
-    ``photos`` (P,3,S,S), ``labels`` (P,S,S), ``backgrounds`` (Q,3,S,S); ``aspects`` (P,) and ``background_aspects``
-    (Q,): width over height before pictures were made square. Of each object: ``photo_of`` and ``label_of`` (O,),
-    ``centers`` (O,2) of its box in -1..1, ``areas`` (O,) as a part of the photo, ``categories`` (O,), ``weights`` (O,):
-    chances to be drawn, the same for every photo.
+    Attributes:
+        photos: ``(P, 3, S, S)`` uint8.
+        labels: ``(P, S, S)`` uint8.
+        aspects: ``(P,)`` width over height of the photos before they were resized to a square.
+        backgrounds: ``(Q, 3, S, S)`` uint8.
+        background_aspects: ``(Q,)``, as ``aspects``.
+        photo_of: ``(O,)`` photo of each object.
+        label_of: ``(O,)`` label of each object on its photo.
+        centers: ``(O, 2)`` center of the object's box in -1..1.
+        areas: ``(O,)`` fraction (0..1) of the photo that the object covers.
+        categories: ``(O,)`` number of the object's category.
+        weights: ``(O,)`` sampling weights of the objects, which make all photos equally likely.
     """
 
     photos: Tensor
@@ -83,13 +104,20 @@ class PhotoLibrary:
 
     @classmethod
     def open(cls, path: str | Path, min_area: float = 0.004, max_area: float = 0.8) -> PhotoLibrary:
-        """Decode a pack. Objects of less or more than a part of their photo are not drawn.
+        """Decode a pack.
 
-        Raises FileNotFoundError, or InvalidFileError for a file that is no pack.
+        Args:
+            path: The pack.
+            min_area: Objects that cover a smaller fraction of their photo are not sampled.
+            max_area: Objects that cover a larger fraction of their photo are not sampled.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            InvalidFileError: If it is not a pack.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such pack of photos; train.scripts.pack_photos makes one")
+            raise FileNotFoundError(f"{path}: there is no such photo pack; train.scripts.pack_photos makes one")
         what = "this pack of train.scripts.pack_photos"
         with open_input(path, MAX_BYTES) as file, reading(path, what), zipfile.ZipFile(file) as archive:
             return cls._decode(_Pack(path, archive), min_area, max_area)
@@ -106,7 +134,7 @@ class PhotoLibrary:
         ]
         drawable = [(number, packed) for number, packed in objects if min_area <= packed.area <= max_area]
         if not drawable:
-            raise ValueError(f"the pack has no object of {min_area} to {max_area} of its photo")
+            raise ValueError(f"the pack has no object that covers {min_area} to {max_area} of its photo")
         owners = torch.tensor([number for number, _ in drawable])
         names = sorted({packed.category for _, packed in drawable})
         places = {name: place for place, name in enumerate(names)}
@@ -126,13 +154,13 @@ class PhotoLibrary:
         )
 
     def to(self, device: torch.device) -> PhotoLibrary:
-        """The same with all tensors on a device."""
+        """Copy with all tensors on a device."""
         return PhotoLibrary(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class _PackedObject:
-    """What the index of a pack says of an object."""
+    """Entry of an object in the index of a pack."""
 
     label: int
     category: str
@@ -141,7 +169,11 @@ class _PackedObject:
 
     @staticmethod
     def read(entry: JsonValue) -> _PackedObject:
-        """InvalidFileError for numbers that no object has."""
+        """Read an entry.
+
+        Raises:
+            InvalidFileError: If a value is missing or out of range.
+        """
         center = [_number(side, -1, 1) for side in entry.member("center").elements()]
         if len(center) != 2:
             entry.fail(f"expected a center of two numbers, got {len(center)}")
@@ -165,32 +197,45 @@ def _number(value: JsonValue, least: float, most: float) -> float:
 
 
 class _Pack:
-    """The files of a pack, of which nothing is larger than it may be."""
+    """The files of a pack, with sizes checked against decompression bombs."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        """ValueError for an archive that is compressed, or whose files share their bytes."""
+        """Check the archive.
+
+        Raises:
+            ValueError: If the archive is compressed, its files overlap, or the photos are not square or too large.
+        """
         self.path = path
         self._archive = archive
         entries = archive.infolist()
         self._num_bytes = path.stat().st_size
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("its files are compressed, which those of a pack are not")
+            raise ValueError("its files are compressed, expected them stored")
         if sum(entry.file_size for entry in entries) > self._num_bytes:
-            raise ValueError("it says that it holds more bytes than it has")
+            raise ValueError("its files claim more bytes than the archive has")
         self._side = self._read_side()
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file. KeyError if there is none."""
+        """Read the bytes of a file.
+
+        Raises:
+            KeyError: If there is no such file in the pack.
+        """
         return self._archive.read(name)
 
     def check_growth(self, num_photos: int, num_backgrounds: int) -> None:
-        """ValueError if so many pictures take far more room than the pack."""
+        """Check how much memory the decoded pictures take.
+
+        Raises:
+            ValueError: If it is far more than the size of the pack.
+        """
+        # Bytes per pixel: 3 for RGB, and 1 for the labels of a photo.
         wanted = self._side**2 * (4 * num_photos + 3 * num_backgrounds)
         if wanted > _MAX_GROWTH * self._num_bytes + _MIN_ROOM:
-            raise ValueError(f"its pictures would take {wanted:,} bytes, more than {_MAX_GROWTH} times as many as it")
+            raise ValueError(f"its pictures would take {wanted:,} bytes, over {_MAX_GROWTH} times the size of the pack")
 
     def pictures(self, folder: str, suffix: str, count: int) -> Tensor:
-        """The pictures (N,3,S,S), or label images (N,S,S), of a folder."""
+        """Decode the pictures ``(N, 3, S, S)`` or label images ``(N, S, S)`` of a folder, uint8."""
         files = [self.read(f"{folder}/{number}{suffix}") for number in range(count)]
         load = self._labels if suffix == ".png" else self._pixels
         with ThreadPoolExecutor() as threads:

@@ -1,6 +1,6 @@
-"""The typed values of the data path: one decoded frame, a clip before and after normalization, a batch.
+"""Types of the data pipeline: a decoded frame, a clip before and after normalization, a batch.
 
-Letters: `T` frames, `B` clips, `N` objects, `S` side of the square model image, `H, W` pixels of a file.
+Shapes: ``T`` frames, ``B`` clips, ``N`` objects, ``S`` side of the square model image, ``H, W`` size of a file.
 """
 
 from __future__ import annotations
@@ -14,57 +14,83 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameObjects:
-    """One frame as its files hold it.
+    """One frame as stored in files.
 
-    Image and masks may differ in resolution (frames are stored smaller than their annotations at times), but
-    show the same picture.
+    Image and masks may differ in resolution, as some frames are stored smaller than their annotations, but not in
+    content.
+
+    Attributes:
+        image: ``(3, H, W)`` uint8.
+        masks: ``(N, h, w)`` bool; empty for an absent object.
     """
 
-    image: Tensor  # (3,H,W) uint8
-    masks: Tensor  # (N,h,w) bool; an object that is absent has an empty mask
+    image: Tensor
+    masks: Tensor
 
 
 @dataclass(frozen=True)
 class RawClip:
-    """A clip at the model's size on which augmentations work."""
+    """A clip at model size, before augmentation and normalization.
 
-    frames: Tensor  # (T,3,S,S) uint8
-    masks: Tensor  # (T,N,S,S) bool
-    aspect: float  # width over height of the picture before it was made square
-    name: str  # of the video, for messages
-    frame_indices: tuple[int, ...]  # numbers of the frames in the video, in the clip's order
+    Attributes:
+        frames: ``(T, 3, S, S)`` uint8.
+        masks: ``(T, N, S, S)`` bool.
+        aspect: Width over height of the frames before they were resized to a square.
+        name: Name of the video, for messages.
+        frame_indices: Numbers of the frames in the video, in the order of the clip.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    aspect: float
+    name: str
+    frame_indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class VideoClip:
-    """A clip of one video as the model takes it. An image is a clip of one frame."""
+    """A clip of one video as model input. An image is a clip of one frame.
 
-    frames: Tensor  # (T,3,S,S) float32, normalized with the mean and deviation of ImageNet
-    masks: Tensor  # (T,N,S,S) bool, the same objects in the same order on every frame
+    Attributes:
+        frames: ``(T, 3, S, S)`` float32, normalized with the mean and standard deviation of ImageNet.
+        masks: ``(T, N, S, S)`` bool, the same objects in the same order on every frame.
+        name: Name of the video, for messages.
+        frame_indices: Numbers of the frames in the video, in the order of the clip.
+    """
+
+    frames: Tensor
+    masks: Tensor
     name: str
     frame_indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class BatchedClip:
-    """Clips of equal length side by side."""
+    """A batch of clips of equal length.
 
-    frames: Tensor  # (T,B,3,S,S) float32
-    masks: Tensor  # (T,N,S,S) bool, objects of all clips, clip after clip
-    video_of: Tensor  # (N,) int64: the clip, 0..B-1, to which each object belongs
-    names: tuple[str, ...]  # of the B videos
+    Attributes:
+        frames: ``(T, B, 3, S, S)`` float32.
+        masks: ``(T, N, S, S)`` bool, the objects of all clips concatenated.
+        video_of: ``(N,)`` int64 in 0..B-1, the clip of each object.
+        names: Names of the ``B`` videos.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    video_of: Tensor
+    names: tuple[str, ...]
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames ``T``."""
         return self.frames.shape[0]
 
     def pin_memory(self) -> BatchedClip:
-        """The same batch in page-locked memory, from which copies to a GPU can run beside other work."""
+        """Copy to page-locked memory, from which copies to a GPU can be asynchronous."""
         return self._with(self.frames.pin_memory(), self.masks.pin_memory(), self.video_of.pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> BatchedClip:
-        """The same batch on a device."""
+        """Copy to a device."""
         return self._with(
             self.frames.to(device, non_blocking=non_blocking),
             self.masks.to(device, non_blocking=non_blocking),
@@ -76,14 +102,18 @@ class BatchedClip:
 
 
 def collate(clips: Sequence[VideoClip]) -> BatchedClip:
-    """Batch clips; ValueError unless they agree in number of frames and size. Numbers of objects may differ."""
+    """Batch clips, which may differ in the number of objects.
+
+    Raises:
+        ValueError: If there are none, or they differ in number of frames or size.
+    """
     if not clips:
-        raise ValueError("clips: got none, expected at least one")
+        raise ValueError("clips: expected at least one, got none")
     first = clips[0]
     for clip in clips[1:]:
         if clip.frames.shape != first.frames.shape:
             raise ValueError(
-                f"clips of one batch have to agree in shape: {clip.name} has frames {tuple(clip.frames.shape)}, "
+                f"clips of one batch must have the same shape: {clip.name} has frames {tuple(clip.frames.shape)}, "
                 f"{first.name} has {tuple(first.frames.shape)}"
             )
     counts = torch.tensor([clip.masks.shape[1] for clip in clips])

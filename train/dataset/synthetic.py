@@ -1,4 +1,4 @@
-"""Rendered clips with exact masks as a data set: tests, the demo, and the data of the small model."""
+"""Data set of rendered clips with exact masks, for tests, the demo and the training of the small model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from train.dataset.synthetic_footage import Cutouts, Footage, find_cutouts, find
 from train.dataset.synthetic_scene import Scene, render
 from train.dataset.vos_raw_dataset import PathLike
 
-# Scenes tried until one has an object in view on the first frame and on the last.
+# Attempts to build a scene with an object in view on the first and on the last frame.
 _MAX_SCENES = 20
 
 
 class SyntheticRawDataset:
-    """Rendered videos; every epoch has new ones. `frames` of a video are 0 to `num_frames` - 1."""
+    """Rendered videos, new ones in every epoch. Their frames are 0 to ``num_frames - 1``."""
 
     def __init__(
         self,
@@ -32,12 +32,22 @@ class SyntheticRawDataset:
         cutouts: PathLike | None = None,
         cutout_prob: float = 0.5,
     ) -> None:
-        """`num_videos` per epoch, rendered at `resolution` squared.
+        """Find the footage; scenes are built when opened.
 
-        `backgrounds` are real videos, without masks: files, folders of images, which are read much faster, or
-        folders of such. With a probability of `background_prob` each, a scene plays before one of them, and an
-        object wears a piece of one. `cutouts` is a folder of things cut out of pictures, which objects are with a
-        probability of `cutout_prob`. FileNotFoundError or ValueError if there are none where told.
+        Args:
+            num_videos: Videos per epoch.
+            num_frames: Frames of a video.
+            resolution: Side of the square frames in pixels.
+            settings: What happens in a scene; ``None`` for the defaults.
+            backgrounds: Real videos without masks: video files, folders of images (much faster), or folders of these.
+            background_prob: Probability (0..1) that a scene has such a background, and that an object is textured with
+                a patch of one.
+            cutouts: Folder of cut-outs, see ``train.scripts.make_cutouts``.
+            cutout_prob: Probability (0..1) that an object is a cut-out.
+
+        Raises:
+            FileNotFoundError: If ``backgrounds`` or ``cutouts`` do not exist.
+            ValueError: If a number is out of range, or a folder holds no videos or cut-outs.
         """
         if num_videos < 1 or num_frames < 1 or resolution < 16:
             raise ValueError(
@@ -57,19 +67,32 @@ class SyntheticRawDataset:
         return self._num_videos
 
     def open(self, index: int, generator: np.random.Generator) -> SyntheticVideo:
-        """A new video. OSError or ValueError names a background that cannot be read."""
+        """Build a new video.
+
+        Raises:
+            OSError: If a background cannot be read, naming the file.
+            ValueError: As above, or if no scene has an object in view.
+        """
         for _ in range(_MAX_SCENES):
             scene = build_scene(generator, self._num_frames, self._resolution, self._settings, self._footage)
             video = SyntheticVideo(f"synthetic {index}", scene, self._resolution, self._settings.min_area)
             if video.visible(0) and video.visible(self._num_frames - 1):
                 return video
-        raise ValueError(f"synthetic {index}: no object in view in {_MAX_SCENES} scenes: see its settings")
+        raise ValueError(f"synthetic {index}: no object in view in {_MAX_SCENES} scenes: check the scene settings")
 
 
 class SyntheticVideo:
-    """A RawVideo whose frames are rendered when asked for."""
+    """A RawVideo whose frames are rendered on request."""
 
     def __init__(self, name: str, scene: Scene, resolution: int, min_area: float) -> None:
+        """Wrap a scene.
+
+        Args:
+            name: Name for messages.
+            scene: The scene.
+            resolution: Side of the square frames in pixels.
+            min_area: Fraction (0..1) of the frame that an object must show to count as visible.
+        """
         self.name = self.source = name
         self.frames = range(scene.num_frames)
         self._scene, self._resolution = scene, resolution
@@ -77,12 +100,12 @@ class SyntheticVideo:
         self._rendered: dict[int, tuple[Tensor, Tensor]] = {}
 
     def visible(self, frame: int) -> Sequence[int]:
-        """Objects that show enough of themselves to be pointed at."""
+        """List the objects that show enough of themselves to be prompted."""
         counts = torch.bincount(self._render(frame)[1].flatten().long())[1:]
         return [number + 1 for number, count in enumerate(counts.tolist()) if count >= self._min_pixels]
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
-        """The frame, at the data set's resolution."""
+        """Render a frame at the resolution of the data set."""
         image, labels = self._render(frame)
         wanted = torch.tensor(list(objects), dtype=labels.dtype).view(-1, 1, 1)
         return FrameObjects(image, labels == wanted)

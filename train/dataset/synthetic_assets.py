@@ -1,4 +1,4 @@
-"""What rendered clips are made of: colour textures, collages and silhouettes, all drawn from a generator."""
+"""Procedural assets of rendered clips: colour textures, collages and silhouettes, all drawn from a generator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-# Silhouettes are drawn this many times larger than wanted, so that their edges come out smooth.
+# Silhouettes are drawn this many times larger and then reduced, to anti-alias their edges.
 _OVERSAMPLING = 2
 
 
 def texture(generator: np.random.Generator, size: int) -> Tensor:
-    """A procedural texture (3,size,size) float32 in 0..255: a pattern in colours of a random palette."""
+    """Draw a procedural texture ``(3, size, size)`` float32 in 0..255: a pattern in colours of a random palette."""
     pattern = _PATTERNS[int(generator.integers(len(_PATTERNS)))](generator, size)
     pattern = pattern + generator.uniform(0, 0.3) * (fractal_noise(generator, size) - 0.5)
     low, high = float(pattern.min()), float(pattern.max())
@@ -24,15 +24,18 @@ def texture(generator: np.random.Generator, size: int) -> Tensor:
 
 
 def collage(generator: np.random.Generator, size: int) -> Tensor:
-    """Flat shapes of many sizes over each other (3,size,size) float32 in 0..255, unevenly lit.
+    """Draw unevenly lit flat shapes of many sizes on top of each other.
 
-    Edges of all contrasts at all scales are what makes such pictures resemble photographs.
+    With edges of all contrasts at all scales, such pictures resemble photographs.
+
+    Returns:
+        ``(3, size, size)`` float32 in 0..255.
     """
     colours = _palette(generator).T
     image = Image.new("RGB", (size, size), _colour(generator, colours))
     draw = ImageDraw.Draw(image)
     count = int(generator.integers(30, 150))
-    # Many small ones for each big one, as things at all distances would show.
+    # Many small shapes for each large one, like objects at all distances.
     radii = size * np.minimum(0.025 / np.sqrt(generator.uniform(0.002, 1, count)), 0.45)
     for radius in np.sort(radii)[::-1]:
         centre = generator.uniform(-0.1, 1.1, 2) * size
@@ -45,7 +48,7 @@ def collage(generator: np.random.Generator, size: int) -> Tensor:
 
 
 def silhouette(generator: np.random.Generator, size: int) -> Tensor:
-    """A shape (size,size) float32: 1 inside, 0 outside, with a soft edge and some room around it."""
+    """Draw a shape ``(size, size)`` float32: 1 inside, 0 outside, with a soft edge and a margin around it."""
     side = size * _OVERSAMPLING
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -61,7 +64,7 @@ def silhouette(generator: np.random.Generator, size: int) -> Tensor:
 
 
 def limb(generator: np.random.Generator, size: int) -> Tensor:
-    """A long part (size,size) float32 like `silhouette`, along the vertical axis from edge to edge."""
+    """Draw a limb ``(size, size)`` float32 like :func:`silhouette`, along the vertical axis from edge to edge."""
     side = size * _OVERSAMPLING
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -72,9 +75,17 @@ def limb(generator: np.random.Generator, size: int) -> Tensor:
 
 
 def shading(shape: Tensor, generator: np.random.Generator) -> Tensor:
-    """Light (h,w) around 1 that makes a silhouette look rounded, from a random side."""
+    """Draw light from a random side that makes a silhouette look rounded.
+
+    Args:
+        shape: Silhouette ``(h, w)`` in 0..1.
+        generator: Source of randomness.
+
+    Returns:
+        Factors ``(h, w)`` around 1.
+    """
     height, width = shape.shape
-    # At a quarter of the size: it is smooth anyway.
+    # The result is smooth, so a quarter of the resolution is enough.
     small = Image.fromarray((shape * 255).byte().numpy()).resize((max(width // 4, 4), max(height // 4, 4)))
     relief = np.asarray(small.filter(ImageFilter.GaussianBlur(max(small.width / 10, 1))), np.float32) / 255
     down, right = np.gradient(relief)
@@ -85,13 +96,13 @@ def shading(shape: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def blurred(shape: Tensor, radius: float) -> Tensor:
-    """A silhouette (h,w) with a soft edge of `radius` pixels, for shadows."""
+    """Blur a silhouette ``(h, w)`` with a Gaussian of ``radius`` pixels, for shadows."""
     image = Image.fromarray((shape * 255).byte().numpy()).filter(ImageFilter.GaussianBlur(radius))
     return torch.from_numpy(np.asarray(image, np.float32) / 255)
 
 
 def fractal_noise(generator: np.random.Generator, size: int) -> Tensor:
-    """Smooth noise (size,size) float32 in 0..1 with details at several scales."""
+    """Draw smooth noise ``(size, size)`` float32 in 0..1 with details at several scales."""
     cells = int(generator.integers(2, 6))
     persistence = generator.uniform(0.3, 0.75)
     total, weight, weights = torch.zeros(size, size), 1.0, 0.0
@@ -133,7 +144,7 @@ _PATTERNS = (fractal_noise, fractal_noise, fractal_noise, _stripes, _checks, _do
 
 
 def _plane(generator: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-    """Coordinates around 0, turned, moved and bent at random, (size,size) each."""
+    """Coordinates x and y around 0, randomly rotated, shifted and bent, ``(size, size)`` each."""
     line = torch.linspace(-1, 1, size)
     angle = generator.uniform(0, math.pi)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -147,16 +158,16 @@ def _plane(generator: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _edge(generator: np.random.Generator, wave: Tensor) -> Tensor:
-    """A wave as it is, or with steep flanks."""
+    """Sharpen the flanks of a wave by a random amount."""
     return torch.tanh(wave * generator.uniform(1, 8))
 
 
 def _palette(generator: np.random.Generator) -> np.ndarray:
-    """256 colours (3,256) float32 that run through a few random ones, of a common mood."""
+    """Draw 256 colours ``(3, 256)`` float32 that interpolate a few random ones around a common mean."""
     mood, spread = generator.uniform(30, 225, 3), generator.uniform(10, 120)
     count = int(generator.integers(2, 6))
     stops = mood + generator.normal(0, spread, (count, 3))
-    # Most things are far from pure colours.
+    # Most real objects have unsaturated colours.
     stops += generator.uniform(0, 0.9) * (stops.mean(1, keepdims=True) - stops)
     stops = np.clip(stops, 0, 255)
     places = np.linspace(0, 255, count)
@@ -169,7 +180,7 @@ def _colour(generator: np.random.Generator, colours: np.ndarray) -> tuple[int, i
 
 
 def _outline(generator: np.random.Generator) -> np.ndarray:
-    """A closed line (P,2) that reaches 1 at its farthest from the origin."""
+    """Draw a closed outline ``(P, 2)`` around the origin whose largest coordinate is 1 in magnitude."""
     angles: np.ndarray
     radii: np.ndarray
     kind = generator.integers(4)
@@ -192,7 +203,7 @@ def _outline(generator: np.random.Generator) -> np.ndarray:
 
 
 def _punch(draw: ImageDraw.ImageDraw, generator: np.random.Generator, side: int) -> None:
-    """Cut a round hole into the middle."""
+    """Cut a round hole near the middle."""
     x, y = generator.uniform(0.4, 0.6, 2) * side
     radius = generator.uniform(0.08, 0.18) * side
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=0)

@@ -1,7 +1,8 @@
-"""Scenes made up: what is in them, how it moves, and what becomes of it.
+"""Builds random scenes: their objects, how these move, and the camera.
 
-Textured shapes move, turn, bend and change size over a background before a moving camera. They hide one another,
-leave and come back, have look-alikes beside them and wear changing light. Everything comes out of the generator.
+Textured shapes move, rotate, bend and change size over a background under a moving camera. They occlude each other,
+leave and re-enter the frame, have distractors that look alike, and the light changes. All randomness comes from the
+generator.
 """
 
 from __future__ import annotations
@@ -18,41 +19,73 @@ from train.dataset import synthetic_assets as assets
 from train.dataset.synthetic_footage import Footage, Still, bounds
 from train.dataset.synthetic_scene import Backdrop, Layer, Look, Scene, affine, smooth_path
 
-# How far the backdrop reaches, in half screens, before it repeats itself mirrored.
+# Extent of a procedural backdrop in half frames; beyond it the backdrop is mirrored.
 _EXTENT = 1.25
 
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """How often things happen, as probabilities, and how strongly."""
+    """Ranges and probabilities (0..1) of what happens in a scene. Lengths are in half frames.
 
-    max_objects: int = 4  # of their own kind; look-alikes come on top
-    min_radius: float = 0.12  # of objects, in half screens
+    Attributes:
+        max_objects: Maximum number of objects, not counting look-alikes.
+        min_radius: Smallest radius of an object.
+        max_radius: Largest radius of an object.
+        min_speed: Smallest distance that an object moves per ``pace``.
+        max_speed: Largest distance that an object moves per ``pace``.
+        min_pace: Smallest number of frames until objects and camera change direction.
+        max_pace: Largest number of frames until objects and camera change direction.
+        max_pan: Largest distance that the camera moves per ``pace``.
+        lookalike: Probability, per object, of another one that looks alike.
+        in_place: Probability that cut-outs stay in the picture that they were cut from, if there are any.
+        exit: Probability, per object, that it leaves the frame for a while.
+        cut: Probability, per object, that it vanishes for some frames.
+        limbs: Probability, per object, of swinging parts.
+        bend: Probability, per object, of deformation.
+        occluder: Probability of something passing in front of all objects.
+        camera: Probability of camera motion.
+        motion_blur: Probability of motion blur.
+        defocus: Probability of changing focus.
+        noise: Probability of sensor noise.
+        jpeg: Probability of JPEG artifacts.
+        min_area: Fraction (0..1) of the frame that an object must show to be prompted there.
+    """
+
+    max_objects: int = 4
+    min_radius: float = 0.12
     max_radius: float = 0.7
-    min_speed: float = 0.02  # of objects, in half screens per `pace`
+    min_speed: float = 0.02
     max_speed: float = 0.7
-    min_pace: float = 3  # frames until objects and camera move on otherwise
+    min_pace: float = 3
     max_pace: float = 16
-    max_pan: float = 0.3  # of the camera, in half screens per `pace`
-    lookalike: float = 0.4  # per object, that there is another much like it
-    in_place: float = 0.3  # that things stay in the picture that they were cut out of, where there are cut-outs
-    exit: float = 0.2  # per object, that it leaves the picture for a while
-    cut: float = 0.1  # per object, that it is gone for some frames at once
-    limbs: float = 0.25  # per object, that it has parts that swing
-    bend: float = 0.4  # per object, that it deforms
-    occluder: float = 0.35  # that scenery passes in front
-    camera: float = 0.7  # that the camera moves
+    max_pan: float = 0.3
+    lookalike: float = 0.4
+    in_place: float = 0.3
+    exit: float = 0.2
+    cut: float = 0.1
+    limbs: float = 0.25
+    bend: float = 0.4
+    occluder: float = 0.35
+    camera: float = 0.7
     motion_blur: float = 0.2
     defocus: float = 0.15
     noise: float = 0.5
     jpeg: float = 0.25
-    min_area: float = 0.0005  # share of the picture that an object has to show to be prompted on a frame
+    min_area: float = 0.0005
 
 
 def build_scene(
     generator: np.random.Generator, num_frames: int, size: int, settings: SceneSettings, footage: Footage
 ) -> Scene:
-    """A scene of `num_frames` to be rendered at `size`; see SceneSettings for what may happen in it."""
+    """Build a random scene.
+
+    Args:
+        generator: Source of all randomness.
+        num_frames: Frames of the scene.
+        size: Side in pixels at which it will be rendered.
+        settings: What may happen in it.
+        footage: Real pictures to use.
+    """
     things: list[list[Layer]] = []
     still = footage.cutouts.still(generator, size) if _plays_in_place(generator, settings, footage) else None
     if still is not None:
@@ -62,7 +95,7 @@ def build_scene(
         things.append(thing)
         if generator.random() < settings.lookalike:
             things.append(_lookalike(generator, thing, num_frames, size, settings, footage))
-    # From now on an object's number says nothing about how it came into being.
+    # Shuffle depth and labels, so that a label does not tell how its object was made.
     depth = generator.permutation(len(things))
     layers = [
         dataclasses.replace(layer, label=None if layer.label is None else label)
@@ -82,7 +115,7 @@ def build_scene(
 def _thing(
     generator: np.random.Generator, num_frames: int, size: int, settings: SceneSettings, footage: Footage
 ) -> list[Layer]:
-    """An object of its own kind: layers from back to front that share a label."""
+    """Build an object: layers from back to front that share a label."""
     radius = _log_uniform(generator, settings.min_radius, settings.max_radius)
     pixels = _pixels(radius, size)
     texture, alpha = _sprite(generator, pixels, footage)
@@ -115,10 +148,10 @@ def _lookalike(
     settings: SceneSettings,
     footage: Footage,
 ) -> list[Layer]:
-    """Another object that shares its shape, its texture, or all but a shade of colour, and goes its own way."""
+    """Build another object with the same shape, the same texture or both (slightly tinted), and its own motion."""
     other = _thing(generator, num_frames, size, settings, footage)[-1]
     body = thing[-1]
-    # As large as the first one, give or take.
+    # Scale it to the area that the first one has on the first frame.
     grow = math.sqrt(abs(np.linalg.det(body.poses[0]) / np.linalg.det(other.poses[0])))
     poses = other.poses @ np.diag([grow, grow, 1.0])
     kind = generator.integers(3)
@@ -127,19 +160,19 @@ def _lookalike(
     if kind == 1:
         return [dataclasses.replace(other, texture=body.texture, poses=poses)]
     tint = torch.from_numpy(generator.uniform(0.9, 1.1, (3, 1, 1)).astype(np.float32))
-    # Parts of the first one follow its body, so they would follow that of the copy.
+    # Limbs are not copied: their poses follow the first body.
     return [dataclasses.replace(other, texture=body.texture * tint, alpha=body.alpha, poses=poses)]
 
 
 def _limb(generator: np.random.Generator, body: Layer, pixels: int) -> Layer:
-    """A part that hangs from a joint on the body and swings."""
+    """Build a limb that swings around a joint on the body."""
     num_frames = len(body.poses)
     angle = generator.uniform(0, 2 * math.pi)
     joint = 0.45 * np.array([-math.sin(angle), math.cos(angle)])
     swing = smooth_path(generator, num_frames, generator.uniform(2, 8), generator.uniform(0, 0.8))[:, 0]
     turned = affine(np.tile(joint, (num_frames, 1)), angle + swing, np.full((num_frames, 2), 1.0))
     lengths = np.diag([generator.uniform(0.2, 0.4), generator.uniform(0.3, 0.6), 1.0])
-    hung = np.array([[1.0, 0, 0], [0, 1, 0.85], [0, 0, 1]])
+    hung = np.array([[1.0, 0, 0], [0, 1, 0.85], [0, 0, 1]])  # moves the limb's upper end to the joint
     texture = body.texture if generator.random() < 0.5 else assets.texture(generator, pixels)
     return dataclasses.replace(
         body,
@@ -151,7 +184,7 @@ def _limb(generator: np.random.Generator, body: Layer, pixels: int) -> Layer:
 
 
 def _shadow(generator: np.random.Generator, body: Layer) -> Layer:
-    """Darkness beside a body that falls on what is behind it."""
+    """Build a soft shadow next to a body."""
     pixels = body.alpha.shape[-1]
     away = np.zeros_like(body.poses)
     away[:, :2, 2] = generator.uniform(-0.06, 0.06, 2)
@@ -165,7 +198,7 @@ def _shadow(generator: np.random.Generator, body: Layer) -> Layer:
 
 
 def _occluder(generator: np.random.Generator, num_frames: int, size: int) -> Layer:
-    """Scenery in front: a bar across the picture, or a blob, at rest or passing by."""
+    """Build scenery in front of all objects: a bar across the frame or a blob, at rest or passing by."""
     bar = generator.random() < 0.6
     extent = np.array([generator.uniform(0.05, 0.25), 3.0] if bar else [generator.uniform(0.2, 0.6)] * 2)
     start = np.array([generator.uniform(-0.9, 0.9), 0.0 if bar else generator.uniform(-0.9, 0.9)])
@@ -184,7 +217,7 @@ def _occluder(generator: np.random.Generator, num_frames: int, size: int) -> Lay
 
 
 def _poses(generator: np.random.Generator, num_frames: int, radius: float, settings: SceneSettings) -> np.ndarray:
-    """Where an object is: it wanders, turns, grows, is seen from other sides, and may leave for a while."""
+    """Draw the poses ``(T, 3, 3)`` of an object, which moves, rotates, scales, shears and may leave for a while."""
     pace = _log_uniform(generator, settings.min_pace, settings.max_pace)
     speed = _log_uniform(generator, settings.min_speed, settings.max_speed)
     centre = generator.uniform(-0.8, 0.8, 2) + smooth_path(generator, num_frames, pace, speed, 2)
@@ -199,7 +232,7 @@ def _poses(generator: np.random.Generator, num_frames: int, radius: float, setti
 
 
 def _excursion(generator: np.random.Generator, num_frames: int) -> np.ndarray:
-    """A way out of the picture and back (T,2), from and to where one is."""
+    """Offsets ``(T, 2)`` that take an object out of the frame and back."""
     angle = generator.uniform(0, 2 * math.pi)
     out = 2.6 * np.array([math.cos(angle), math.sin(angle)])
     last = max(num_frames - 1, 1)
@@ -211,7 +244,7 @@ def _excursion(generator: np.random.Generator, num_frames: int) -> np.ndarray:
 
 
 def _shown(generator: np.random.Generator, num_frames: int, settings: SceneSettings) -> np.ndarray:
-    """Frames on which an object is there at all."""
+    """Draw on which frames ``(T,)`` an object exists at all."""
     shown = np.ones(num_frames, bool)
     if num_frames > 2 and generator.random() < settings.cut:
         first, last = np.sort(generator.integers(1, num_frames, 2))
@@ -228,7 +261,7 @@ def _backdrop(generator: np.random.Generator, num_frames: int, size: int, footag
 
 
 def _cameras(generator: np.random.Generator, num_frames: int, settings: SceneSettings) -> np.ndarray:
-    """Pan, roll, zoom and shake, from no motion on the first frame."""
+    """Draw pan, roll, zoom and shake of the camera as matrices ``(T, 3, 3)``."""
     strength = float(generator.random() < settings.camera)
     pace = _log_uniform(generator, settings.min_pace, settings.max_pace)
     pan = smooth_path(generator, num_frames, pace, strength * generator.uniform(0, settings.max_pan), 2)
@@ -262,7 +295,7 @@ def _look(generator: np.random.Generator, num_frames: int, size: int, settings: 
 
 
 def _sprite(generator: np.random.Generator, pixels: int, footage: Footage) -> tuple[Tensor, Tensor]:
-    """Colours (3,P,P) and opacity (P,P): cut out of a picture, or a drawn shape that wears some texture."""
+    """Draw colours ``(3, P, P)`` in 0..255 and opacity ``(P, P)`` in 0..1: a cut-out, or a textured silhouette."""
     if footage.cutouts.wanted(generator):
         colours, alpha = footage.cutouts.sprite(generator, pixels)
         tint = generator.uniform(0.7, 1.2) * generator.uniform(0.85, 1.15, (3, 1, 1))
@@ -279,7 +312,7 @@ def _plays_in_place(generator: np.random.Generator, settings: SceneSettings, foo
 def _things_in_place(
     generator: np.random.Generator, num_frames: int, still: Still, settings: SceneSettings
 ) -> list[Layer]:
-    """One or two things of a picture where they are in it; half of them move a little."""
+    """Place one or two things of a picture where they are in it; half of them move a little."""
     count = min(int(generator.integers(1, 3)), len(still.things))
     return [
         _thing_in_place(generator, num_frames, still.picture, still.things[i], settings)
@@ -313,10 +346,10 @@ def _thing_in_place(
 
 
 def _pixels(radius: float, size: int) -> int:
-    """Side of a sprite that is drawn at about one pixel per pixel."""
+    """Side of a sprite in pixels, so that it is rendered at about its own resolution."""
     return int(min(max(math.ceil(radius * size * 1.2), 16), size))
 
 
 def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
-    """Small values as often as large ones, by ratio."""
+    """Draw from a log-uniform distribution."""
     return math.exp(generator.uniform(math.log(low), math.log(high)))

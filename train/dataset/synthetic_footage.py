@@ -1,4 +1,4 @@
-"""Real pictures that rendered clips are made of: videos to play before, and things cut out of pictures."""
+"""Real pictures for rendered clips: background videos, and things cut out of pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ MAX_THINGS = 255  # in one picture
 
 @dataclass(frozen=True)
 class Still:
-    """A square picture (3,S,S) float32 in 0..255, and the things in it (K,S,S) bool."""
+    """A square picture and the things in it.
+
+    Attributes:
+        picture: ``(3, S, S)`` float32 in 0..255.
+        things: Masks ``(K, S, S)`` bool.
+    """
 
     picture: Tensor
     things: Tensor
@@ -29,27 +34,33 @@ class Still:
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Things cut out of pictures; `train.scripts.make_cutouts` makes such a folder.
+    """Things cut out of pictures, as written by ``train.scripts.make_cutouts``.
 
-    `labels` are PNGs, each beside its picture, a JPEG of the same name; see `find_cutouts`.
+    Attributes:
+        labels: Label images (PNG), each next to its picture, a JPEG of the same name; see :func:`find_cutouts`.
+        probability: Probability (0..1) of using a cut-out.
     """
 
     labels: tuple[Path, ...] = ()
     probability: float = 0.0
 
     def wanted(self, generator: np.random.Generator) -> bool:
-        """Draw whether to take one."""
+        """Draw whether to use a cut-out."""
         return generator.random() < self.probability
 
     def still(self, generator: np.random.Generator, size: int) -> Still:
-        """A whole picture and its things, squeezed into a square."""
+        """Draw a whole picture with its things, resized to a square of ``size`` pixels."""
         picture, labels = self._read(generator)
         numbers = torch.arange(1, int(labels.max()) + 1).view(-1, 1, 1)
         things = F.interpolate((labels == numbers)[None].float(), (size, size), mode="area")[0] > 0.5
         return Still(_square(picture, size), things)
 
     def sprite(self, generator: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """A single thing as colours (3,size,size) float32 and opacity (size,size) float32, its shape kept."""
+        """Draw a single thing, keeping its aspect ratio.
+
+        Returns:
+            Colors ``(3, size, size)`` float32 in 0..255 and opacity ``(size, size)`` float32 in 0..1.
+        """
         picture, labels = self._read(generator)
         mask = labels == int(generator.integers(1, int(labels.max()) + 1))
         top, bottom, left, right = bounds(mask)
@@ -58,7 +69,7 @@ class Cutouts:
         down, along = (side - height) // 2, (side - width) // 2
         room = (along, side - width - along, down, side - height - down)
         alpha = F.pad(mask[top:bottom, left:right].float(), room)
-        # What the edge blends with is the picture's own colour, not black.
+        # Pad with the picture's own colours: interpolation at the edge would otherwise blend with black.
         colours = F.pad(picture[None, :, top:bottom, left:right].float(), room, mode="replicate")[0]
         if generator.random() < 0.5:
             alpha, colours = alpha.flip(-1), colours.flip(-1)
@@ -70,33 +81,48 @@ class Cutouts:
         if picture.shape[1:] != labels.shape or not 1 <= labels.max() <= MAX_THINGS:
             raise InvalidFileError(
                 path,
-                f"expected labels of things, up to {MAX_THINGS}, in a picture of {tuple(picture.shape[1:])} pixels, "
-                f"got {tuple(labels.shape)} and labels up to {int(labels.max())}",
+                f"expected labels of size {tuple(picture.shape[1:])} in 1..{MAX_THINGS}, "
+                f"got size {tuple(labels.shape)} and labels up to {int(labels.max())}",
             )
         return picture, labels
 
 
 @dataclass(frozen=True)
 class Footage:
-    """Real videos to take pictures from, and things cut out of some."""
+    """Real videos to take pictures from, and cut-outs.
+
+    Attributes:
+        videos: Video files and folders of images.
+        probability: Probability (0..1) of using a picture of a video.
+        cutouts: Things cut out of pictures.
+    """
 
     videos: tuple[Path, ...] = ()
     probability: float = 0.0
     cutouts: Cutouts = Cutouts()
 
     def wanted(self, generator: np.random.Generator) -> bool:
-        """Draw whether to take a picture."""
+        """Draw whether to use a picture of a video."""
         return generator.random() < self.probability
 
     def pictures(self, generator: np.random.Generator, num_frames: int, size: int) -> tuple[Tensor, ...]:
-        """Frames of a random part of a video, about six a second at 24, as squares (3,size,size) float32."""
+        """Read frames from a random part of a video, every fourth one (6 fps at 24 fps) if it is long enough.
+
+        Args:
+            generator: Source of randomness.
+            num_frames: Number of frames; the last one of a shorter video is repeated.
+            size: Side of the square pictures in pixels.
+
+        Returns:
+            Pictures ``(3, size, size)`` float32 in 0..255.
+        """
         reader = open_frames(self._choose(generator))
         try:
             there = reader.frames
             step = max(min(4, (len(there) - 1) // max(num_frames - 1, 1)), 1)
             count = min(num_frames, len(there))
             start = int(generator.integers(len(there) - (count - 1) * step))
-            # A video shorter than the clip plays to its end and stays there.
+            # Repeat the last frame of a video that is shorter than the clip.
             places = [start + min(t, count - 1) * step for t in range(num_frames)]
             loaded = {place: reader.read(there[place], size) for place in dict.fromkeys(places)}
         finally:
@@ -105,7 +131,7 @@ class Footage:
         return tuple(squares[place] for place in places)
 
     def patch(self, generator: np.random.Generator, size: int) -> Tensor:
-        """A piece of a frame (3,size,size) float32."""
+        """Crop a random square of a frame, resized to ``(3, size, size)`` float32 in 0..255."""
         reader = open_frames(self._choose(generator))
         try:
             image = reader.read(reader.frames[int(generator.integers(len(reader.frames)))], size)
@@ -120,14 +146,19 @@ class Footage:
 
 
 def find_footage(paths: Sequence[PathLike]) -> tuple[Path, ...]:
-    """The videos that paths stand for: a video file or a folder of images is one, another folder holds some.
+    """Collect videos.
 
-    FileNotFoundError for a path that is not there, ValueError for a folder without videos.
+    Args:
+        paths: Video files, folders of images, or folders that contain any of these.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If a folder contains neither images nor videos.
     """
     videos: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such video or folder")
+            raise FileNotFoundError(f"{path}: no such video or folder")
         if not path.is_dir() or files_of(path, IMAGE_SUFFIXES):
             videos.append(path)
             continue
@@ -139,11 +170,16 @@ def find_footage(paths: Sequence[PathLike]) -> tuple[Path, ...]:
 
 
 def find_cutouts(folder: PathLike | None) -> tuple[Path, ...]:
-    """The label images of a folder of cut-outs; none for None. FileNotFoundError or ValueError if there are none."""
+    """List the label images of a folder of cut-outs; ``None`` has none.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If it holds no cut-outs.
+    """
     if folder is None:
         return ()
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder of cut-outs")
+        raise FileNotFoundError(f"{folder}: no such folder of cut-outs")
     found = tuple(sorted(path for path in Path(folder).glob("*.png") if path.with_suffix(".jpg").exists()))
     if not found:
         raise ValueError(f"{folder}: no pairs of NAME.png and NAME.jpg in this folder")
@@ -151,12 +187,12 @@ def find_cutouts(folder: PathLike | None) -> tuple[Path, ...]:
 
 
 def bounds(mask: Tensor) -> tuple[int, int, int, int]:
-    """The box around a mask (H,W) that is not empty: top, bottom, left, right, ends exclusive."""
+    """Bounding box of a non-empty mask ``(H, W)``: top, bottom, left, right, ends exclusive."""
     rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _square(image: Tensor, size: int) -> Tensor:
-    """An image (C,H,W) uint8 or float32 as (C,size,size) float32."""
+    """Resize an image ``(C, H, W)`` uint8 or float32 to ``(C, size, size)`` float32."""
     resized = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True, align_corners=False)
     return resized[0].float()

@@ -1,7 +1,7 @@
-"""A rendered scene: textured layers that move over a background before a moving camera, with exact masks.
+"""Scenes and their rendering: textured layers move over a background under a moving camera, with exact masks.
 
-Positions are in half screens: the screen runs from -1 to 1 on both axes, y down. Matrices are (3,3), and take
-points of a sprite, which also runs from -1 to 1, to the world, or those of the world to the screen.
+Positions are in half frames: the screen spans -1 to 1 on both axes, y down. Matrices ``(3, 3)`` map points of a sprite,
+which also spans -1 to 1, to the world, or points of the world to the screen.
 """
 
 from __future__ import annotations
@@ -16,61 +16,97 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-# Moments within the shutter time that make up a frame with motion blur.
+# Moments within the exposure that are averaged for motion blur, in frames.
 _SHUTTER = (-0.25, 0.0, 0.25)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One textured shape over all frames."""
+    """A textured shape over all T frames.
 
-    texture: Tensor  # (3,h,w) float32 in 0..255
-    alpha: Tensor  # (h,w) float32 in 0..1
-    poses: np.ndarray  # (T,3,3) sprite to world
-    shown: np.ndarray  # (T,) bool
-    label: int | None  # of the object; 0 for scenery, None for what hides nothing, as shadows do
-    roll: np.ndarray  # (T,2) shift of the texture within the shape
-    wave: tuple[float, float]  # amplitude and number of waves per half sprite of a bend that travels through it
-    phases: np.ndarray  # (T,) of that wave, in radians
+    Attributes:
+        texture: ``(3, h, w)`` float32 in 0..255.
+        alpha: Opacity ``(h, w)`` float32 in 0..1.
+        poses: ``(T, 3, 3)`` from sprite to world.
+        shown: ``(T,)`` bool, whether it exists on a frame.
+        label: Label of the object; 0 for scenery, ``None`` for what occludes nothing, such as shadows.
+        roll: ``(T, 2)`` shift of the texture within the shape.
+        wave: Amplitude, and number of waves per half sprite, of a bend that travels through the shape.
+        phases: ``(T,)`` phase of that wave in radians.
+    """
+
+    texture: Tensor
+    alpha: Tensor
+    poses: np.ndarray
+    shown: np.ndarray
+    label: int | None
+    roll: np.ndarray
+    wave: tuple[float, float]
+    phases: np.ndarray
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What is behind all layers: one picture, or one for every frame."""
+    """What is behind all layers.
 
-    pictures: tuple[Tensor, ...]  # 1 or T times (3,h,w) float32
-    extent: float  # half screens from the middle to the border; beyond it the picture is mirrored
+    Attributes:
+        pictures: 1 or T pictures ``(3, h, w)`` float32 in 0..255.
+        extent: Distance from the center to the border in half frames; beyond it the picture is mirrored.
+    """
+
+    pictures: tuple[Tensor, ...]
+    extent: float
 
 
 @dataclass(frozen=True)
 class Look:
-    """Light and lens."""
+    """Light and lens.
 
-    gains: np.ndarray  # (T,3) factors of red, green and blue
-    slopes: np.ndarray  # (T,2) how much the light changes over half a screen, to the right and down
+    Attributes:
+        gains: ``(T, 3)`` factors of red, green and blue.
+        slopes: ``(T, 2)`` relative change of the light over half a frame, to the right and down.
+        motion_blur: Whether to blur motion.
+        defocus: ``(T,)`` radius of the blur in pixels.
+        noise: ``(3, h, w)``, larger than a frame, or ``None``.
+        jpeg_quality: 1..95, or ``None`` for no compression.
+    """
+
+    gains: np.ndarray
+    slopes: np.ndarray
     motion_blur: bool
-    defocus: np.ndarray  # (T,) radius of blur in pixels
-    noise: Tensor | None  # (3,h,w) larger than the frame
+    defocus: np.ndarray
+    noise: Tensor | None
     jpeg_quality: int | None
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a clip shows; rendering a frame needs no more randomness."""
+    """Everything a clip shows; rendering it is deterministic.
+
+    Attributes:
+        backdrop: The background.
+        layers: Layers from back to front.
+        cameras: ``(T, 3, 3)`` from world to screen.
+        look: Light and lens.
+    """
 
     backdrop: Backdrop
-    layers: tuple[Layer, ...]  # from back to front
-    cameras: np.ndarray  # (T,3,3) world to screen
+    layers: tuple[Layer, ...]
+    cameras: np.ndarray
     look: Look
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """Number of frames ``T``."""
         return len(self.cameras)
 
 
 def render(scene: Scene, t: int, size: int) -> tuple[Tensor, Tensor]:
-    """Frame (3,size,size) uint8 and labels (size,size) int16 of the objects that show, 0 elsewhere."""
+    """Render frame ``t``.
+
+    Returns:
+        Frame ``(3, size, size)`` uint8, and labels ``(size, size)`` int16 of the visible objects, 0 elsewhere.
+    """
     canvas, labels = _paint(scene, t, float(t), size)
     if scene.look.motion_blur:
         moments = [min(max(t + shift, 0.0), scene.num_frames - 1.0) for shift in _SHUTTER if shift]
@@ -81,18 +117,39 @@ def render(scene: Scene, t: int, size: int) -> tuple[Tensor, Tensor]:
 def smooth_path(
     generator: np.random.Generator, num_frames: int, pace: float, amplitude: float, size: int = 1
 ) -> np.ndarray:
-    """Random smooth curves (T,size) from 0, within +-2 `amplitude`, that turn about every `pace` frames."""
+    """Draw random smooth curves.
+
+    Args:
+        generator: Source of randomness.
+        num_frames: Number of frames ``T``.
+        pace: Frames between random knots, at which a curve may change direction.
+        amplitude: Knots are uniform within +-``amplitude``.
+        size: Number of curves.
+
+    Returns:
+        ``(T, size)``, starting at 0 and within +-2 ``amplitude``.
+    """
     knots = generator.uniform(-amplitude, amplitude, (max(2, math.ceil(num_frames / pace) + 1), size))
     places = np.arange(num_frames) / pace
     first = np.minimum(places.astype(int), len(knots) - 2)
     share = np.minimum(places - first, 1)[:, None]
-    share = share * share * (3 - 2 * share)
+    share = share * share * (3 - 2 * share)  # smoothstep: no jump in velocity at the knots
     path = knots[first] * (1 - share) + knots[first + 1] * share
     return path - path[:1]
 
 
 def affine(centre: np.ndarray, angle: np.ndarray, scale: np.ndarray, shear: np.ndarray | float = 0.0) -> np.ndarray:
-    """Matrices (T,3,3): scale (T,2), then shear, turn by `angle` (T,) and move to `centre` (T,2)."""
+    """Compose affine matrices that scale, then shear, rotate and translate.
+
+    Args:
+        centre: Translation ``(T, 2)``.
+        angle: Rotation ``(T,)`` in radians.
+        scale: ``(T, 2)``.
+        shear: ``(T,)``, or the same for all.
+
+    Returns:
+        ``(T, 3, 3)``.
+    """
     cos, sin = np.cos(angle), np.sin(angle)
     matrices = np.zeros((len(centre), 3, 3))
     matrices[:, 0, 0], matrices[:, 1, 0] = cos * scale[:, 0], sin * scale[:, 0]
@@ -104,7 +161,7 @@ def affine(centre: np.ndarray, angle: np.ndarray, scale: np.ndarray, shear: np.n
 
 
 def _paint(scene: Scene, t: int, moment: float, size: int) -> tuple[Tensor, Tensor]:
-    """Backdrop and layers at a moment near frame t, before light and lens."""
+    """Paint backdrop and layers at a moment near frame ``t``, before light and lens."""
     camera = _at(scene.cameras, moment)
     canvas = _paint_backdrop(scene.backdrop, camera, t, size)
     labels = torch.zeros(size, size, dtype=torch.int16)
@@ -121,8 +178,9 @@ def _paint_backdrop(backdrop: Backdrop, camera: np.ndarray, t: int, size: int) -
 
 
 def _paint_layer(canvas: Tensor, labels: Tensor, layer: Layer, matrix: np.ndarray, t: int) -> None:
-    """Draw a sprite over the canvas and its label over the labels."""
+    """Draw a sprite over the canvas and its label over the labels, both in place."""
     size = canvas.shape[-1]
+    # Only the bounding box of the sprite on the screen is sampled; a wave may push its border outwards.
     amplitude, waves = layer.wave
     reach = 1 + abs(amplitude)
     corners = matrix[:2, :2] @ (reach * np.array([[-1, 1, 1, -1], [-1, -1, 1, 1]])) + matrix[:2, 2:]
@@ -142,7 +200,7 @@ def _paint_layer(canvas: Tensor, labels: Tensor, layer: Layer, matrix: np.ndarra
 
 
 def _grid(matrix: np.ndarray, columns: tuple[int, int], rows: tuple[int, int], size: int) -> Tensor:
-    """Where the centres of pixels of the screen go under a matrix, (1,h,w,2) float32."""
+    """Map the centers of screen pixels by a matrix, as a sampling grid ``(1, h, w, 2)`` float32."""
     x = (torch.arange(*columns) * 2 + 1) / size - 1
     y = (torch.arange(*rows) * 2 + 1)[:, None] / size - 1
     (a, b, c), (d, e, f) = matrix[:2].astype(float).tolist()
@@ -150,21 +208,21 @@ def _grid(matrix: np.ndarray, columns: tuple[int, int], rows: tuple[int, int], s
 
 
 def _at(matrices: np.ndarray, moment: float) -> np.ndarray:
-    """A matrix between two frames."""
+    """Interpolate a matrix between two frames."""
     t = int(moment)
     share = moment - t
     return matrices[t] if share == 0 else (1 - share) * matrices[t] + share * matrices[t + 1]
 
 
 def _expose(canvas: Tensor, look: Look, t: int) -> Tensor:
-    """Light, blur, noise and compression: canvas (3,S,S) float32 to uint8."""
+    """Apply light, noise, blur and compression to a canvas ``(3, S, S)`` float32; returns uint8."""
     size = canvas.shape[-1]
     line = (torch.arange(size) * 2 + 1) / size - 1
     right, down = look.slopes[t].tolist()
     light = 1 + right * line[None] + down * line[:, None]
     canvas = canvas * light * torch.from_numpy(look.gains[t].astype(np.float32)).view(3, 1, 1)
     if look.noise is not None:
-        # Another piece of the same noise for every frame: drawing it anew takes longer than all the rest.
+        # Every frame gets another crop of the same noise: drawing new noise would take longer than everything else.
         spare = look.noise.shape[-1] - size
         x, y = (spare * t * 7) // 11 % (spare + 1), (spare * t * 5) // 13 % (spare + 1)
         canvas = canvas + look.noise[:, y : y + size, x : x + size]

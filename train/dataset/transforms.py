@@ -1,6 +1,6 @@
-"""Augmentations of a clip at the model's size. Whatever is random comes out of the generator given.
+"""Augmentations of a clip at model size. All randomness comes from the given generator.
 
-Flip, affine and greyscale are drawn once for all frames of a clip, colours as told.
+Flip, affine and greyscale are drawn once per clip; colour jitter once per clip or per frame.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn import functional as F
 
 from train.dataset.structures import FrameObjects, RawClip
 
-# Shares of red, green and blue in the brightness of a pixel (ITU-R BT.601).
+# Weights of red, green and blue in the luma of a pixel (ITU-R BT.601).
 _LUMA = (0.299, 0.587, 0.114)
 
 
 class Transform(Protocol):
-    """Changes a clip by what it draws from the generator; every call draws anew."""
+    """Augments a clip, with new random parameters in every call."""
 
     def __call__(self, clip: RawClip, generator: np.random.Generator) -> RawClip: ...
 
 
 @dataclass(frozen=True)
 class RandomHorizontalFlip:
-    """Mirror left and right with a probability."""
+    """Flip horizontally with probability ``p``."""
 
     p: float = 0.5
 
@@ -42,14 +42,19 @@ class RandomHorizontalFlip:
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Rotate and shear about the centre, in the picture's own proportions.
+    """Rotate and shear about the center, in the aspect ratio of the original frame.
 
-    A draw that pushes an object of the first frame out of the picture leaves the clip as it was.
+    A draw that pushes an object of the first frame out of the picture leaves the clip unchanged.
+
+    Attributes:
+        degrees: Rotation is uniform in +-``degrees``.
+        shear: Horizontal shear angle is uniform in +-``shear`` degrees.
+        fill: RGB beyond the border.
     """
 
-    degrees: float = 25.0  # rotation is uniform in +-degrees
-    shear: float = 20.0  # so is the angle by which columns lean
-    fill: tuple[int, int, int] = (123, 116, 103)  # RGB beyond the border
+    degrees: float = 25.0
+    shear: float = 20.0
+    fill: tuple[int, int, int] = (123, 116, 103)
 
     def __call__(self, clip: RawClip, generator: np.random.Generator) -> RawClip:
         rotation = math.radians(generator.uniform(-self.degrees, self.degrees))
@@ -66,12 +71,19 @@ class RandomAffine:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Change brightness, contrast and saturation, in random order, by factors uniform in 1 +- the value given."""
+    """Scale brightness, contrast and saturation in random order.
+
+    Attributes:
+        brightness: The factor is uniform in 1 +- ``brightness``; 0 leaves it unchanged.
+        contrast: As ``brightness``.
+        saturation: As ``brightness``.
+        consistent_transform: Whether to draw once per clip instead of once per frame.
+    """
 
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    consistent_transform: bool = True  # one draw for the clip, or one for every frame
+    consistent_transform: bool = True
 
     def __call__(self, clip: RawClip, generator: np.random.Generator) -> RawClip:
         frames = []
@@ -95,7 +107,7 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class RandomGrayscale:
-    """Take the colours out with a probability."""
+    """Convert to greyscale with probability ``p``."""
 
     p: float = 0.05
 
@@ -107,7 +119,7 @@ class RandomGrayscale:
 
 
 def resize(frame: FrameObjects, size: int) -> FrameObjects:
-    """Image and masks as squares of `size` pixels, bilinear with antialiasing; masks are cut at one half."""
+    """Resize image and masks to squares of ``size`` pixels, bilinear with antialiasing; masks are cut at 0.5."""
     masks = frame.masks
     if masks.shape[0] and tuple(masks.shape[1:]) != (size, size):
         masks = _squared(masks[None].to(torch.uint8) * 255, size)[0] >= 128
@@ -123,9 +135,15 @@ def _squared(images: Tensor, size: int) -> Tensor:
 
 
 def _sampling_matrix(rotation: float, shear: float, aspect: float) -> np.ndarray:
-    """Where the pixels of the result come from: (2,3) in coordinates that run from -1 to 1 on both axes.
+    """Matrix that maps output to input coordinates, for ``affine_grid``.
 
-    The angles, in radians, hold for a picture `aspect` times as wide as high.
+    Args:
+        rotation: Angle in radians, in the original aspect ratio.
+        shear: Angle in radians, in the original aspect ratio.
+        aspect: Width over height of the original frame.
+
+    Returns:
+        ``(2, 3)`` float32, for coordinates in -1..1.
     """
     cos, sin, lean = math.cos(rotation), math.sin(rotation), math.tan(shear)
     forward = np.array([[cos, -cos * lean - sin], [sin, -sin * lean + cos]])
@@ -135,10 +153,10 @@ def _sampling_matrix(rotation: float, shear: float, aspect: float) -> np.ndarray
 
 
 def _warp(image: Tensor, masks: Tensor, grid: Tensor, fill: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Image (3,S,S) uint8 and masks (N,S,S) bool sampled at a grid; beyond the border are `fill` and no mask."""
+    """Sample image ``(3, S, S)`` uint8 and masks ``(N, S, S)`` bool at a grid, with ``fill`` beyond the border."""
     background = torch.tensor(fill, dtype=torch.float32).view(3, 1, 1)
     layers = torch.empty(3 + len(masks), *image.shape[1:])
-    # Less the fill, so that the zeros that grid_sample puts beyond the border become it.
+    # grid_sample pads with zeros: subtract the fill colour before and add it afterwards.
     torch.sub(image, background, out=layers[:3])
     layers[3:].copy_(masks)
     sampled = F.grid_sample(layers[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
@@ -150,7 +168,7 @@ def _scale_brightness(values: Tensor, factor: float) -> None:
 
 
 def _scale_contrast(values: Tensor, factor: float) -> None:
-    # By NumPy, because torch splits sums over its threads, and the result must not depend on their number.
+    # NumPy, because the rounding of torch's sums depends on the number of threads.
     mean = float(_luma(values).numpy().mean(dtype=np.float64))
     values.mul_(factor).add_((1 - factor) * mean).clamp_(0, 255)
 
@@ -168,7 +186,7 @@ _COLOUR_STEPS = {
 
 
 def _luma(values: Tensor) -> Tensor:
-    """Brightness (1,S,S) of an image (3,S,S)."""
+    """Luma ``(1, S, S)`` of an image ``(3, S, S)``."""
     red, green, blue = _LUMA
     return (values[0] * red).add_(values[1], alpha=green).add_(values[2], alpha=blue)[None]
 

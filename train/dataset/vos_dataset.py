@@ -1,4 +1,4 @@
-"""Reader, sampler and transforms put together: the clip that an index and a generator stand for."""
+"""Clips for training: combines a reader of videos, a sampler and transforms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ class ClipDataset(Protocol):
     def __len__(self) -> int: ...
 
     def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
-        """A clip of sample `index`; OSError or ValueError, with the path, where its files are missing or broken."""
+        """Load a clip of sample ``index``.
+
+        Raises:
+            OSError: If a file is missing or unreadable, naming it.
+            ValueError: If a file is damaged, naming it.
+        """
 
 
 class VOSDataset:
-    """Clips of the videos of a data set, drawn by a sampler, made square and augmented."""
+    """Clips from the videos of a data set, sampled, resized to squares and augmented."""
 
     def __init__(
         self,
@@ -35,10 +40,20 @@ class VOSDataset:
         transforms: Sequence[Transform] = (),
         multiplier: int = 1,
     ) -> None:
-        """`resolution`: side of the clip in pixels. `multiplier`: samples per video and epoch.
+        """Combine the parts.
 
-        Frames are resized as they are read: what transforms do costs the same for every source, and no clip is
-        ever held at full size.
+        Frames are resized as they are read, so that transforms cost the same for every source, and no clip is ever held
+        at full size.
+
+        Args:
+            video_dataset: The videos.
+            sampler: Draws frames and objects of a clip.
+            resolution: Side of the clip in pixels.
+            transforms: Augmentations, in order.
+            multiplier: Samples per video and epoch.
+
+        Raises:
+            ValueError: If a number is below 1.
         """
         if resolution < 1 or multiplier < 1:
             raise ValueError(f"resolution and multiplier: expected at least 1, got {resolution} and {multiplier}")
@@ -49,7 +64,7 @@ class VOSDataset:
         return len(self._videos) * self._multiplier
 
     def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
-        """Draw a clip of video `index` modulo their number; see ClipDataset."""
+        """Draw a clip of video ``index`` modulo the number of videos, see :class:`ClipDataset`."""
         with opened(self._videos, index % len(self._videos), generator) as video:
             raw = load_clip(video, self._sampler.sample(video, generator), self._resolution)
         for transform in self._transforms:
@@ -58,10 +73,10 @@ class VOSDataset:
 
 
 def load_clip(video: RawVideo, sample: Sample, resolution: int) -> RawClip:
-    """Read the frames of a sample and make them square."""
+    """Read the frames of a sample and resize them to squares of ``resolution`` pixels."""
     loaded: dict[int, FrameObjects] = {}
     aspect = 1.0
-    # Forward in time, also for a reversed clip: that is how video files are decoded.
+    # Read forward in time even if the clip is reversed, as video files decode that way.
     for frame in sorted(sample.frames):
         found = video.load(frame, sample.objects, resolution)
         aspect = found.image.shape[2] / found.image.shape[1]

@@ -1,4 +1,4 @@
-"""Data sets on disk: which videos there are, and one of them opened, with frames and masks by number."""
+"""Data sets on disk: lists their videos, and opens one with frames and masks by number."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ from train.dataset.vos_segment_loader import (
 
 log = logging.getLogger(__name__)
 
-# How far apart the aspects of an image and its mask may be: reduced copies have rounded sides.
+# Relative difference allowed between the aspect ratios of image and mask: the sides of reduced copies are rounded.
 _ASPECT_TOLERANCE = 0.03
-# How much larger than an image the sides of its mask may be: JPEGs come out smaller by up to 8, and may have been
-# reduced before.
+# How much larger than its image a mask may be: JPEGs are decoded at down to 1/8, and may be stored reduced.
 _LARGEST_REDUCTION = 32
 
 # SA-1B has eleven million images.
@@ -53,42 +52,42 @@ class RawVideo(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the video in its data set."""
+        """Name of the video in its data set."""
 
     @property
     def source(self) -> str:
-        """The path, or what else says in messages which video it is."""
+        """Path of the video, or a description, for messages."""
 
     @property
     def frames(self) -> Sequence[int]:
-        """Numbers of the frames that have a picture and masks, ascending."""
+        """Numbers of the frames with both image and masks, ascending."""
 
     def visible(self, frame: int) -> Sequence[int]:
-        """Objects that show on the frame, ascending."""
+        """List the objects that are visible on a frame, ascending."""
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
-        """Picture and masks of these objects; the picture may be reduced to where both sides are >= `size`."""
+        """Load image and masks of these objects; the image may be reduced, with both sides at least ``size``."""
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""
 
 
 class RawDataset(Protocol):
-    """Videos by number. Reading raises OSError or ValueError, with the path, where files are missing or broken."""
+    """Videos by number. Reading raises OSError or ValueError, naming the file, if it is missing or damaged."""
 
     def __len__(self) -> int: ...
 
     def open(self, index: int, generator: np.random.Generator) -> RawVideo:
-        """Video `index`; the generator is for data sets that make their videos up."""
+        """Open video ``index``; the generator is used by data sets that render their videos."""
 
 
 class AnnotatedVideo:
-    """A RawVideo of pictures and masks from files."""
+    """A RawVideo with images and masks from files."""
 
     def __init__(
         self, name: str, path: Path, pictures: FrameReader, masks: SegmentLoader, sample_rate: int = 1
     ) -> None:
-        """Keep every `sample_rate`-th of the frames that both have."""
+        """Keep every ``sample_rate``-th of the frames that have both image and masks."""
         self.name, self.source = name, str(path)
         self._pictures, self._masks = pictures, masks
         there = set(pictures.frames)
@@ -98,20 +97,23 @@ class AnnotatedVideo:
         return self._masks.visible(frame)
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
-        """ValueError if picture and masks differ in shape, as where one of them is turned."""
+        """Load image and masks, see :class:`RawVideo`.
+
+        Raises:
+            ValueError: If their aspect ratios differ, for example because one of them is rotated.
+        """
         picture = self._pictures.read(frame, size)
         if len(objects):
             self._check_size(frame, (picture.shape[1], picture.shape[2]))
         return FrameObjects(picture, self._masks.load(frame, objects))
 
     def _check_size(self, frame: int, size: Size) -> None:
-        """What has to be known before masks are made, of which there may be many."""
+        """Check the size of the masks before decoding them, as there may be many."""
         (height, width), (mask_height, mask_width) = size, self._masks.size(frame)
         turned = abs(width * mask_height / (height * mask_width) - 1) > _ASPECT_TOLERANCE
         if turned or mask_height > _LARGEST_REDUCTION * height:
             raise ValueError(
-                f"{self.source}: frame {frame}: the picture is {width}x{height}, "
-                f"its masks are {mask_width}x{mask_height}"
+                f"{self.source}: frame {frame}: the image is {width}x{height}, its masks are {mask_width}x{mask_height}"
             )
 
     def close(self) -> None:
@@ -119,10 +121,10 @@ class AnnotatedVideo:
 
 
 class JSONRawDataset:
-    """SA-V: videos with RLE masks in a JSON file each.
+    """SA-V: each video has a JSON file of RLE masks.
 
-    A video is a folder of JPEGs named by the frame number at 24 fps (those of annotated frames are enough), or
-    the mp4 itself. Videos and JSON files lie directly in their folders or, as downloaded, one folder deeper.
+    A video is a folder of JPEGs named by frame number at 24 fps (the annotated frames suffice), or the mp4 itself.
+    Videos and JSON files are directly in their folders or, as downloaded, one folder deeper.
     """
 
     def __init__(
@@ -139,9 +141,19 @@ class JSONRawDataset:
     ) -> None:
         """List the files.
 
-        `annotation`: "manual" or "auto", which of a video's two JSON files to read. `sample_rate`: take every
-        n-th annotated frame. `max_missing`: share of the listed videos that may be absent. ValueError if more
-        are, or there is nothing at all.
+        Args:
+            img_folder: Folder of the videos.
+            gt_folder: Folder of the annotations.
+            file_list_txt: List of the videos to use, one name per line; ``None`` for all.
+            excluded_videos_list_txt: Lists of videos to leave out.
+            annotation: Which JSON file of a video to read, "manual" or "auto".
+            sample_rate: Use every n-th annotated frame.
+            ann_every: Frames of the video per annotated frame.
+            frames_fps: Frame rate of the videos.
+            max_missing: Fraction (0..1) of the listed videos that may be missing.
+
+        Raises:
+            ValueError: If more videos are missing, or none are left.
         """
         suffix = f"_{annotation}.json"
         annotations = find_files(gt_folder, (suffix,))
@@ -162,7 +174,7 @@ class JSONRawDataset:
 
 
 class SA1BRawDataset:
-    """SA-1B: images with RLE masks in a JSON file of the same name, flat or in sub-folders as downloaded."""
+    """SA-1B: images with RLE masks in a JSON file of the same name, flat or in subfolders as downloaded."""
 
     def __init__(
         self,
@@ -174,8 +186,8 @@ class SA1BRawDataset:
         uncertain_iou: float = -1.0,
         max_missing: float = 0.01,
     ) -> None:
-        """List the files; see `SA1BSegmentLoader` for the two thresholds and `JSONRawDataset` for the rest."""
-        # All of SA-1B has eleven million files: keep the names of those on the list alone.
+        """List the files; arguments are those of :class:`SA1BSegmentLoader` and :class:`JSONRawDataset`."""
+        # SA-1B has eleven million files: keep only the names on the list in memory.
         wanted = None if file_list_txt is None else set(read_list(file_list_txt))
         images = find_files(img_folder, IMAGE_SUFFIXES, wanted)
         annotations = find_files(gt_folder, (".json",), images)
@@ -195,11 +207,10 @@ class SA1BRawDataset:
 
 
 class PNGRawDataset:
-    """One's own videos, DAVIS, MOSE, YouTube-VOS, SA-V val: frames and PNG masks in folders of the same name.
+    """Custom data, DAVIS, MOSE, YouTube-VOS, SA-V val: frames and PNG masks in folders of the same name.
 
-    A video is a folder of images or a video file `NAME.mp4`. Its masks are PNGs named like the frames (by frame
-    number for a video file), either with all objects in one file, or in a folder for each object. Frames without a
-    mask file are left out.
+    A video is a folder of images or a video file ``NAME.mp4``. Its masks are PNGs named like the frames (by frame
+    number for a video file), with all objects in one file or a folder per object. Frames without a mask are left out.
     """
 
     def __init__(
@@ -212,7 +223,7 @@ class PNGRawDataset:
         ignored_labels: Sequence[int] = (),
         max_missing: float = 0.0,
     ) -> None:
-        """List the folders; `ignored_labels` count as background, for the rest see `JSONRawDataset`."""
+        """List the folders; ``ignored_labels`` count as background, the others are as in :class:`JSONRawDataset`."""
         annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
         videos = find_videos(img_folder, annotations)
         described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
@@ -232,7 +243,7 @@ class PNGRawDataset:
 
 
 class ImageMaskRawDataset:
-    """Images with a mask PNG of the same stem, holding all objects as `PalettisedPNGSegmentLoader` reads them."""
+    """Images with a mask PNG of the same stem that holds all objects, see :class:`PalettisedPNGSegmentLoader`."""
 
     def __init__(
         self,
@@ -243,7 +254,7 @@ class ImageMaskRawDataset:
         ignored_labels: Sequence[int] = (),
         max_missing: float = 0.0,
     ) -> None:
-        """List the files, flat or one folder deep; arguments as for `PNGRawDataset`."""
+        """List the files, flat or one folder deep; arguments are those of :class:`PNGRawDataset`."""
         images = find_files(img_folder, IMAGE_SUFFIXES)
         annotations = find_files(gt_folder, (".png",), images)
         described = f"images in {img_folder} with NAME.png in {gt_folder}"
@@ -263,7 +274,7 @@ class ImageMaskRawDataset:
 
 @contextlib.contextmanager
 def opened(dataset: RawDataset, index: int, generator: np.random.Generator) -> Iterator[RawVideo]:
-    """A video that is closed after the block."""
+    """Open a video for the block."""
     video = dataset.open(index, generator)
     try:
         yield video
@@ -272,7 +283,11 @@ def opened(dataset: RawDataset, index: int, generator: np.random.Generator) -> I
 
 
 def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int] = ()) -> SegmentLoader:
-    """Masks in a folder of PNGs, or one that has a folder for each object; ValueError if it has neither."""
+    """Open the masks of a video: a folder of PNGs, or of a folder of PNGs per object.
+
+    Raises:
+        ValueError: If it contains neither.
+    """
 
     def numbered(files: Sequence[Path]) -> dict[int, Path]:
         numbers = ((pictures.number(file.stem), file) for file in files)
@@ -286,19 +301,20 @@ def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int
         return MultiplePNGSegmentLoader(dict(zip(objects, files, strict=True)))
     masks = files_of(folder, (".png",))
     if not masks:
-        raise ValueError(f"{folder}: neither PNG masks nor folders of objects in here")
+        raise ValueError(f"{folder}: neither PNG masks nor folders of objects in this folder")
     return PalettisedPNGSegmentLoader(numbered(masks), ignored_labels)
 
 
 def read_list(path: PathLike) -> list[str]:
-    """Names of a list file, one a line, without their suffixes; blank lines are passed over.
+    """Read names from a list file, one per line, without their suffixes; blank lines are skipped.
 
-    InvalidFileError for a name that comes twice, or none at all.
+    Raises:
+        InvalidFileError: If the list is empty or too long, or a name is repeated.
     """
     text = read_text(path, MAX_LIST_BYTES)
     if text.count("\n") > MAX_LIST_LINES:
         raise InvalidFileError(path, f"this list has more than {MAX_LIST_LINES:,} lines")
-    # Line by line: of millions of names, one copy fits into memory.
+    # Line by line: there may be millions of names, of which only one copy should be in memory.
     names = [os.path.splitext(line.strip())[0] for line in io.StringIO(text) if line.strip()]
     if not names:
         raise InvalidFileError(path, "this list is empty")
@@ -315,9 +331,17 @@ def choose(
     described: str,
     max_missing: float,
 ) -> list[str]:
-    """Names of a list, or all in order, less those of other lists and those that are not there.
+    """Choose the videos to use.
 
-    ValueError if none is left, or more than a share of the listed ones is missing.
+    Args:
+        there: Names of the existing videos.
+        file_list_txt: List of the videos to use; ``None`` for all, sorted.
+        excluded: Lists of videos to leave out.
+        described: What and where the videos are, for messages.
+        max_missing: Fraction (0..1) of the listed videos that may be missing.
+
+    Raises:
+        ValueError: If more videos are missing, or none are left.
     """
     lists = [excluded] if isinstance(excluded, str | os.PathLike) else excluded
     out = {name for path in lists for name in read_list(path)}
@@ -327,7 +351,7 @@ def choose(
     if missing:
         message = f"{file_list_txt}: of {len(names)} {described}, {len(missing)} are missing ({missing[0]} first)"
         if len(missing) > max_missing * len(names):
-            raise ValueError(f"{message}; python -m train.scripts.make_file_lists lists those that are there")
+            raise ValueError(f"{message}; python -m train.scripts.make_file_lists lists the existing ones")
         log.warning("%s", message)
     present = [name for name in names if name in there]
     if not present:
@@ -336,7 +360,7 @@ def choose(
 
 
 def find_files(folder: PathLike, suffixes: tuple[str, ...], wanted: Collection[str] | None = None) -> dict[str, Path]:
-    """Files of a folder and of its sub-folders by name less suffix; with `wanted`, only these names."""
+    """Find files of a folder and its subfolders, by name without suffix; with ``wanted``, only these names."""
     found: dict[str, Path] = {}
     for entry in entries(folder):
         for file in entries(entry.path) if entry.is_dir() else [entry]:
@@ -348,7 +372,7 @@ def find_files(folder: PathLike, suffixes: tuple[str, ...], wanted: Collection[s
 
 
 def find_videos(folder: PathLike, annotated: Collection[str]) -> dict[str, Path]:
-    """Annotated videos by name, flat or one folder deeper: a folder of frames or, without one, a video file."""
+    """Find annotated videos by name, flat or one folder deeper: a folder of frames or, without one, a video file."""
     found: dict[str, Path] = {}
     for entry in entries(folder):
         deeper = entry.is_dir() and entry.name not in annotated
@@ -363,7 +387,11 @@ def find_videos(folder: PathLike, annotated: Collection[str]) -> dict[str, Path]
 
 
 def entries(folder: PathLike) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; FileNotFoundError or NotADirectoryError from the system."""
-    # Unlike Path.iterdir, this knows folders from files without asking the disk again for each.
+    """List a folder, sorted by name.
+
+    Raises:
+        OSError: If it is missing or not a folder.
+    """
+    # Unlike Path.iterdir, scandir tells folders from files without another system call for each.
     with os.scandir(folder) as found:
         return sorted(found, key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""Which frames and which objects of a video form a clip."""
+"""Samplers: choose the frames and objects of a clip."""
 
 from __future__ import annotations
 
@@ -9,27 +9,44 @@ import numpy as np
 
 from train.dataset.vos_raw_dataset import RawVideo
 
-# Starts tried before a video counts as one without objects.
+# Attempts to find a clip with an object on its first frame.
 _MAX_DRAWS = 100
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What to load of a video."""
+    """What to load from a video.
 
-    frames: tuple[int, ...]  # in the clip's order
+    Attributes:
+        frames: Numbers of the frames in the order of the clip.
+        objects: Numbers of the objects.
+    """
+
+    frames: tuple[int, ...]
     objects: tuple[int, ...]
 
 
 class Sampler(Protocol):
-    """Draws a clip out of a video; ValueError, that names the video, where it has none to offer."""
+    """Draws a clip from a video."""
 
-    def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample: ...
+    def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
+        """Draw a clip.
+
+        Raises:
+            ValueError: If the video has no suitable clip, naming the video.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class RandomUniformSampler:
-    """Consecutive annotated frames from a uniform start, at times reversed, and objects seen on the first of them."""
+    """Consecutive annotated frames from a random start, and objects visible on the first frame of the clip.
+
+    Attributes:
+        num_frames: Frames of a clip.
+        max_num_objects: Maximum number of objects.
+        reverse_time_prob: Probability (0..1) of reversing the frames.
+    """
 
     num_frames: int
     max_num_objects: int
@@ -44,7 +61,7 @@ class RandomUniformSampler:
     def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
         frames = list(video.frames)
         if len(frames) < self.num_frames:
-            raise ValueError(f"{video.source}: {len(frames)} frames with masks, expected {self.num_frames}")
+            raise ValueError(f"{video.source}: expected {self.num_frames} frames with masks, got {len(frames)}")
         for _ in range(_MAX_DRAWS):
             start = int(generator.integers(len(frames) - self.num_frames + 1))
             clip = frames[start : start + self.num_frames]
@@ -55,16 +72,16 @@ class RandomUniformSampler:
                 count = min(len(visible), self.max_num_objects)
                 objects = generator.choice(np.asarray(visible), count, replace=False)
                 return Sample(tuple(clip), tuple(int(number) for number in objects))
-        raise ValueError(f"{video.source}: no object in view on the first frame of a clip, in {_MAX_DRAWS} draws")
+        raise ValueError(f"{video.source}: no object visible on the first frame of a clip, in {_MAX_DRAWS} draws")
 
 
 @dataclass(frozen=True)
 class EvalSampler:
-    """All annotated frames and all objects of the first."""
+    """All annotated frames, and all objects visible on the first."""
 
     def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
         frames = tuple(video.frames)
         objects = tuple(video.visible(frames[0])) if frames else ()
         if not objects:
-            raise ValueError(f"{video.source}: no object in view on the first annotated frame")
+            raise ValueError(f"{video.source}: no object visible on the first annotated frame")
         return Sample(frames, objects)

@@ -1,4 +1,4 @@
-"""Masks of one video or image: RLE in JSON (SA-V, SA-1B) and PNG files (DAVIS and its like)."""
+"""Masks of one video or image: RLE in JSON (SA-V, SA-1B) and PNG files (DAVIS and similar)."""
 
 from __future__ import annotations
 
@@ -27,24 +27,31 @@ class SegmentLoader(Protocol):
         """Numbers of the annotated frames, ascending."""
 
     def visible(self, frame: int) -> Sequence[int]:
-        """Objects that have at least one pixel on the frame, ascending."""
+        """List the objects with at least one pixel on a frame, ascending."""
 
     def size(self, frame: int) -> Size:
-        """Height and width of the masks of a frame, known before they are made."""
+        """Height and width of the masks of a frame, without decoding them."""
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
-        """Masks (N,h,w) bool of these objects, empty where one is absent."""
+        """Load the masks ``(N, h, w)`` bool of these objects; the mask of an absent one is empty."""
 
 
 class JSONSegmentLoader:
-    """SA-V's masks: per annotated frame a list of RLEs, one for each object; null and area 0 mean absent."""
+    """SA-V's masks: per annotated frame a list of RLEs, one per object; null and area 0 mean absent."""
 
     def __init__(self, path: StrPath, ann_every: int = 4, frames_fps: int = 24) -> None:
         """Parse the file.
 
-        It holds the list itself or an object with it under `masklet` or `masks`. Entry i belongs to frame
-        `i * ann_every` of the video; a key `fps` gives the rate of annotation instead, which has to divide
-        `frames_fps`. InvalidFileError names a file that is not so.
+        It holds the list itself, or an object with the list under ``masklet`` or ``masks``. Entry i is for frame
+        ``i * ann_every`` of the video. A key ``fps`` overrides this with the annotation rate.
+
+        Args:
+            path: The file.
+            ann_every: Frames of the video per annotated frame.
+            frames_fps: Frame rate of the video, a multiple of the annotation rate.
+
+        Raises:
+            InvalidFileError: If the file has another format.
         """
         self._path = os.fspath(path)
         content = read_json(path)
@@ -64,19 +71,23 @@ class JSONSegmentLoader:
         return [i * self._ann_every for i, entry in enumerate(self._entries) if isinstance(entry, list)]
 
     def visible(self, frame: int) -> Sequence[int]:
-        """Objects with area on the frame, found without decoding a mask."""
+        """List the objects with area on a frame, without decoding masks."""
         rles = enumerate(self._rles(frame))
         return [i for i, rle in rles if rle is not None and _read_rle(rle, self._path, _place(frame, i)).area > 0]
 
     def size(self, frame: int) -> Size:
-        """Height and width that the masks of the frame say, or else any in the file."""
+        """Height and width given by the masks of the frame or, if it has none, by any in the file."""
         entries = itertools.chain([self._rles(frame)], self._entries)
         rles = (rle for entry in entries if isinstance(entry, list) for rle in entry)
         with locating(self._path, f"frame {frame}"):
             return read_size(next(filter(None, rles), None))
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
-        """Masks (N,h,w) bool; InvalidFileError names a frame or an object that the file lacks, or a damaged RLE."""
+        """Load masks ``(N, h, w)`` bool.
+
+        Raises:
+            InvalidFileError: If the file lacks the frame or an object, or an RLE is damaged.
+        """
         rles = self._rles(frame)
         if objects and max(objects) >= len(rles):
             raise InvalidFileError(self._path, f"this frame has {len(rles)} objects", _place(frame, max(objects)))
@@ -92,12 +103,19 @@ class JSONSegmentLoader:
 
 
 class SA1BSegmentLoader:
-    """Masks of one image of SA-1B; its only frame has the number 0. A mask is decoded when asked for."""
+    """Masks of one image of SA-1B, whose only frame is number 0. Masks are decoded on request."""
 
     def __init__(self, path: StrPath, mask_area_frac_thresh: float = 1.1, uncertain_iou: float = -1.0) -> None:
-        """Keep masks with pixels, of less than this share of the image (a threshold above 1 keeps all) and, where
-        the file says how uncertain their IoU is, of at least that. InvalidFileError for a file of another kind, and
-        for masks of different sizes."""
+        """Parse the file and filter its masks; empty ones are dropped.
+
+        Args:
+            path: The file.
+            mask_area_frac_thresh: Drop masks that cover at least this fraction of the image; above 1 keeps all.
+            uncertain_iou: Drop masks whose ``uncertain_iou`` in the file, if given, is lower.
+
+        Raises:
+            InvalidFileError: If the file has another format, or its masks differ in size.
+        """
         self._path = os.fspath(path)
         self._size: Size = (1, 1)
         self._rles = []
@@ -123,24 +141,28 @@ class SA1BSegmentLoader:
         return [0]
 
     def visible(self, frame: int) -> Sequence[int]:
-        """All masks kept, numbered from 0 in the order of the file."""
+        """List the kept masks, numbered from 0 in the order of the file."""
         return range(len(self._rles))
 
     def size(self, frame: int) -> Size:
         return self._size
 
     def load(self, frame: int, objects: Sequence[int]) -> Tensor:
-        """Masks (N,h,w) bool."""
+        """Load masks ``(N, h, w)`` bool."""
         rles = (_read_rle(self._rles[i], self._path, f"mask {i}", self._size) for i in objects)
         return _stack([rle.mask() for rle in rles], self._size)
 
 
 class PalettisedPNGSegmentLoader:
-    """One PNG per frame that holds all objects: an object's number is its label, see `read_labels`."""
+    """One PNG per frame with all objects: an object's number is its label, see :func:`read_labels`."""
 
     def __init__(self, files: Mapping[int, Path], ignored_labels: Sequence[int] = ()) -> None:
-        """`files` by frame number. Ignored labels count as background, as the 255 does that marks borders in some
-        data sets."""
+        """Keep the paths; masks are read on request.
+
+        Args:
+            files: PNG by frame number.
+            ignored_labels: Labels that count as background, such as 255, which marks borders in some data sets.
+        """
         self._files = files
         self._ignored = {0, *ignored_labels}
         self._last: tuple[int, np.ndarray] | None = None
@@ -160,17 +182,21 @@ class PalettisedPNGSegmentLoader:
         return _stack([labels == label for label in objects], labels.shape)
 
     def _labels(self, frame: int) -> np.ndarray:
-        # The sampler looks at the first frame before it is loaded.
+        # The sampler reads the first frame's labels just before they are loaded.
         if self._last is None or self._last[0] != frame:
             self._last = (frame, read_labels(self._files[frame]))
         return self._last[1]
 
 
 class MultiplePNGSegmentLoader:
-    """One PNG per object and frame, in a folder for each object; nonzero is object, a missing file is absence."""
+    """One PNG per object and frame, in a folder per object; nonzero is object, a missing file means absent."""
 
     def __init__(self, folders: Mapping[int, Mapping[int, Path]]) -> None:
-        """`folders`: files by object number and frame number."""
+        """Keep the paths; masks are read on request.
+
+        Args:
+            folders: PNG by object number and frame number.
+        """
         self._folders = folders
 
     @property
@@ -195,7 +221,7 @@ class MultiplePNGSegmentLoader:
             mask = np.zeros(size, bool) if path is None else read_labels(path) != 0
             if path is not None and mask.shape != size:
                 other = self._any_file(frame)
-                raise InvalidFileError(path, f"the mask is {mask.shape}, expected {size} like {other}")
+                raise InvalidFileError(path, f"expected a mask of size {size} like {other}, got {mask.shape}")
             masks.append(mask)
         return _stack(masks, size)
 
@@ -204,7 +230,7 @@ class MultiplePNGSegmentLoader:
 
 
 def _read_rle(rle: Any, path: str, place: str, size: Size | None = None) -> RunLengths:
-    """An RLE in COCO's format; InvalidFileError if it is damaged, or of another size than the one given."""
+    """Parse an RLE in COCO's format, see :meth:`RunLengths.of_coco`; errors name the file and the place in it."""
     with locating(path, place):
         return RunLengths.of_coco(rle, size)
 
@@ -214,15 +240,15 @@ def _place(frame: int, i: int) -> str:
 
 
 def _frames_per_annotation(fps: JsonValue, frames_fps: int) -> int:
-    # Some files have one rate for every object.
+    # Some files list one rate per object.
     rate = next(fps.elements(), fps).number() if isinstance(fps.value, list) else fps.number()
     if rate <= 0 or frames_fps % rate:
-        fps.fail(f"annotated {brief(fps.value)} times a second, expected a divisor of {frames_fps}")
+        fps.fail(f"expected a divisor of {frames_fps} as annotation rate, got {brief(fps.value)}")
     return int(frames_fps // rate)
 
 
 def _stack(masks: Sequence[np.ndarray], size: Sequence[int]) -> Tensor:
-    """(N,h,w) bool, also of no masks."""
+    """Stack masks as ``(N, h, w)`` bool, also for N = 0."""
     if not masks:
         return torch.zeros(0, *size, dtype=torch.bool)
     return torch.from_numpy(np.stack(masks))

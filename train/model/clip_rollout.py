@@ -1,4 +1,4 @@
-"""ClipRollout: the model over a clip, with simulated prompts and corrections."""
+"""ClipRollout: runs the model over a clip with simulated prompts and corrections."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ from train.model.prompt_simulator import PromptPlan, SimulatedUser
 
 @dataclass(frozen=True, eq=False)
 class _ClipFeatures:
-    """Features of all frames of all clips, rows ``clip * T + t``, computed as one batch."""
+    """Features of all frames of all clips, computed as one batch.
+
+    Attributes:
+        rows: Features of frame t of a clip are in row ``clip * T + t``.
+        num_frames: Frames ``T`` of a clip.
+        video_of: Clip ``(N,)`` of each object.
+    """
 
     rows: FrameFeatures
     num_frames: int
     video_of: Tensor
 
     def at(self, frame: int) -> FrameFeatures:
-        """One row for each of the N objects."""
-        return FrameFeatures(self.rows.vision[self.video_of * self.num_frames + frame], self.rows.position)
+        """Features of a frame with one row for each of the N objects."""
+        return self.rows.rows(self.video_of * self.num_frames + frame)
 
 
 class ClipRollout(nn.Module):
-    """Holds the model that is trained and plays a clip to it as a session would.
+    """Runs the model over a clip the way an inference session would.
 
-    What differs from a session is the user, who is simulated, and that gradients flow through memories and pointers
-    to the frames that they come from.
+    Unlike in a session, the user is simulated, and gradients flow through memories and object pointers back to the
+    frames they were made from.
     """
 
     def __init__(
@@ -43,12 +49,14 @@ class ClipRollout(nn.Module):
         add_all_frames_to_correct_as_cond: bool = True,
         use_act_ckpt_iterative_pt_sampling: bool = False,
     ) -> None:
-        """``segmenter``: the network to be trained, with the memory selection and mask settings of training.
+        """Wrap the model of a segmenter.
 
-        ``add_all_frames_to_correct_as_cond``: corrected frames become conditioning frames, else they count as tracked.
-
-        ``use_act_ckpt_iterative_pt_sampling``: corrections are computed anew in the backward pass, so that nothing of
-        them is kept until then.
+        Args:
+            segmenter: The network to be trained, with the memory selection and mask settings of training.
+            add_all_frames_to_correct_as_cond: Whether corrected frames become conditioning frames; otherwise they stay
+                tracked frames.
+            use_act_ckpt_iterative_pt_sampling: Whether to use activation checkpointing for corrections: they are
+                recomputed in the backward pass, which saves memory.
         """
         super().__init__()
         self.model = segmenter.model  # so that its parameters are the rollout's
@@ -57,7 +65,20 @@ class ClipRollout(nn.Module):
         self.checkpoint_corrections = use_act_ckpt_iterative_pt_sampling
 
     def forward(self, clip: BatchedClip, plan: PromptPlan, user: SimulatedUser) -> list[tuple[FramePrediction, ...]]:
-        """For every frame of the clip, in their order in time, the N objects' predictions of all decoding steps."""
+        """Segment all N objects on all frames of a batch of clips.
+
+        Args:
+            clip: The batch.
+            plan: Which frames are prompted and corrected.
+            user: Draws the prompts and corrections.
+
+        Returns:
+            For every frame in temporal order, the predictions of all decoding steps: the first prediction, then one per
+            correction.
+
+        Raises:
+            ValueError: If the memory selector compares frames and there is more than one clip in the batch.
+        """
         num_frames = clip.num_frames
         features = self._encode(clip)
         bank = MemoryBank(span=self.segmenter.selector.span)
@@ -91,7 +112,7 @@ class ClipRollout(nn.Module):
     def _segment(
         self, context: FrameContext, frame: int, masks: Tensor, plan: PromptPlan, user: SimulatedUser
     ) -> tuple[FramePrediction, ...]:
-        """The first answer on a frame, and one more after each correction."""
+        """Segment a frame, then once more after each correction; ``masks`` is ``(N, 1, S, S)`` bool."""
         prompt = user.prompt(plan.initial[frame], masks) if frame in plan.initial else None
         predictions = [self.segmenter.segment(context, prompt)]
         for from_object in plan.corrections.get(frame, ()):
@@ -107,5 +128,5 @@ class ClipRollout(nn.Module):
 
 
 def last_masks(steps: Sequence[Sequence[FramePrediction]]) -> Tensor:
-    """The final masks (T,N,S,S) bool of a rollout."""
+    """Final masks ``(T, N, S, S)`` bool of a rollout."""
     return torch.stack([frame[-1].high_res[:, 0] > 0 for frame in steps])

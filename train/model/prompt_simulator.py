@@ -1,4 +1,4 @@
-"""The simulated user: which frames of a clip are prompted, how, and where the answers are corrected."""
+"""The simulated user: which frames of a clip are prompted, with what, and where predictions are corrected."""
 
 from __future__ import annotations
 
@@ -22,10 +22,20 @@ BOX_NOISE, BOX_NOISE_BOUND = 0.1, 20.0  # of the box's extent, and in pixels
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """How often which prompt is simulated; the names are the published ones, and so are the defaults.
+    """How prompts are sampled; names and defaults are those of the published training config.
 
-    Counts with ``rand_`` are upper ends of a uniform draw: initial frames from 1, corrected ones from the number of
-    initial ones. ``seed``: of the decisions, the same on all ranks.
+    Attributes:
+        prob_to_use_pt_input_for_train: Probability (0..1) of clicks or boxes on a clip instead of masks.
+        prob_to_use_box_input_for_train: Probability (0..1) of a box instead of a click.
+        prob_to_sample_from_gt_for_train: Probability (0..1) that a correction click is drawn from the object instead of
+            from the error region.
+        num_init_cond_frames_for_train: Number of initial conditioning frames.
+        rand_init_cond_frames_for_train: Whether to draw it uniformly from 1 up to the number given.
+        num_frames_to_correct_for_train: Number of corrected frames, initial ones included.
+        rand_frames_to_correct_for_train: Whether to draw it uniformly from the number of initial frames up to the
+            number given.
+        num_correction_pt_per_frame: Correction clicks per corrected frame.
+        seed: Seed of these decisions, the same on all ranks.
     """
 
     prob_to_use_pt_input_for_train: float = 0.5
@@ -57,24 +67,31 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """What the user will do on a clip, the same for all objects of a batch.
+    """What the user does on a clip, the same for all objects of a batch.
 
-    ``initial``: the kind of prompt of each initial frame, in the order in which they are given. ``corrections``: for
-    each corrected frame one entry per click: whether it is drawn from the object rather than from the error.
+    Attributes:
+        initial: Prompt kind by initial frame, in the order in which they are prompted.
+        corrections: By corrected frame, one entry per click: whether it is drawn from the object instead of from the
+            error region.
     """
 
     initial: Mapping[int, PromptKind]
     corrections: Mapping[int, tuple[bool, ...]]
 
     def order(self, num_frames: int) -> list[int]:
-        """All frames of the clip in the order in which they are seen: initial ones first, the rest ascending."""
+        """All frames of the clip in processing order: initial ones first, the rest ascending."""
         return processing_order(self.initial, num_frames)
 
 
 def draw_plan(settings: PromptSettings, num_frames: int, rng: np.random.Generator) -> PromptPlan:
-    """Draw what happens on a clip of so many frames.
+    """Draw which frames of a clip are prompted and corrected.
 
-    A single image gets a click or box, and is corrected. At least one frame of a longer clip is left to be tracked.
+    A single image gets a click or a box, and is corrected. In a longer clip at least one frame is left to be tracked.
+
+    Args:
+        settings: Probabilities and counts.
+        num_frames: Frames of the clip.
+        rng: Source of randomness, in the same state on all ranks.
     """
     if num_frames == 1:
         use_points, num_initial, num_corrected = rng.random() < 1, 1, 1
@@ -104,21 +121,31 @@ def draw_plan(settings: PromptSettings, num_frames: int, rng: np.random.Generato
 
 
 def processing_order(initial: Mapping[int, PromptKind], num_frames: int) -> list[int]:
-    """Initial frames as they were drawn, then all others in ascending order."""
+    """Initial frames in the order in which they were drawn, then all others ascending."""
     return [*initial, *(frame for frame in range(num_frames) if frame not in initial)]
 
 
 class SimulatedUser:
-    """Gives prompts and corrections for N objects; every object has a generator of its own.
+    """Gives prompts and corrections for N objects, each with a generator of its own.
 
-    So an object's clicks do not depend on the others, nor on how objects are spread over batches and processes.
+    An object's clicks therefore depend neither on other objects nor on how objects are spread over batches and ranks.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        """Keep the generators.
+
+        Args:
+            generators: One per object, on the device of the masks.
+        """
         self.generators = generators
 
     def prompt(self, kind: PromptKind, masks: Tensor) -> Prompt:
-        """The first word on masks (N,1,S,S) bool."""
+        """Draw the first prompt on a frame.
+
+        Args:
+            kind: Kind of prompt.
+            masks: Ground-truth masks ``(N, 1, S, S)`` bool.
+        """
         if kind == "mask":
             return Prompt.from_mask(masks.float())
         if kind == "box":
@@ -127,7 +154,14 @@ class SimulatedUser:
         return Prompt.click(*self._click(masks, torch.zeros_like(masks)))
 
     def correct(self, prompt: Prompt | None, masks: Tensor, logits: Tensor, from_object: bool) -> Prompt:
-        """A prompt with one more click on what is wrong with ``logits`` (N,1,S,S), or anywhere on the object."""
+        """Add one correction click per object to a prompt.
+
+        Args:
+            prompt: The prompt so far, or ``None``.
+            masks: Ground-truth masks ``(N, 1, S, S)`` bool.
+            logits: Predicted masks ``(N, 1, S, S)``.
+            from_object: Whether to click anywhere on the object instead of on the error region.
+        """
         predicted = torch.zeros_like(masks) if from_object else logits.detach() > 0
         points, labels = self._click(masks, predicted)
         return Prompt.click(points, labels) if prompt is None else prompt.add(points, labels)
@@ -141,17 +175,20 @@ class SimulatedUser:
 
 
 class BatchedUser(SimulatedUser):
-    """The same for all N objects at once, from one generator: many objects take no longer than one.
-
-    First clicks are in the middle of the object with a probability, and anywhere on it else.
-    """
+    """Prompts all N objects at once from one generator, so that many objects take no longer than one."""
 
     def __init__(self, generator: torch.Generator, center_click_prob: float = 0.5) -> None:
+        """Keep the generator.
+
+        Args:
+            generator: On the device of the masks.
+            center_click_prob: Probability (0..1) that a first click is in the middle of the object, not anywhere on it.
+        """
         super().__init__([generator])
         self.center_click_prob = center_click_prob
 
     def prompt(self, kind: PromptKind, masks: Tensor) -> Prompt:
-        """The first word on masks (N,1,S,S) bool."""
+        """Draw the first prompt for masks, see :meth:`SimulatedUser.prompt`."""
         if kind == "box":
             return Prompt.click(*box_points(masks, BOX_NOISE, BOX_NOISE_BOUND, self._generator))
         if kind == "mask":
@@ -171,26 +208,43 @@ class BatchedUser(SimulatedUser):
 
 
 class PerObjectUsers:
-    """Makes users whose objects have generators of their own."""
+    """Creates users with one generator per object."""
 
     def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser:
-        """A user for the objects ``rows`` of all processes' batches; what it does follows from ``key``."""
+        """Create a user.
+
+        Args:
+            device: Device of the masks.
+            key: Seed of everything that the user draws.
+            rows: Numbers of the objects, counted over the batches of all processes.
+        """
         return SimulatedUser([generator_for(device, *key, row) for row in rows])
 
 
 @dataclass(frozen=True)
 class BatchedUsers:
-    """Makes users that prompt all objects at once."""
+    """Creates users that prompt all objects at once.
+
+    Attributes:
+        center_click_prob: Probability (0..1) that a first click is in the middle of the object, not anywhere on it.
+    """
 
     center_click_prob: float = 0.5
 
     def __call__(self, device: torch.device, key: Sequence[int], rows: Sequence[int]) -> SimulatedUser:
-        """A user for the objects ``rows`` of all processes' batches; what it does follows from ``key``."""
+        """Create a user; the arguments are those of :class:`PerObjectUsers`."""
         return BatchedUser(generator_for(device, *key, min(rows)), self.center_click_prob)
 
 
 def middle_points(masks: Tensor) -> Tensor:
-    """A pixel (N,1,2) in the middle of each mask (N,1,S,S) bool: the one with most of the mask around it."""
+    """Find the pixel of each mask with the most mask around it.
+
+    Args:
+        masks: ``(N, 1, S, S)`` bool.
+
+    Returns:
+        x and y ``(N, 1, 2)`` in pixels; (0, 0) for an empty mask.
+    """
     side = masks.shape[-1]
     around = masks.float()
     for window in (side // 4 | 1, side // 8 | 1, side // 16 | 1):

@@ -1,4 +1,4 @@
-"""Make a checkpoint for inference of a run's state: the weights alone, in half precision, with the config they are for.
+"""Export a training checkpoint for inference: the weights only, in half precision, with the name of their config.
 
     python -m train.scripts.export_checkpoint logs/i2v-nano-train/checkpoints/checkpoint.pt checkpoints/i2v-nano.pt \
         --config i2v-nano-infer
@@ -25,18 +25,18 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 @as_command("export_checkpoint")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 if a file or a config is wrong."""
+    """Run the command line. Returns the exit status: 0 done, 1 if a file or the config is invalid."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.export_checkpoint", description=__doc__)
     parser.add_argument("state", type=Path, help="checkpoint.pt, checkpoint_N.pt or best.pt of a run")
-    parser.add_argument("output", type=Path, help="the file to write; one that is there is replaced")
-    parser.add_argument("--config", required=True, metavar="NAME", help="with which the weights are to be used")
+    parser.add_argument("output", type=Path, help="the file to write; an existing one is replaced")
+    parser.add_argument("--config", required=True, metavar="NAME", help="config for inference with these weights")
     add_trust_option(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="float16")
     args = parser.parse_args(arguments)
     try:
         name = packaged_name(args.config)
         model = build_i2v(args.config, args.state, device="cpu", trust_config=args.trust_config)
-        # A file cannot name another one: only a config that everybody has.
+        # A checkpoint may only name a packaged config, which everybody has.
         save_checkpoint(model, args.output, dtype=DTYPES[args.dtype], **({"config": name} if name else {}))
     except USER_ERRORS as error:
         print(f"error: {describe_error(error)}", file=sys.stderr)

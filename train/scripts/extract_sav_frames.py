@@ -2,7 +2,7 @@
 
     python -m train.scripts.extract_sav_frames --input /data/sav_train --output /data/sav_train_jpg --workers 8
 
-A folder appears when it is complete, so that a run that was interrupted goes on where it stopped.
+A folder appears once it is complete, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -34,18 +34,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Extraction:
-    """What to write of every video."""
+    """What to write for every video.
 
-    every: int = 4  # SA-V is annotated on every fourth frame
-    quality: int = 95  # of the JPEGs, 1 to 95
-    short_side: int | None = None  # pixels to which larger frames are reduced; None keeps their size
+    Attributes:
+        every: Frames of the video per extracted frame; SA-V is annotated on every fourth.
+        quality: JPEG quality, 1 to 95.
+        short_side: Short side in pixels to which larger frames are reduced; ``None`` keeps their size.
+    """
+
+    every: int = 4
+    quality: int = 95
+    short_side: int | None = None
 
 
 def extract(video: Path, folder: Path, extraction: Extraction) -> int:
-    """Write the frames of a video to a new folder and return their number.
+    """Write the frames of a video to a new folder, which does not appear if this fails.
 
-    OSError or ValueError if the video cannot be read or the folder not be written; then there is no folder.
-    FileExistsError if there is one already.
+    Args:
+        video: The video file.
+        folder: The folder to create.
+        extraction: What to write.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        FileExistsError: If the folder exists already.
+        OSError: If a file cannot be read or written.
+        ValueError: If the video is damaged.
     """
     with new_folder(folder.parent, folder.name, one_of_many=True) as hidden, VideoFile(video) as source:
         numbers = range(0, source.num_frames, extraction.every)
@@ -55,9 +71,9 @@ def extract(video: Path, folder: Path, extraction: Extraction) -> int:
     return len(numbers)
 
 
-@as_command("extract_sav_frames", "the same command goes on from here")
+@as_command("extract_sav_frames", "the same command resumes from here")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 1 if a video could not be extracted."""
+    """Run the command. Returns the exit status: 0 done, 1 if a video could not be extracted."""
     args = _parser().parse_args(arguments)
     log_to_stderr(logging.INFO, "%(message)s")
     try:
@@ -67,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(describe_error(error)) from error
     if not videos:
         raise SystemExit(f"no videos in {args.input} or its sub-folders: expected {' '.join(VIDEO_SUFFIXES)}")
-    log.info("%d videos, %d of them to do", len(videos), len(todo))
+    log.info("%d videos, %d left to extract", len(videos), len(todo))
     failed = _extract_all(todo, args.output, Extraction(args.every, args.quality, args.short_side), args.workers)
     for name, reason in failed.items():
         log.error("%s was not extracted: %s", name, reason)
@@ -75,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _extract_all(videos: dict[str, Path], output: Path, extraction: Extraction, workers: int) -> dict[str, str]:
-    """Extract in parallel; the reason for every video that could not be."""
+    """Extract videos in parallel. Returns the error by name of each video that failed."""
     failed: dict[str, str] = {}
     parents = {(output / name).parent for name in videos}
     with worker_pool(workers, parents) as pool:
@@ -101,14 +117,14 @@ def _reduced(picture: Image.Image, short_side: int | None) -> Image.Image:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.scripts.extract_sav_frames", description=__doc__.split("\n")[0])
-    parser.add_argument("--input", type=Path, required=True, help="folder of the videos, or of folders of them")
-    parser.add_argument("--output", type=Path, required=True, help="folder in which each video gets one")
-    parser.add_argument("--every", type=_positive, default=4, help="extract every n-th frame (4, as annotated)")
-    parser.add_argument("--quality", type=_positive, default=95, help="of the JPEGs (95)")
+    parser.add_argument("--input", type=Path, required=True, help="folder with videos, or with folders of videos")
+    parser.add_argument("--output", type=Path, required=True, help="folder in which a folder per video is written")
+    parser.add_argument("--every", type=_positive, default=4, help="extract every n-th frame (default: 4, as SA-V)")
+    parser.add_argument("--quality", type=_positive, default=95, help="JPEG quality (default: 95)")
     parser.add_argument(
-        "--short-side", type=_positive, help="reduce larger frames to this many pixels (their size is kept)"
+        "--short-side", type=_positive, help="short side in pixels to which larger frames are reduced (default: keep)"
     )
-    parser.add_argument("--workers", type=_positive, default=1, help="processes (1)")
+    parser.add_argument("--workers", type=_positive, default=1, help="processes (default: 1)")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""Cut things out of unlabelled pictures, along the edges that are in them, for rendered clips.
+"""Cut things out of unlabelled pictures along image edges, for rendered clips.
 
     python -m train.scripts.make_cutouts --input FOOTAGE --output CUTOUTS --every 12
 
-Pictures are split into regions of like colour (Felzenszwalb and Huttenlocher, IJCV 2004), neighbours of which are put
-together at random until they have the size of a thing. Every picture gives a JPEG and, under the same name, a PNG of
-labels: 0 is nothing, each other value one thing. Folders of videos are read as folders of their frames.
+Pictures are split into regions of similar colour (Felzenszwalb and Huttenlocher, IJCV 2004), and neighbouring regions
+are merged at random until they have the size of a thing. Every picture is written as a JPEG with a PNG of labels of the
+same name: 0 is background, each other value one thing. The input is a folder of videos, or of folders of frames.
 """
 
 from __future__ import annotations
@@ -28,25 +28,34 @@ from i2v.utils.temporary import remove_leftovers
 from train.dataset.frame_reader import open_frames
 from train.dataset.synthetic_footage import find_footage
 
-_SCALES = (100, 200, 400, 800)  # of regions: the larger, the coarser
-_TOLERANCE = 30.0  # mean distance in colour that chance makes up for when regions are put together
+_SCALES = (100, 200, 400, 800)  # of regions; larger is coarser
+_TOLERANCE = 30.0  # mean of the random cost that is added to colour distance when regions are merged
 
 
 @dataclass(frozen=True)
 class CutoutSettings:
-    """What counts as a thing; areas are shares of the picture."""
+    """What counts as a thing.
+
+    Attributes:
+        min_area: Smallest area, as a fraction (0..1) of the picture.
+        max_area: Largest area, as a fraction (0..1) of the picture.
+        min_fill: Smallest fraction (0..1) of its bounding box that it fills.
+        max_border: Largest length on the picture's border, as a fraction (0..1) of the perimeter of its bounding box.
+        max_things: Most things per picture.
+        short_side: Short side in pixels to which pictures are resized.
+    """
 
     min_area: float = 0.006
     max_area: float = 0.3
-    min_fill: float = 0.35  # of the box around it
-    max_border: float = 0.25  # of its outline that may lie on the picture's border
+    min_fill: float = 0.35
+    max_border: float = 0.25
     max_things: int = 6
     short_side: int = 288
 
 
 @as_command("make_cutouts")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 if there is nothing to cut out."""
+    """Run the command line. Returns the exit status: 0 done, 1 if there is nothing to cut out."""
     args = _parse(arguments)
     settings = CutoutSettings()
     try:
@@ -59,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cut_out_all(args: argparse.Namespace, settings: CutoutSettings) -> int:
-    """Write what is found in all videos; the number of things."""
+    """Write the things of all videos. Returns their number."""
     videos = find_footage([args.input])
     args.output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(args.output)
@@ -75,7 +84,16 @@ def _cut_out_all(args: argparse.Namespace, settings: CutoutSettings) -> int:
 
 
 def cut_out(picture: NDArray[np.uint8], rng: np.random.Generator, settings: CutoutSettings) -> NDArray[np.uint8]:
-    """Things of a picture (H,W,3) as labels (H,W) uint8: 1, 2, ...; 0 for the rest."""
+    """Find things in a picture.
+
+    Args:
+        picture: RGB ``(H, W, 3)`` uint8.
+        rng: Source of randomness.
+        settings: What counts as a thing.
+
+    Returns:
+        Labels ``(H, W)`` uint8: 1, 2, ... for the things, 0 for the rest.
+    """
     regions = _split(picture, rng)
     graph = _describe(picture, regions)
     things, count = np.zeros(regions.shape, np.uint8), 0
@@ -92,7 +110,13 @@ def cut_out(picture: NDArray[np.uint8], rng: np.random.Generator, settings: Cuto
 
 @dataclass(frozen=True)
 class _Regions:
-    """Regions by number: pixels, mean colour, and which touch which."""
+    """Regions of a picture by number.
+
+    Attributes:
+        areas: ``(R,)`` in pixels.
+        colours: Mean colour ``(R, 3)``.
+        neighbours: Adjacent regions of each region.
+    """
 
     areas: NDArray[np.int64]
     colours: NDArray[np.float64]
@@ -100,7 +124,7 @@ class _Regions:
 
 
 def _split(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Regions of like colour, numbered from 0."""
+    """Split a picture into regions of similar colour, numbered from 0."""
     from skimage.segmentation import felzenszwalb
 
     return felzenszwalb(picture, scale=float(rng.choice(_SCALES)), sigma=0.8, min_size=60)
@@ -120,7 +144,7 @@ def _describe(picture: NDArray[np.uint8], regions: NDArray[np.int64]) -> _Region
 
 
 def _grow(seed: int, target: float, regions: _Regions, rng: np.random.Generator) -> list[int]:
-    """A region and neighbours of it, those of like colour more readily, until they cover `target` pixels."""
+    """Merge a region with neighbours, preferring similar colours, until they cover ``target`` pixels."""
     members, around = [seed], set(regions.neighbours[seed])
     area = regions.areas[seed]
     while area < target:
@@ -161,16 +185,16 @@ def _pictures(video: Path, every: int, short_side: int) -> Iterator[tuple[str, N
 
 
 def _write(path: Path, picture: NDArray[np.uint8], things: NDArray[np.uint8]) -> None:
-    """Labels come last: a picture counts once they are there."""
+    """Write the labels last: readers ignore a picture without them."""
     write_picture(path.with_suffix(".jpg"), Image.fromarray(picture), "JPEG", quality=92)
     write_picture(path.with_suffix(".png"), Image.fromarray(things), "PNG")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train.scripts.make_cutouts", description=__doc__.splitlines()[0])
-    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="of videos, or of frames")
+    parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="videos, or folders of frames")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--every", type=int, default=12, metavar="N", help="take every n-th frame")
+    parser.add_argument("--every", type=int, default=12, metavar="N", help="use every n-th frame")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""Write a list of the samples that a data set has, for the `*_file_list_txt` keys of the training config.
+"""List the samples of a data set, for the `*_file_list_txt` keys of the training config.
 
     python -m train.scripts.make_file_lists sav --images /data/sav_train_jpg --annotations /data/sav_train_json \\
         --output train/txt/sav_train_list.txt
@@ -37,7 +37,7 @@ class _Named(Protocol):
     names: list[str]
 
 
-# What reads each kind of data set, and the suffix that the published list of that kind carries.
+# The reader of each kind of data set, and the suffix of names in the published list of that kind.
 _KINDS: dict[str, tuple[Callable[[Path, Path], _Named], str]] = {
     "sav": (JSONRawDataset, ""),
     "sa1b": (SA1BRawDataset, ".jpg"),
@@ -47,18 +47,27 @@ _KINDS: dict[str, tuple[Callable[[Path, Path], _Named], str]] = {
 
 
 def sampled(names: Sequence[str], count: int | None, seed: int) -> list[str]:
-    """All names in order, or `count` of them in random order; ValueError if there are not that many."""
+    """Sort names, or draw some in random order.
+
+    Args:
+        names: The names.
+        count: How many to draw; ``None`` for all, sorted.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: If there are fewer names than ``count``.
+    """
     if count is None:
         return sorted(names)
     if count > len(names):
-        raise ValueError(f"--sample: expected {count} samples, there are {len(names)}")
+        raise ValueError(f"--sample: expected {count} samples, got {len(names)}")
     order = np.random.default_rng(seed).permutation(len(names))
     ordered = sorted(names)
     return [ordered[i] for i in order[:count]]
 
 
 def write_list(path: Path, names: Sequence[str], suffix: str = "") -> None:
-    """Write names one a line, atomically."""
+    """Write one name per line, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text("".join(f"{name}{suffix}\n" for name in names), encoding="utf-8")
@@ -66,7 +75,11 @@ def write_list(path: Path, names: Sequence[str], suffix: str = "") -> None:
 
 @as_command("make_file_lists")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; SystemExit with the reason if there is nothing to list."""
+    """Run the command. Returns the exit status 0.
+
+    Raises:
+        SystemExit: With the reason, if there is nothing to list.
+    """
     args = _parser().parse_args(arguments)
     log_to_stderr(logging.INFO, "%(message)s")
     reader, suffix = _KINDS[args.kind]
@@ -90,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, help="folder of videos or images")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of annotations")
     parser.add_argument("--output", type=Path, required=True, help="list to write")
-    parser.add_argument("--sample", type=int, help="list this many, drawn at random (all, in order)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
+    parser.add_argument("--sample", type=int, help="draw this many at random (default: list all, sorted)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
     return parser
 
 

@@ -1,9 +1,9 @@
-"""Pack photos with object masks, and backgrounds, into one file that trains without any other data.
+"""Pack photos with object masks, and backgrounds, into one file for training.
 
 python -m train.scripts.pack_photos --photos DIR [DIR ...] --backgrounds PATH [PATH ...] --output photos.zip
 
-A folder of photos holds JPEGImages/NAME.jpg and Annotations/NAME.png (label images), and may have meta.jsonl with
-lines of {"file", "objects": [{"index", "category"}]}. Backgrounds are pictures, videos, or folders of either.
+A folder of photos contains JPEGImages/NAME.jpg and Annotations/NAME.png (label images), and optionally meta.jsonl with
+lines of {"file", "objects": [{"index", "category"}]}. Backgrounds are pictures, videos, or folders of these.
 """
 
 from __future__ import annotations
@@ -35,7 +35,18 @@ VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def read_photos(folder: Path, min_pixels: int = 16) -> Iterator[tuple[AnnotatedPhoto, list[dict[str, Any]]]]:
-    """Photos of a folder that have objects, and what the index says of these. Raises ValueError, naming the file."""
+    """Iterate over the photos of a folder that have objects.
+
+    Args:
+        folder: The folder.
+        min_pixels: Smaller objects are ignored.
+
+    Yields:
+        The photo, and the entries of its objects in the index.
+
+    Raises:
+        ValueError: If there are no photos, or a file is invalid, naming the file.
+    """
     categories = read_categories(folder / "meta.jsonl")
     for photo in annotated_photos(folder):
         objects = [
@@ -48,7 +59,7 @@ def read_photos(folder: Path, min_pixels: int = 16) -> Iterator[tuple[AnnotatedP
 
 
 def read_categories(path: Path) -> dict[tuple[str, int], str]:
-    """Category by photo and label, of a file that may be missing."""
+    """Read the categories of objects, by photo and label; there are none if the file is missing."""
     if not path.exists():
         return {}
     categories = {}
@@ -63,7 +74,7 @@ def read_categories(path: Path) -> dict[tuple[str, int], str]:
 
 
 def describe_object(mask: np.ndarray, label: int, category: str) -> dict[str, Any]:
-    """What the index says of an object: label, category, center of its box in -1..1, its part of the photo."""
+    """Make the entry of an object in the index: label, category, center of its box (-1..1), area (0..1)."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     height, width = mask.shape
     center = [
@@ -74,7 +85,7 @@ def describe_object(mask: np.ndarray, label: int, category: str) -> dict[str, An
 
 
 def read_backgrounds(paths: Sequence[Path], every: int) -> Iterator[Image.Image]:
-    """Pictures, and every n-th frame of videos."""
+    """Iterate over pictures, and over every n-th frame of videos."""
     for path in paths:
         if path.is_dir():
             yield from read_backgrounds(sorted(path.iterdir()), every)
@@ -87,7 +98,7 @@ def read_backgrounds(paths: Sequence[Path], every: int) -> Iterator[Image.Image]
 
 
 def write_pack(args: argparse.Namespace) -> tuple[int, int]:
-    """Write the file; the numbers of photos and backgrounds in it."""
+    """Write the pack. Returns the numbers of photos and backgrounds in it."""
     index: dict[str, list[dict[str, Any]]] = {"photos": [], "backgrounds": []}
     size = (args.size, args.size)
     with replacing(args.output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -106,7 +117,7 @@ def write_pack(args: argparse.Namespace) -> tuple[int, int]:
 
 
 def encode(picture: Image.Image, args: argparse.Namespace) -> bytes:
-    """A picture as WebP."""
+    """Encode a picture as WebP."""
     data = io.BytesIO()
     picture.save(data, "WEBP", quality=args.quality, method=4)
     return data.getvalue()
@@ -114,14 +125,14 @@ def encode(picture: Image.Image, args: argparse.Namespace) -> bytes:
 
 @as_command("pack_photos")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 after a failure."""
+    """Run the command line. Returns the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--backgrounds", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--size", type=int, default=320, help="side of the packed pictures (default: %(default)s)")
-    parser.add_argument("--quality", type=int, default=72, help="of WebP, 1 to 100 (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=40, help="frames from one background to the next in a video")
+    parser.add_argument("--quality", type=int, default=72, help="WebP quality, 1 to 100 (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=40, help="frames between backgrounds in a video")
     args = parser.parse_args(argv)
     if not 16 <= args.size <= MAX_SIDE:
         parser.error(f"--size: expected 16 to {MAX_SIDE}, got {args.size}")

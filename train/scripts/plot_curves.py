@@ -1,8 +1,8 @@
-"""Draw the curves of a training run, or of several that go on from each other, as one picture.
+"""Plot the curves of a training run, or of several consecutive ones.
 
     python -m train.scripts.plot_curves RUN [RUN ...] --output curves.png
 
-A run is its folder, with `logs/train_stats.jsonl` in it. Needs matplotlib, which is in the extra `dev`.
+RUN is the folder of a run, which contains `logs/train_stats.jsonl`. Needs matplotlib (extra `dev`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from i2v.utils.json_file import parse_json
 MAX_LOG_BYTES = 256 << 20
 
 CURVES = {
-    "loss_mask": "mask loss of a clip",
+    "loss_mask": "mask loss",
     "loss_iou": "IoU loss",
-    "loss_class": "object_score loss",
+    "loss_class": "object score loss",
     "lr": "learning rate",
 }
 
 
 @as_command("plot_curves")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 if a run has no log."""
+    """Run the command line. Returns the exit status: 0 done, 1 if a run has no log."""
     parser = argparse.ArgumentParser(prog="python -m train.scripts.plot_curves", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--output", type=Path, required=True, metavar="PNG")
@@ -44,9 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_log(run: Path) -> list[dict[str, float]]:
-    """The steps and curves of a run's log, a dictionary for each of its lines.
+    """Read the log of a run.
 
-    FileNotFoundError if there is none, InvalidFileError, with the line, if it is none.
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        Step and values of the curves, for each line of the log.
+
+    Raises:
+        FileNotFoundError: If there is no log.
+        InvalidFileError: If the log is empty or a line is invalid, naming the line.
     """
     path = run / "logs" / "train_stats.jsonl"
     lines = []
@@ -60,12 +68,19 @@ def read_log(run: Path) -> list[dict[str, float]]:
 
 
 def count_on(stages: Sequence[Sequence[dict[str, float]]]) -> list[list[float]]:
-    """The steps of every log as if all were one run: a stage that goes on from another run counts from there itself."""
+    """Renumber the steps of consecutive runs as if they were one.
+
+    Args:
+        stages: The log of each run, in order.
+
+    Returns:
+        The new steps of each run.
+    """
     counted: list[list[float]] = []
     end = 0.0
     for lines in stages:
         steps = [line["step"] for line in lines]
-        # As many steps lie before the first line as between two.
+        # The first line comes as many steps after the start as lines are apart; a resumed log does not start at 0.
         begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
         counted.append([end + step - begin for step in steps])
         end = counted[-1][-1]
@@ -73,7 +88,12 @@ def count_on(stages: Sequence[Sequence[dict[str, float]]]) -> list[list[float]]:
 
 
 def draw(stages: Sequence[Sequence[dict[str, float]]], output: Path) -> None:
-    """One panel for every curve; steps count on from stage to stage, at whose ends there are lines."""
+    """Plot one panel per curve, with a vertical line at the end of each run.
+
+    Args:
+        stages: The log of each run, in order.
+        output: The PNG to write.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""Draw what a model is fed: a batch of a training config, each object on all its frames, as a PNG.
+"""Draw batches of a training config as a PNG: a row per object, with its mask on all frames.
 
 python -m train.scripts.show_batch CONFIG [KEY=VALUE ...] --output batch.png [--batches 2]
 """
@@ -24,12 +24,12 @@ from train.build import build
 from train.dataset.structures import BatchedClip
 from train.metrics import TRUE_COLOUR, denormalize, tint
 
-SIDE = 128  # pixels of a frame
+SIDE = 128  # of a frame, in pixels
 MAX_ROWS = 48  # objects in a picture
 
 
 def draw_batch(batch: BatchedClip) -> Tensor:
-    """The frames of every object with its mask, one row each: (3,H,W) uint8."""
+    """Draw one row per object: its frames with its mask, as a picture ``(3, H, W)`` uint8."""
     rows = []
     for number, clip in enumerate(batch.video_of.tolist()[:MAX_ROWS]):
         frames = denormalize(batch.frames[:, clip].cpu()).clamp(0, 1)
@@ -41,12 +41,12 @@ def draw_batch(batch: BatchedClip) -> Tensor:
 
 @as_command("show_batch")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 when done, 1 for a wrong config or missing data."""
+    """Run the command line. Returns the exit status: 0 done, 1 for an invalid config or missing data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--output", type=Path, default=Path("batch.png"))
-    parser.add_argument("--batches", type=int, default=1, help="below each other (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=1, help="number of batches (default: %(default)s)")
     add_trust_option(parser)
     args = parser.parse_intermixed_args(argv)
     try:

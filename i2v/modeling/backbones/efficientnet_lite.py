@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from i2v.modeling.backbones.tiny_vit import ConvBN
 from i2v.modeling.layers import LayerNorm2d
-from i2v.video.frame_loader import MEAN, STD
+from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 
 Variant = Literal["lite0", "lite1", "lite2"]
 
@@ -131,7 +131,7 @@ class EfficientNetLite(nn.Module):
         self.neck_deep = nn.Conv2d(widths[7], out_dim, 1) if num_stages == 7 else None
         self.neck_norm = LayerNorm2d(out_dim)
         # Frames are normalized by ImageNet's mean and deviation, but these weights expect (x - 127) / 128.
-        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        mean, std = torch.tensor(IMAGE_MEAN).view(3, 1, 1), torch.tensor(IMAGE_STD).view(3, 1, 1)
         self.register_buffer("pixel_scale", std / PIXEL_SCALE, persistent=False)
         self.register_buffer("pixel_shift", (mean - PIXEL_MEAN) / PIXEL_SCALE, persistent=False)
 

@@ -20,7 +20,9 @@ class ImageEncoder(nn.Module):
 
     position: Tensor
 
-    def __init__(self, trunk_image: nn.Module, trunk_video: TFI, grid: int, d_model: int = 256) -> None:
+    def __init__(
+        self, trunk_image: nn.Module, trunk_video: TFI, grid: int, d_model: int = 256, high_res_features: bool = False
+    ) -> None:
         """Create the encoder.
 
         Args:
@@ -28,8 +30,11 @@ class ImageEncoder(nn.Module):
             trunk_video: Integrates these maps with the frames of the window.
             grid: Side ``h = w`` of the feature map, the frame's side over 16.
             d_model: Feature channels ``C``.
+            high_res_features: Whether to give out the trunk's maps at strides 4 and 8 as well, for a mask decoder with
+                ``high_res_dims``.
         """
         super().__init__()
+        self.high_res_features = high_res_features
         self.trunk_image = trunk_image
         self.trunk_video = trunk_video
         self.register_buffer("position", sine_encoding_2d(grid, grid, d_model), persistent=False)
@@ -51,7 +56,9 @@ class ImageEncoder(nn.Module):
             stem_features: Results of ``stem_features`` for the ``T`` frames of the windows, oldest first.
 
         Returns:
-            Features ``(B, C, h, w)`` and their positional encoding.
+            Features ``(B, C, h, w)``, their positional encoding and, if asked for, the maps at strides 4 and 8.
         """
-        vision = self.trunk_video(self.trunk_image(frames), stem_features)
-        return FrameFeatures(vision=vision, position=self.position.to(vision.dtype))
+        maps = self.trunk_image(frames)
+        vision = self.trunk_video(maps, stem_features)
+        high_res = tuple(maps[:2]) if self.high_res_features else ()
+        return FrameFeatures(vision=vision, position=self.position.to(vision.dtype), high_res=high_res)

@@ -72,6 +72,7 @@ class MemoryBank:
 
     def add_conditioning(self, memory: FrameMemory) -> MemoryBank:
         """Add the memory of a conditioning frame, or replace it in place. A tracked memory of the frame is removed."""
+        # In place, because a selection depends on the order: empty slots repeat the first conditioning memory.
         if any(m.frame == memory.frame for m in self.conditioning):
             conditioning = tuple(memory if m.frame == memory.frame else m for m in self.conditioning)
         else:

@@ -6,17 +6,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2v.modeling.layers import LayerNorm2d
+from i2v.modeling.layers import LayerNorm2d, zero_conv
 from i2v.modeling.position_encoding import RandomFourierEncoding
-from i2v.modeling.structures import PADDING, Prompt
+from i2v.modeling.structures import BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, OBJECT, PADDING, Prompt
 
 NUM_POINT_LABELS = 4  # background, object, and the two box corners
+POINT_MAP_SIGMA = 1.5  # of the Gaussian around a point in a point map, in cells of a quarter of the grid's
 
 
 class PromptEncoder(nn.Module):
     """Encodes prompts. A point is its positional encoding plus a label embedding; a box is two labelled points."""
 
-    def __init__(self, image_size: int, grid: int, embed_dim: int = 256, mask_in_chans: int = 16) -> None:
+    def __init__(
+        self, image_size: int, grid: int, embed_dim: int = 256, mask_in_chans: int = 16, point_maps: bool = False
+    ) -> None:
         """Create the embeddings.
 
         Args:
@@ -24,6 +27,9 @@ class PromptEncoder(nn.Module):
             grid: Side ``h = w`` of the feature map.
             embed_dim: Width ``C`` of tokens and dense prompt.
             mask_in_chans: Channels of the mask before its last convolution.
+            point_maps: Whether points and boxes are drawn as maps as well and added to the dense prompt. This is not
+                part of SAM: tokens alone take much longer to learn where their point is. The last convolution starts
+                at zero, so that maps can be added to a trained encoder.
         """
         super().__init__()
         self.image_size = image_size
@@ -31,14 +37,10 @@ class PromptEncoder(nn.Module):
         self.pe_layer = RandomFourierEncoding(embed_dim)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(NUM_POINT_LABELS))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_in_chans // 4, 2, stride=2),
-            LayerNorm2d(mask_in_chans // 4),
-            nn.GELU(),
-            nn.Conv2d(mask_in_chans // 4, mask_in_chans, 2, stride=2),
-            LayerNorm2d(mask_in_chans),
-            nn.GELU(),
-            nn.Conv2d(mask_in_chans, embed_dim, 1),
+        self.mask_downscaling = nn.Sequential(*_downscaling(1, mask_in_chans), nn.Conv2d(mask_in_chans, embed_dim, 1))
+        hidden = 2 * mask_in_chans
+        self.point_map_downscaling = (
+            nn.Sequential(*_downscaling(3, hidden), zero_conv(hidden, embed_dim)) if point_maps else None
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
@@ -58,17 +60,17 @@ class PromptEncoder(nn.Module):
             the dense prompt ``(B, C, h, w)``.
         """
         prior = None if prompt is None else prompt.prior
-        points = None if prompt is None else prompt.points
-        if prompt is None or points is None or prompt.labels is None:
-            # The published model pads a dummy padding point, hence two equal tokens.
-            sparse = self.not_a_point_embed.weight.expand(batch, 2, -1)
-        else:
-            sparse = self._embed_points(points, prompt.labels)
         if prior is None:
             dense = self.no_mask_embed.weight[:, :, None, None].expand(batch, -1, self.grid, self.grid)
         else:
             dense = self.embed_mask(prior)
-        return sparse, dense
+        if prompt is None or prompt.points is None or prompt.labels is None:
+            # The published model pads a dummy padding point, hence two equal tokens.
+            return self.not_a_point_embed.weight.expand(batch, 2, -1), dense
+        if self.point_map_downscaling is not None:
+            maps = draw_point_maps(prompt.points / self.image_size, prompt.labels, 4 * self.grid)
+            dense = dense + self.point_map_downscaling(maps.to(dense.dtype))
+        return self._embed_points(prompt.points, prompt.labels), dense
 
     def embed_mask(self, prior: Tensor) -> Tensor:
         """Encode low-res logits or a mask as a dense prompt.
@@ -94,3 +96,41 @@ class PromptEncoder(nn.Module):
         embedded = position + label_embeddings[labels.clamp(min=0).long()].to(position.dtype)
         # A padding point has no position: its token is the embedding alone.
         return torch.where((labels == PADDING)[..., None], self.not_a_point_embed.weight.to(position.dtype), embedded)
+
+
+def draw_point_maps(points: Tensor, labels: Tensor, side: int) -> Tensor:
+    """Draw points and boxes as maps.
+
+    Args:
+        points: ``(B, P, 2)``, x first, 0 to 1 over the image.
+        labels: ``(B, P)`` point labels, at most one box per object.
+        side: Side ``s`` of the maps.
+
+    Returns:
+        ``(B, 3, s, s)`` in 0 to 1: a Gaussian around each foreground point, the same for background points, and how
+        much of each cell lies in the box.
+    """
+    cells = torch.arange(side, device=points.device, dtype=points.dtype)
+    distance = (points * side)[..., None] - (cells + 0.5)  # (B, P, 2, s): from cell centres, along x and y
+    x, y = torch.exp(-0.5 * (distance / POINT_MAP_SIGMA) ** 2).unbind(2)
+    gaussians = y[..., :, None] * x[..., None, :]  # (B, P, s, s)
+    clicks = [
+        torch.where((labels == label)[..., None, None], gaussians, 0.0).amax(dim=1) for label in (OBJECT, BACKGROUND)
+    ]
+    # A corner is the sum over points, as all others count zero; without a box both are at 0 and no cell is covered.
+    first, last = ((points * (labels == label)[..., None]).sum(1) * side for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
+    covered = torch.minimum(last[..., None], cells + 1) - torch.maximum(first[..., None], cells)
+    covered_x, covered_y = covered.clamp(0, 1).unbind(1)  # (B, s) each
+    return torch.stack((*clicks, covered_y[:, :, None] * covered_x[:, None, :]), dim=1)
+
+
+def _downscaling(in_dim: int, out_dim: int) -> list[nn.Module]:
+    """Layers from ``(B, in_dim, 4h, 4w)`` to ``(B, out_dim, h, w)``."""
+    return [
+        nn.Conv2d(in_dim, out_dim // 4, 2, stride=2),
+        LayerNorm2d(out_dim // 4),
+        nn.GELU(),
+        nn.Conv2d(out_dim // 4, out_dim, 2, stride=2),
+        LayerNorm2d(out_dim),
+        nn.GELU(),
+    ]
