@@ -134,7 +134,6 @@ ERRORS: list[Exception] = [
     av.error.EOFError(1, "it broke"),
     av.error.DecoderNotFoundError(1, "it broke"),
     av.error.EncoderNotFoundError(1, "it broke"),
-    av.error.StreamNotFoundError(1, "it broke"),
     av.error.InvalidDataError(1, "it broke"),
     av.error.HTTPNotFoundError(1, "it broke"),
     Image.DecompressionBombError("it broke"),
