@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ from i2v.config import ConfigLike, instantiate, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
 from i2v.inference.policy import InferencePolicy
-from i2v.inference.precision import default_dtype
+from i2v.inference.precision import default_dtype, fresh_defaults
 from i2v.modeling.fast_path import Backend, set_backend
+from i2v.pretrained import choose_model, is_nano_config, nano_checkpoint
 
 if TYPE_CHECKING:
     from i2v.modeling.i2v_model import I2VModel
@@ -53,7 +55,8 @@ def build_i2v(
 
     Args:
         config: Name or path of a config, or a composed one; see ``i2v.config.load_config``.
-        ckpt_path: Checkpoint with the weights. Without one the weights are random.
+        ckpt_path: Checkpoint with the weights. Without one the weights are random, which is logged as a warning: a
+            network alone tracks nothing.
         device: Device of the model; by default CUDA, else MPS, else the CPU.
         mode: ``"eval"`` or ``"train"``.
         hydra_overrides_extra: Hydra overrides, such as ``"model.image_size=512"``.
@@ -90,12 +93,14 @@ def build_i2v_video_predictor(
     keep_freed_memory: bool = True,
     config_file: ConfigLike | None = None,
     trust_config: bool = False,
+    random_weights: bool = False,
 ) -> I2VVideoPredictor:
     """Build a predictor for sessions over videos.
 
     Args:
-        config: See ``build_i2v``, as for all arguments not listed here.
-        ckpt_path: See ``build_i2v``.
+        config: See ``build_i2v``. Without config and checkpoint it is i2v-nano, the small model that comes with i2v;
+            a checkpoint alone says which config it is for.
+        ckpt_path: Checkpoint with the weights. The config of i2v-nano has its own where none is given.
         device: See ``build_i2v``.
         mode: See ``build_i2v``.
         hydra_overrides_extra: Hydra overrides; they win over ``apply_postprocessing``.
@@ -110,21 +115,40 @@ def build_i2v_video_predictor(
             The environment variable ``I2V_KEEP_FREED_MEMORY=0`` turns it off, too; see ``i2v.host_memory``.
         config_file: See ``build_i2v``.
         trust_config: See ``build_i2v``.
+        random_weights: Whether the weights are to be random: for tests, measurements, and weights loaded later.
 
     Raises:
-        ValueError: If ``dtype`` is unknown; other errors are those of ``build_i2v``.
+        ValueError: If ``dtype`` is unknown, or there are no weights, and they are not to be random; other errors are
+            those of ``build_i2v``.
     """
+    if random_weights and ckpt_path is not None:
+        raise ValueError(f"expected a checkpoint or random_weights=True, got both: {ckpt_path}")
+    given = config if config is not None else config_file
+    if given is None:
+        choice = choose_model(checkpoint=None if ckpt_path is None else os.fspath(ckpt_path))
+        config = given = choice.config
+        ckpt_path = choice.checkpoint
+    elif isinstance(given, str | Path) and is_nano_config(given):
+        ckpt_path = ckpt_path or nano_checkpoint()
+    if random_weights:
+        ckpt_path = None
     preset = () if apply_postprocessing else _NO_POSTPROCESSING
     composed = _compose(config, config_file, preset, hydra_overrides_extra, trust_config)
     target_device = resolve_device(device)
     compute_dtype = resolve_dtype(dtype, target_device)
     policy = build_policy(composed, static_shapes=compile)
     model = _build_model(composed, ckpt_path, target_device, mode, backend)
+    predictor = I2VVideoPredictor(model, policy, compute_dtype, tf32)
+    if ckpt_path is None and not random_weights:
+        name = given if isinstance(given, str | Path) else "this config"
+        raise ValueError(
+            f"{name} has no weights of its own: give ckpt_path, or random_weights=True for an untrained model"
+        )
     if compile:
         compile_model(model)
     if target_device.type == "cpu" and keep_freed_memory:
         host_memory.keep_freed_memory()
-    return I2VVideoPredictor(model, policy, compute_dtype, tf32)
+    return predictor
 
 
 def build_network(config: DictConfig) -> I2VModel:
@@ -227,11 +251,12 @@ def _build_model(
 ) -> I2VModel:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode: expected 'eval' or 'train', got {mode!r}")
-    model = build_network(config)
-    set_backend(model, backend)
-    # Load weights first: modules may derive tables from them when they enter eval mode or move.
-    if ckpt_path is None:
-        log.warning("no checkpoint was given: the weights of the model are random")
-    else:
-        load_checkpoint(model, ckpt_path)
-    return model.train(mode == "train").to(device)
+    with fresh_defaults():
+        model = build_network(config)
+        set_backend(model, backend)
+        # Load weights first: modules may derive tables from them when they enter eval mode or move.
+        if ckpt_path is None:
+            log.warning("no checkpoint was given: the weights of the model are random")
+        else:
+            load_checkpoint(model, ckpt_path)
+        return model.train(mode == "train").to(device)

@@ -7,12 +7,19 @@ import os
 import reprlib
 from collections.abc import Iterator
 
+from av.error import FFmpegError
+from PIL.Image import DecompressionBombError
+
 from i2v.utils.terminal import printable
 
 StrPath = str | os.PathLike[str]
 
-USER_ERRORS = (ValueError, IndexError, OSError, RuntimeError, MemoryError)
-"""Errors that the library raises for wrong input, and the system for files, disks and memory.
+USER_ERRORS = (
+    *(ValueError, IndexError, OSError, RuntimeError, MemoryError),
+    *(OverflowError, EOFError, FFmpegError, DecompressionBombError),
+)
+"""Errors that the library raises for wrong input, the system for files, disks and memory, and decoders of videos and
+pictures: not all errors of FFmpeg are ValueError or OSError, and a decompression bomb is neither.
 
 Programs report these in one line; any other error is a bug and keeps its traceback.
 """

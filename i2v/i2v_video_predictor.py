@@ -18,7 +18,8 @@ from i2v.inference.tracker import StepRequest, Tracker
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
-from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt
+from i2v.prompts.object_ids import canonical_id
+from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt, warn_of_small_box
 from i2v.utils.masks import resize_logits, suppress_overlap
 from i2v.video.sources import open_source
 
@@ -142,7 +143,8 @@ class I2VVideoPredictor:
         Args:
             inference_state: The session.
             frame_idx: Index of the frame.
-            obj_id: The object's id.
+            obj_id: The object's id: an integer, a text or another hashable value. Integers of NumPy and tensors of one
+                integer are the same ids as Python's.
             points: ``(P, 2)``, x first, in pixels of the video, or in 0..1 with ``normalize_coords=False``.
             labels: ``(P,)``: 1 on the object, 0 on the background.
             clear_old_points: Whether to replace the object's earlier points on this frame instead of adding to them.
@@ -154,15 +156,17 @@ class I2VVideoPredictor:
 
         Raises:
             ValueError: If the prompt is malformed or off the frame.
+            TypeError: If the object's id is not hashable.
             IndexError: If the video has no such frame.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
         where = describe_location(frame, obj_id)
         if box is not None and not clear_old_points:
             raise ValueError(f"{where}: a box comes before any click, so it needs clear_old_points=True")
         size = (state.video_height, state.video_width)
         coordinates, kinds = read_points(points, labels, box, size, not normalize_coords, where)
+        warn_of_small_box(coordinates, kinds, self.model.image_size, where)
         prompt = to_prompt(coordinates, kinds, self.model.image_size, self.device)
         with state.lock:
             track = self._get_or_create_track(state, obj_id)
@@ -180,13 +184,17 @@ class I2VVideoPredictor:
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> FrameMasks:
         """Prompt an object on a frame with its mask. An empty mask says that the object is not in view.
 
-        The returned mask is slightly smoothed, with logits within +-10.
+        The returned mask is slightly smoothed, with logits within +-10. One that is too small for the model's
+        resolution is widened until a pixel of it is left; a warning is logged for objects that are too small to be
+        followed.
 
         Args:
             inference_state: The session.
             frame_idx: Index of the frame.
             obj_id: The object's id, new or known.
-            mask: ``(H, W)``, bool or numeric (floats count from 0.5), with the video's size or aspect ratio.
+            mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio. Label maps count as the object
+                from 1, grey levels (0..255) from half of their range, floats in 0..1 from 0.5, and what is negative
+                never.
 
         Returns:
             The frame index, all object ids, and their mask logits on the frame.
@@ -195,7 +203,7 @@ class I2VVideoPredictor:
             ValueError: If the mask is malformed or has another shape.
             IndexError: If the video has no such frame.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
         size = (state.video_height, state.video_width)
         where = describe_location(frame, obj_id)
@@ -241,7 +249,7 @@ class I2VVideoPredictor:
             ValueError: If ``max_frame_num_to_track`` is negative.
         """
         state = inference_state
-        selected = None if obj_ids is None else tuple(obj_ids)
+        selected = None if obj_ids is None else tuple(canonical_id(obj_id) for obj_id in obj_ids)
         tracks = state.select_tracks(None) if selected is None else {i: state.get_track(i) for i in selected}
         prompted = [frame for track in tracks.values() for frame in (*track.prompted, *track.pending)]
         if not prompted:
@@ -299,7 +307,7 @@ class I2VVideoPredictor:
         Raises:
             RuntimeError: If ``strict`` and the session has no such object.
         """
-        state = inference_state
+        state, obj_id = inference_state, canonical_id(obj_id)
         with state.lock:
             if obj_id not in state.tracks:
                 if strict:

@@ -47,6 +47,14 @@ def nano_checkpoint() -> Path:
     raise FileNotFoundError(f"i2v-nano.pt, the small model that comes with i2v, is not in {looked}")
 
 
+def is_nano_config(config: str | Path) -> bool:
+    """Whether a config, given by name or path, is that of i2v-nano as it comes with i2v."""
+    if str(config) in (NANO, f"{NANO}.yaml"):
+        return True
+    path, own = Path(config), _PACKAGE / "configs" / f"{NANO}.yaml"
+    return path.name == own.name and path.is_file() and own.is_file() and path.samefile(own)
+
+
 def choose_model(config: str | None = None, checkpoint: str | None = None) -> ModelChoice:
     """Complete a config and a checkpoint, either of which can be missing.
 

@@ -258,6 +258,7 @@ def start_worker(settings: RunSettings, device: str, trust_config: bool = False)
         apply_postprocessing=settings.postprocessing,
         dtype=settings.dtype,
         trust_config=trust_config,
+        random_weights=settings.checkpoint is None,
     )
     prompt = protocol(settings.prompt, settings.replay_best)
     threads = ThreadPoolExecutor(NUM_WRITERS)

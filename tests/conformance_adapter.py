@@ -22,6 +22,7 @@ def build_predictor():
         hydra_overrides_extra=["++model.fill_hole_area=0"],
         dtype=os.environ.get("I2V_DTYPE"),
         compile="I2V_COMPILE" in os.environ,
+        random_weights=True,
     )
 
 

@@ -37,7 +37,9 @@ def randomize(model: I2VModel, seed: int = 0) -> None:
 
 def make_predictor(*overrides: str, **kwargs) -> I2VVideoPredictor:
     """A tiny predictor with overrides on top of the tests' config."""
-    predictor = build_i2v_video_predictor(TINY, device="cpu", hydra_overrides_extra=list(overrides), **kwargs)
+    predictor = build_i2v_video_predictor(
+        TINY, device="cpu", hydra_overrides_extra=list(overrides), random_weights=True, **kwargs
+    )
     randomize(predictor.model)
     return predictor
 

@@ -74,7 +74,7 @@ def test_the_command_gives_what_the_predictor_gives(tmp_path: Path, predictor: A
     found = {1: 0, 2: 0}
     for frame, obj_ids, logits in forward + backward:
         assert obj_ids == [1, 2]
-        png = read_label_png(out / "masks" / f"{frame:05d}.png")
+        png = read_label_png(out / "masks" / f"{frame}.png")
         first, second = logits[:, 0].numpy()
         np.testing.assert_array_equal(png == 1, (first > 0) & (first >= second))
         np.testing.assert_array_equal(png == 2, (second > 0) & (second > first))

@@ -290,7 +290,7 @@ def test_threads_may_load_at_once() -> None:
 
 def build(**arguments: object) -> ToyPredictor:
     overrides = ["model.selector.num_maskmem_local=2", *arguments.pop("hydra_overrides_extra", ())]
-    given = {"config": "toy", "device": "cpu", "hydra_overrides_extra": overrides, **arguments}
+    given = {"config": "toy", "device": "cpu", "random_weights": True, "hydra_overrides_extra": overrides, **arguments}
     return builders.build_i2v_video_predictor(**given)
 
 
@@ -339,6 +339,19 @@ def test_random_weights_are_announced(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == [
         "no checkpoint was given: the weights of the model are random"
     ]
+
+
+def test_a_predictor_never_has_random_weights_by_oversight(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="toy has no weights of its own: give ckpt_path, or random_weights=True"):
+        build(random_weights=False)
+    with pytest.raises(ValueError, match="toy has no weights of its own"):
+        build(random_weights=False, ckpt_path=None)
+    with pytest.raises(ValueError, match="toy has no weights of its own"):
+        build(random_weights=False, config=None, config_file="toy")
+    save_checkpoint(build().model, tmp_path / "toy.pt")
+    assert build(random_weights=False, ckpt_path=tmp_path / "toy.pt").model.widths == [2, 3]
+    with pytest.raises(ValueError, match=r"expected a checkpoint or random_weights=True, got both: .*toy\.pt"):
+        build(ckpt_path=tmp_path / "toy.pt")
 
 
 def test_the_published_keyword_for_the_config_works() -> None:

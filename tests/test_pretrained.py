@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import i2v.pretrained
-from i2v.build_i2v import build_i2v
-from i2v.checkpoint import read_checkpoint_info, save_checkpoint
+from i2v.build_i2v import build_i2v, build_i2v_video_predictor
+from i2v.checkpoint import read_checkpoint, read_checkpoint_info, save_checkpoint
 from i2v.pretrained import NANO, PUBLISHED, ModelChoice, choose_model, nano_checkpoint
 
 MOST_BYTES, MOST_PARAMETERS = 25_000_000, 8_000_000
@@ -38,6 +39,29 @@ def test_the_small_model_is_small_and_complete() -> None:
     assert info.metadata["config"] == NANO and "float16" in info.dtypes
     model = build_i2v(NANO, path, device="cpu")
     assert sum(p.numel() for p in model.parameters()) < MOST_PARAMETERS
+
+
+@pytest.mark.parametrize("how", ["nothing", "name", "file name", "path", "published keyword", "checkpoint alone"])
+def test_a_predictor_of_the_small_model_has_its_weights(how: str) -> None:
+    path = Path(i2v.pretrained.__file__).parent / "configs" / f"{NANO}.yaml"
+    arguments: dict[str, Any] = {
+        "nothing": {},
+        "name": {"config": NANO},
+        "file name": {"config": f"{NANO}.yaml"},
+        "path": {"config": path},
+        "published keyword": {"config_file": NANO},
+        "checkpoint alone": {"ckpt_path": nano_checkpoint()},
+    }[how]
+    predictor = build_i2v_video_predictor(device="cpu", **arguments)
+    wanted = read_checkpoint(nano_checkpoint())
+    for name, value in predictor.model.state_dict().items():
+        torch.testing.assert_close(value, wanted[name].to(value.dtype), rtol=0, atol=0)
+
+
+def test_the_small_model_can_have_random_weights() -> None:
+    predictor = build_i2v_video_predictor(NANO, device="cpu", random_weights=True)
+    name, value = next((n, v) for n, v in predictor.model.state_dict().items() if v.ndim > 1)
+    assert not torch.equal(value, read_checkpoint(nano_checkpoint())[name].to(value.dtype))
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

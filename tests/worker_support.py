@@ -7,7 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from i2v.utils.worker_pool import worker_pool
+from i2v.video.frame_source import FrameSource
 from test_pvs.workers import Work
 
 
@@ -38,3 +41,22 @@ def start_waiting(started: Path) -> None:
 def _wait(path: Path) -> None:
     path.touch()
     time.sleep(300)
+
+
+def checksum(source: FrameSource, frame: int) -> int:
+    """A number that tells the pixels of a frame from those of others."""
+    return int(source.read(frame).astype(np.int64).sum())
+
+
+class Checksums:
+    """A data set, as DataLoader takes it, of the checksums of an opened video's first frames."""
+
+    def __init__(self, source: FrameSource, num_frames: int) -> None:
+        self.source = source
+        self.num_frames = num_frames
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __getitem__(self, index: int) -> int:
+        return checksum(self.source, index)

@@ -75,7 +75,9 @@ def speed(config: str, checkpoint: str | None, way: str, num_objects: int) -> di
     """Measure the median time per frame once the memory bank is full, and the peak GPU memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    predictor = build_i2v_video_predictor(config, checkpoint, device="cuda", **WAYS[way])
+    predictor = build_i2v_video_predictor(
+        config, checkpoint, device="cuda", random_weights=checkpoint is None, **WAYS[way]
+    )
     _, seconds = track(predictor, num_objects, WARM_UP + TIMED)
     median = sorted(seconds[WARM_UP:])[TIMED // 2]
     return {

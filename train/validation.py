@@ -21,7 +21,8 @@ from i2v.modeling.i2v_model import I2VModel
 from i2v.results.overlay import blend_overlay
 from i2v.results.rle import Mask
 from i2v.utils.image_file import read_image_size
-from i2v.video.frame_source import FrameSource, ImageFolder
+from i2v.video.frame_source import FrameSource
+from i2v.video.image_files import ImageFolder
 from sav_dataset.utils.mask_files import MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import mask_scores
 from sav_dataset.utils.scores import FrameScore, ObjectKey, ObjectScore, Scores

@@ -14,6 +14,7 @@ from i2v.annotator.server import Door, make_server, serve
 from i2v.annotator.session_file import read_session
 from i2v.annotator.sessions import SessionBook
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.utils.file_pattern import is_pattern
 from i2v.utils.output_folder import default_output_folder, refuse_link
 
 
@@ -53,7 +54,7 @@ def _default_out(args: Namespace) -> Path:
 
 
 def _check(args: Namespace, out: Path) -> None:
-    if args.camera is None and not args.video.exists():
+    if args.camera is None and not args.video.exists() and not is_pattern(str(args.video)):
         raise FileNotFoundError(f"{args.video}: no such video file or folder of frames")
     refuse_link(out)
     if out.exists() and not out.is_dir():

@@ -15,6 +15,7 @@ from i2v.annotator.footage import Footage
 from i2v.annotator.masks import Size, StoredMask
 from i2v.annotator.session import Session
 from i2v.results.export import JSON_NAME, MASK_NAME, VIDEO_NAME, RleJson, write_label_png
+from i2v.results.frame_names import FrameNames
 from i2v.results.overlay import VideoWriter, blend_overlay
 from i2v.utils.files import DiskFullError, StreamedFile, replacing
 from i2v.utils.output_folder import clear_files, own_folder
@@ -85,7 +86,8 @@ class Export:
             pngs = self._png_folder() if "png" in self._formats else None
             rle, video, source = None, None, None
             if "coco" in self._formats:
-                rle = files.enter_context(RleJson(self.folder / JSON_NAME, labels, self._footage.frame_rate))
+                names = FrameNames(files.enter_context(self._footage.open()))
+                rle = files.enter_context(RleJson(self.folder / JSON_NAME, labels, self._footage.frame_rate, names))
             if "overlay" in self._formats:
                 source = files.enter_context(self._footage.open())
                 video = files.enter_context(VideoWriter(self.folder / VIDEO_NAME, self._footage.frame_rate))

@@ -14,6 +14,7 @@ from i2v.annotator.checked_json import CHECKED, validate_json
 from i2v.annotator.masks import Masks, StoredMask
 from i2v.annotator.session_file import FrameEntry, check_places, masks_by_object
 from i2v.errors import InvalidFileError, locating
+from i2v.prompts.mask_values import VOID, Meaning, meaning_of
 from i2v.results.rle import Size, encode_mask
 from i2v.utils.image_file import decode_image
 
@@ -45,7 +46,8 @@ def read_masks(name: str, data: bytes, target: Target) -> Masks:
     """Read masks from a file.
 
     A PNG belongs to the frame whose number ends its name. Its values are object numbers, but without a palette, a
-    single nonzero value is the mask of the selected object. JSON has the format of ``i2v track`` and of exports.
+    single nonzero value, or grey levels, are the mask of the selected object. JSON has the format of ``i2v track`` and
+    of exports.
 
     Args:
         name: Name of the file.
@@ -85,6 +87,8 @@ def _read_png(name: str, data: bytes, target: Target) -> Masks:
         raise ValueError(f"expected 8-bit labels or a black and white mask, got mode {image.mode}")
     labels = np.asarray(image, dtype=np.uint8)
     values = [int(value) for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if value]
+    if image.mode == "L" and meaning_of(labels, VOID) is Meaning.LEVELS:  # soft edges are no objects
+        return {target.selected: {frame: StoredMask(encode_mask(labels > VOID // 2))}}
     if len(values) == 1 and image.mode != "P":
         return {target.selected: {frame: StoredMask(encode_mask(labels > 0))}}
     if not values:

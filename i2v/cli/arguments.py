@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from i2v import __version__
 from i2v.results.overlay import UserPrompt
+from i2v.video.standard_input import RawFormat
 
 TRUST = "--trust-config"
 
@@ -67,11 +68,18 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
         "follow, initially object 1 on frame 0."
     )
     add = parser.add_argument
-    add("video", metavar="VIDEO", type=Path, help="a video file or a folder of frames")
+    video = "a video file, a folder of frames, a quoted pattern of them ('frames/*.jpg'), or - for standard input"
+    add("video", metavar="VIDEO", type=Path, help=video)
+    add("--raw", type=_raw, metavar="WxH", help="standard input is raw RGB frames of that size, 8 bits a channel")
     for option, kind, metavar, text in (
         ("--click", _click, "X,Y[,0]", "in pixels; 0: background"),
         ("--box", _box, "X0,Y0,X1,Y1", "in pixels"),
-        ("--mask", _mask, "PNG", "the object's pixels are non-zero, or have its id in a palette PNG that contains it"),
+        (
+            "--mask",
+            _mask,
+            "FILE",
+            "a label map (the object is its id), a black and white mask, or a cut-out with alpha",
+        ),
         ("--object", _object, "ID", "object of the prompts that follow"),
         ("--frame", _frame, "N", "frame of the prompts that follow"),
     ):
@@ -80,6 +88,8 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     add("--direction", choices=("forward", "backward", "both"), default="forward")
     add("--max-frames", type=_count, metavar="N", help="track at most N frames in each direction")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change the config")
+    renumbered = "call masks 00000.png and so on; default: frames that are files lend them their names"
+    add("--renumber", action="store_true", help=renumbered)
     _add_common(parser)
 
 
@@ -175,6 +185,13 @@ def _object(text: str) -> _Switch:
 
 def _frame(text: str) -> _Switch:
     return _Switch("frame", _integer(text, minimum=0))
+
+
+def _raw(text: str) -> RawFormat:
+    try:
+        return RawFormat.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _port(text: str) -> int:

@@ -29,17 +29,19 @@ from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
 from i2v.prompts.frame_bounds import check_points, clip_box
+from i2v.prompts.mask_file import read_mask_file
 from i2v.results.export import PictureSource, ResultFolder, read_label_png
+from i2v.results.frame_names import FrameNames
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
+from i2v.utils.file_pattern import is_pattern
 from i2v.utils.files import sha256_of
-from i2v.utils.image_file import MAX_BYTES, decode_image
-from i2v.utils.input_file import read_input
 from i2v.utils.iou import mask_iou
 from i2v.utils.output_folder import default_output_folder
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.terminal import log_to_stderr, printable, printable_lines
+from i2v.video.standard_input import spooled
 
 if TYPE_CHECKING:
     import torch
@@ -119,13 +121,24 @@ class _Run:
     trust_config: bool = False
     direction: str = "forward"
     max_frames: int | None = None
+    renumber: bool = False
 
 
 def _track(args: Namespace) -> int:
+    prompts = collect_prompts(args.marks or ())
+    if args.raw and str(args.video) != "-":
+        raise UsageError(f"--raw is about frames on standard input, expected - as the video, got {args.video}")
+    if str(args.video) != "-":
+        return _track_video(args, prompts, args.video, args.out or default_output_folder(args.video))
+    with spooled(sys.stdin.buffer, args.raw) as video:
+        return _track_video(args, prompts, video, args.out or Path("stdin_i2v"))
+
+
+def _track_video(args: Namespace, prompts: tuple[UserPrompt, ...], video: Path | NDArray[np.uint8], out: Path) -> int:
     run = _Run(
-        video=args.video,
-        prompts=collect_prompts(args.marks or ()),
-        out=args.out or default_output_folder(args.video),
+        video=video,
+        prompts=prompts,
+        out=out,
         overwrite=args.overwrite,
         model=choose_model(args.config, args.checkpoint),
         device=args.device,
@@ -133,6 +146,7 @@ def _track(args: Namespace) -> int:
         trust_config=args.trust_config,
         direction=args.direction,
         max_frames=args.max_frames,
+        renumber=args.renumber,
     )
     _perform(run)
     return 0
@@ -189,7 +203,7 @@ def _perform(run: _Run) -> ResultFolder:
     # The overlay lags behind the model: with a reader of its own, neither makes the other seek.
     with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
         ordered = reader if run.direction == "forward" else None
-        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered)
+        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered, FrameNames(reader, run.renumber))
         prompts = [_checked(prompt, state) for prompt in run.prompts]
         for prompt in prompts:
             _add_prompt(predictor, state, prompt)
@@ -213,12 +227,13 @@ def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], tru
         device=device,
         hydra_overrides_extra=list(overrides),
         trust_config=trust_config,
+        **({} if model.checkpoint else {"random_weights": True}),
     )
 
 
 def _check_video(run: _Run) -> None:
     if isinstance(run.video, Path):
-        if not run.video.exists():
+        if not run.video.exists() and not is_pattern(str(run.video)):
             raise FileNotFoundError(f"{run.video}: no such video file or folder of frames")
         video, out = run.video.resolve(), run.out.resolve()
         if out == video or out in video.parents:
@@ -242,7 +257,8 @@ def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
 
 def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: UserPrompt) -> None:
     if prompt.mask is not None:
-        mask = _read_mask(prompt, state.video_width, state.video_height)
+        where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
+        mask = read_mask_file(prompt.mask, prompt.obj_id, (state.video_height, state.video_width), where)
         predictor.add_new_mask(state, frame_idx=prompt.frame, obj_id=prompt.obj_id, mask=mask)
         return
     clicks = np.array(prompt.clicks, dtype=np.float32).reshape(-1, 3)
@@ -254,19 +270,6 @@ def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: Use
         labels=clicks[:, 2].astype(np.int32) if len(clicks) else None,
         box=None if prompt.box is None else np.array(prompt.box, dtype=np.float32),
     )
-
-
-def _read_mask(prompt: UserPrompt, width: int, height: int) -> NDArray[np.bool_]:
-    where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
-    image = decode_image(read_input(str(prompt.mask), MAX_BYTES), where, size=(height, width))
-    values = np.asarray(image)
-    # Ignore the alpha channel: it is usually 255 everywhere, background included.
-    colours = values[..., :-1] if image.mode in ("LA", "RGBA") else values
-    nonzero = np.asarray(colours.reshape(height, width, -1).any(axis=2))
-    if not nonzero.any():
-        raise ValueError(f"{where}: every pixel is zero, expected non-zero pixels on the object")
-    own = np.asarray(values == prompt.obj_id) if image.mode == "P" else nonzero
-    return own if own.any() else nonzero
 
 
 def _follow(
@@ -306,6 +309,10 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")
     for name in ("masks", "masks.json", "overlay.mp4", "contact_sheet.png"):
         print(f"  {printable(results.folder / name)}")
+    renamed = {obj_id: label for obj_id, label in results.labels.items() if obj_id != label}
+    if renamed:
+        table = ", ".join(f"object {obj_id} has label {label}" for obj_id, label in results.labels.items())
+        print(f"labels in the masks, which hold 1 to 255 only: {printable(table)}")
 
 
 def _propagate(

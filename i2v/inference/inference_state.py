@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from i2v.inference.feature_cache import Encoder, FeatureCache
 from i2v.inference.object_track import ObjectScores, ObjectSnapshot, ObjectTrack
 from i2v.modeling.structures import FrameFeatures
+from i2v.prompts.object_ids import canonical_id
 from i2v.video.frame_loader import FrameLoader
 from i2v.video.frame_source import FrameSource
 
@@ -30,7 +32,6 @@ class InferenceState:
         storage_device: Device of the memories.
         frames_at_once: Most frames that a propagation encodes as one batch.
         tracks: Everything known about each object, by object id.
-        lock: Held while the state changes.
     """
 
     def __init__(
@@ -56,11 +57,26 @@ class InferenceState:
         self.storage_device = storage_device or device
         self.frames_at_once = frames_at_once
         self.tracks: dict[Hashable, ObjectTrack] = {}
+        self._process = os.getpid()
         # Reentrant, because methods that hold it call others that take it.
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
         self._video = _OpenVideo(source, FrameLoader(source, image_size))
         self._cache = FeatureCache(self._video.loader, window_length, device, frames_at_once)
         self._is_propagating = False
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while the state changes.
+
+        Raises:
+            RuntimeError: In a process that was forked, where the lock and the thread that reads frames do not work.
+        """
+        if self._process != os.getpid():
+            raise RuntimeError(
+                "this inference state was made in another process, before a fork, and cannot be used here: "
+                "call init_state in this process"
+            )
+        return self._lock
 
     @property
     def source(self) -> FrameSource:
@@ -95,6 +111,7 @@ class InferenceState:
         Raises:
             KeyError: If the session has no such object.
         """
+        obj_id = canonical_id(obj_id)
         if obj_id not in self.tracks:
             raise KeyError(f"object {obj_id!r} is not in the session, which has {self.obj_ids}")
         return self.tracks[obj_id]
@@ -104,11 +121,13 @@ class InferenceState:
 
         Ids that the session does not have are skipped.
         """
-        return {i: track for i, track in self.tracks.items() if obj_ids is None or i in obj_ids}
+        wanted = None if obj_ids is None else {canonical_id(i) for i in obj_ids}
+        return {i: track for i, track in self.tracks.items() if wanted is None or i in wanted}
 
     def has_mask(self, obj_id: Hashable, frame: int) -> bool:
         """Whether an object has a mask on a frame, from a prompt or from tracking."""
-        return obj_id in self.tracks and self.tracks[obj_id].has_mask(frame)
+        track = self.tracks.get(canonical_id(obj_id))
+        return track is not None and track.has_mask(frame)
 
     def frames_with_mask(self, obj_id: Hashable) -> list[int]:
         """Return the indices of the frames on which an object has a mask, in order.
@@ -152,7 +171,7 @@ class InferenceState:
         """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""
         with self.lock:
             # A copy, so that tracking on does not change the snapshot.
-            self.tracks[obj_id] = snapshot.track.copy()
+            self.tracks[canonical_id(obj_id)] = snapshot.track.copy()
 
     # Copies
 
@@ -166,7 +185,7 @@ class InferenceState:
             other = object.__new__(type(self))
             other.__dict__.update(self.__dict__)
             other.tracks = {obj_id: track.copy() for obj_id, track in self.tracks.items()}
-            other.lock = threading.RLock()
+            other._lock = threading.RLock()
             other._video = self._video.share()
             other._cache = self._cache.empty_copy()
             other._is_propagating = False
@@ -215,8 +234,9 @@ class InferenceState:
             self._is_propagating = False
 
     def close(self) -> None:
-        """Stop reading ahead, and close the video unless a copy of the state is still open."""
-        self._video.close()
+        """Stop reading ahead, and close the video unless a copy of the state is still open. Nothing after a fork."""
+        if self._process == os.getpid():
+            self._video.close()
 
     def __enter__(self) -> InferenceState:
         return self

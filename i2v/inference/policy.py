@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from i2v.errors import brief
 from i2v.modeling.memory.selectors import Selector, SimilaritySelector
 from i2v.modeling.structures import MaskSettings
 
@@ -27,7 +31,7 @@ class PredictorSettings:
             propagation starts and which frames have prompts. Compiled models and live videos encode single frames.
 
     Raises:
-        ValueError: If ``frames_at_once`` is less than 1.
+        ValueError: If ``frames_at_once`` is less than 1, or ``seed`` no whole number that a generator takes.
     """
 
     fill_hole_area: int = 8
@@ -42,6 +46,19 @@ class PredictorSettings:
     def __post_init__(self) -> None:
         if self.frames_at_once < 1:
             raise ValueError(f"frames_at_once: expected at least 1, got {self.frames_at_once}")
+        object.__setattr__(self, "seed", _whole_number(self.seed))
+
+
+def _whole_number(seed: Any) -> int:
+    """A seed as an integer: also one of NumPy, a tensor of one, or a float without a fraction."""
+    is_float = isinstance(seed, numbers.Real) and not isinstance(seed, numbers.Integral)
+    try:
+        number = operator.index(int(seed) if is_float and float(seed).is_integer() else seed)
+    except TypeError:
+        number = None
+    if number is None or not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed: expected a whole number of at most 64 bits, got {brief(seed)}")
+    return number
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,24 @@ import torch
 def default_dtype(device: torch.device) -> torch.dtype:
     """The precision of a model on a device where none is requested: bfloat16 on CUDA, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def cpu_as_default_device() -> AbstractContextManager[object]:
+    """Context manager in which tensors without a device of their own are on the CPU, as they are in a fresh program."""
+    # The context costs time in every call of PyTorch, so there is none where nothing was changed.
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
+@contextmanager
+def fresh_defaults() -> Iterator[None]:
+    """Default device and dtype as in a fresh program, inside a ``with`` block. The dtype is the whole process's."""
+    dtype = torch.get_default_dtype()
+    with cpu_as_default_device():
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 @dataclass(frozen=True)
@@ -30,10 +48,10 @@ class Precision:
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
-        """Compute on ``device`` in this precision inside a ``with`` block."""
+        """Compute on ``device`` in this precision inside a ``with`` block, whatever the program's default device is."""
         # Disabled rather than absent for float32: an autocast of the caller's must not change the precision.
         autocast = torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
-        with autocast, _tf32_switch.enabled() if self.tf32 else nullcontext():
+        with cpu_as_default_device(), autocast, _tf32_switch.enabled() if self.tf32 else nullcontext():
             yield
 
 

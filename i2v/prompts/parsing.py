@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2v.errors import brief
 from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Prompt
 from i2v.prompts.frame_bounds import check_points, clip_box
+from i2v.prompts.mask_values import foreground
+from i2v.prompts.small_objects import keep_visible, warn_if_small
 
 
 def read_points(
@@ -47,6 +51,8 @@ def read_points(
         corners = clip_box(_read_box(box, where), scale, where)
         coordinates = np.concatenate((corners, coordinates))
         point_labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), point_labels))
+    if (point_labels == PADDING).all():
+        raise ValueError(f"{where}: expected a box or at least one point with label 1 (object) or 0, got none")
     check_points(coordinates[point_labels != PADDING], scale, where)
     # Padding points have no place, so only real ones were checked.
     return coordinates / scale, point_labels
@@ -65,39 +71,51 @@ def to_prompt(coordinates: np.ndarray, labels: np.ndarray, image_size: int, devi
     return Prompt.click(points, torch.from_numpy(labels).to(device)[None])
 
 
+def warn_of_small_box(coordinates: np.ndarray, labels: np.ndarray, image_size: int, where: str) -> None:
+    """Log a warning if a prompt of ``read_points`` has a box around an object that is too small to be followed."""
+    corners = coordinates[np.isin(labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))]
+    if len(corners) == 2:
+        warn_if_small(float(np.prod(corners[1] - corners[0])) * image_size**2, where)
+
+
 def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: str) -> Tensor:
     """Read a mask and resize it to the model image.
 
     Args:
-        mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio, or the model image's size. Floats
-            count as the object from 0.5, integers where they are not 0.
+        mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio, or the model image's size. Label maps
+            count as the object from 1, grey levels (0..255) from half of their range, floats in 0..1 from 0.5, and what
+            is negative never; see ``i2v.prompts.mask_values.foreground``.
         video_size: (height, width) in pixels.
         image_size: Side ``S`` of the model image in pixels.
         where: Prefix of error messages.
 
     Returns:
-        ``(1, 1, S, S)`` float32 of zeros and ones.
+        ``(1, 1, S, S)`` float32 of zeros and ones. A mask that would vanish at the model's resolution is widened until
+        the predicted mask has a pixel; a warning is logged for objects that are too small to be followed.
 
     Raises:
-        ValueError: If the mask is not two-dimensional or has another shape.
+        ValueError: If the mask is not two-dimensional, has another shape, or values that are no mask, such as NaN.
     """
-    tensor = mask if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
-    if tensor.dim() != 2 or 0 in tensor.shape:
-        raise ValueError(f"{where}: expected a mask of shape (height, width), got {tuple(tensor.shape)}")
-    height, width = tensor.shape
+    values = _mask_array(mask, where)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"{where}: expected a mask of shape (height, width), got {values.shape}")
+    height, width = values.shape
     if (height, width) != (image_size, image_size) and not _same_shape((height, width), video_size):
         raise ValueError(
             f"{where}: expected a mask of the video's size {video_size[0]}x{video_size[1]} (height x width) or of its "
             f"shape, got {height}x{width}"
         )
-    binary = tensor >= 0.5 if tensor.is_floating_point() else tensor != 0
-    resized = binary.float()[None, None]
+    binary = torch.from_numpy(np.ascontiguousarray(foreground(values, where)))
+    coverage = binary.float()[None, None]
     if (height, width) != (image_size, image_size):
         size = (image_size, image_size)
         # Antialiasing keeps thin structures when a large mask shrinks; thresholding makes it binary again.
-        resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False, antialias=True)
-        resized = (resized >= 0.5).float()
-    return resized
+        coverage = F.interpolate(coverage, size=size, mode="bilinear", align_corners=False, antialias=True)
+    resized = (coverage >= 0.5).float()
+    if not binary.any():
+        return resized
+    warn_if_small(float(coverage.sum()), where)
+    return keep_visible(resized, coverage, video_size)
 
 
 def describe_location(frame: int, obj_id: Hashable) -> str:
@@ -137,13 +155,42 @@ def _read_box(box: Any, where: str) -> np.ndarray:
     return corners
 
 
-def _numbers(values: Any, name: str, where: str) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
+def _mask_array(mask: Any, where: str) -> np.ndarray:
     try:
-        return np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: expected {name} to be numbers, got {values!r}") from error
+        return np.asarray(_on_host(mask))
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{where}: expected a mask of shape (height, width): {error}") from error
+
+
+def _numbers(values: Any, name: str, where: str) -> np.ndarray:
+    """Values as float32, of any numbers that NumPy and PyTorch have; texts that look like numbers are none."""
+    try:
+        array = np.asarray(_on_host(values))
+        if array.dtype.kind == "O":
+            array = np.array([_number(value) for value in array.flat], dtype=np.float64).reshape(array.shape)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"values of type {array.dtype}")
+        return array.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: expected {name} to be numbers, got {brief(values)}") from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor):
+        return float(value)
+    if not isinstance(value, numbers.Real | np.bool_):
+        raise TypeError(f"a {type(value).__name__}")
+    return float(value)
+
+
+def _on_host(values: Any) -> Any:
+    """The same without tensors, which may be on another device, or of a type that NumPy has not."""
+    if isinstance(values, Tensor):
+        host = values.detach().cpu()
+        return (host.float() if host.is_floating_point() else host).numpy()
+    if isinstance(values, list | tuple):
+        return [_on_host(value) for value in values]
+    return values
 
 
 def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.errors import InvalidFileError
+from i2v.errors import InvalidFileError, brief
+from i2v.prompts.object_ids import canonical_id
+from i2v.results.frame_names import NUMBERED, FrameNames, clear_masks
 from i2v.results.overlay import (
     COARSE_CRF,
     CRF,
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 MAX_OBJECTS = 255
 Progress: TypeAlias = Callable[[list[int]], Iterable[int]]
 JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
-MASK_NAME = r"\d{5,}\.png"  # of a frame, as a regular expression
+MASK_NAME = NUMBERED
 
 
 class PictureSource(Protocol):
@@ -91,7 +93,7 @@ def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
     Raises:
         ValueError: If there are more than 255 objects: a label map has one byte per pixel.
     """
-    ids = list(dict.fromkeys(obj_ids))
+    ids = list(dict.fromkeys(map(canonical_id, obj_ids)))
     if len(ids) > MAX_OBJECTS:
         raise ValueError(f"a palette PNG holds at most {MAX_OBJECTS} objects, got {len(ids)}")
     integers = [obj_id for obj_id in ids if isinstance(obj_id, int) and 1 <= obj_id <= MAX_OBJECTS]
@@ -157,17 +159,29 @@ class RleJson(StreamedFile):
 
     _END = b"\n]}\n"
 
-    def __init__(self, path: str | Path, labels: Mapping[Hashable, int], frame_rate: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        labels: Mapping[Hashable, int],
+        frame_rate: float | None = None,
+        names: FrameNames | None = None,
+    ) -> None:
         """Open nothing yet.
 
         Args:
             path: Path of the JSON file.
             labels: Label of each object in the label maps.
             frame_rate: Frames per second, if known.
+            names: What is said of each frame; by default its number only.
+
+        Raises:
+            ValueError: If an id is neither an integer nor a text, so that JSON does not have it.
         """
         super().__init__(path)
-        self._labels = dict(labels)
+        self._labels = {canonical_id(obj_id): label for obj_id, label in labels.items()}
+        check_json_ids(self._labels, self.path)
         self._frame_rate = frame_rate
+        self._names = names or FrameNames()
         self._file: io.FileIO | None = None
         self._size = 0  # bytes, up to the end of the last frame
 
@@ -183,8 +197,9 @@ class RleJson(StreamedFile):
             DiskFullError: If the disk is full. The file keeps the previous frames.
             OSError: If writing fails otherwise.
         """
-        entries = [_entry(obj_id, labels == self._labels[obj_id], given) for obj_id, given in scores.items()]
-        line = _compact({"frame": frame, "objects": entries})
+        given = {canonical_id(obj_id): score for obj_id, score in scores.items()}
+        entries = [_entry(obj_id, labels == self._labels[obj_id], score) for obj_id, score in given.items()]
+        line = _compact({**self._names.describe(frame), "objects": entries})
         with self._writing():
             if self._file is None:
                 self._file = io.FileIO(self._make(), "w")
@@ -213,12 +228,20 @@ class RleJson(StreamedFile):
 
     def _header(self, size: tuple[int, ...]) -> str:
         objects = [{"id": obj_id, "label": label} for obj_id, label in self._labels.items()]
-        fields = _compact({"size": size, "frame_rate": self._frame_rate, "objects": objects})
+        video = {} if self._names.video is None else {"video": self._names.video}
+        fields = _compact({**video, "size": size, "frame_rate": self._frame_rate, "objects": objects})
         return fields[:-1] + ',"frames":['
 
     def _finalize(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def check_json_ids(obj_ids: Iterable[Hashable], path: str | Path) -> None:
+    """ValueError unless ids can be written to JSON and read from it: integers and texts."""
+    for obj_id in obj_ids:
+        if not isinstance(obj_id, int | str):
+            raise ValueError(f"{path}: ids of objects: expected integers or texts, got {brief(obj_id)}")
 
 
 def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: MaskScores | None) -> dict[str, Any]:
@@ -245,6 +268,9 @@ def _rounded(score: float) -> float | None:
 class ResultFolder:
     """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4 and contact_sheet.png.
 
+    Masks of frames from picture files are named after these, see ``FrameNames``. Where labels differ from ids, the
+    header of masks.json has the table of both.
+
     PNGs are written as frames come, in any order. JSON and video need the frames in the order of the video. A forward
     run writes them along the way; otherwise ``finish`` creates both from the PNGs, reading the video once more. On a
     full disk, finished frames keep their masks in PNG and JSON, and the video gets a lower quality if there is room for
@@ -261,6 +287,7 @@ class ResultFolder:
         obj_ids: Iterable[Hashable],
         overwrite: bool = False,
         ordered: PictureSource | None = None,
+        names: FrameNames | None = None,
     ) -> None:
         """Check the folder. Nothing is created yet.
 
@@ -270,12 +297,17 @@ class ResultFolder:
             overwrite: Whether to replace earlier results in the folder.
             ordered: The video, if frames will be added in its order. Nobody else may read from this source.
 
+            names: How frames are named; by default by number.
+
         Raises:
             FileExistsError: If the folder is a file, or not empty and ``overwrite`` is false.
-            ValueError: If the folder or its ``masks`` folder is a symbolic link, or there are more than 255 objects.
+            ValueError: If the folder or its ``masks`` folder is a symbolic link, or there are more than 255 objects, or
+                an id that JSON does not have.
         """
         self.folder = Path(folder)
         self.labels = assign_labels(obj_ids)
+        check_json_ids(self.labels, self.folder / JSON_NAME)
+        self._names = names or FrameNames()
         self._scores: dict[int, dict[Hashable, MaskScores | None]] = {}
         self._ordered = ordered
         self._masks: RleJson | None = None
@@ -294,7 +326,7 @@ class ResultFolder:
 
     def mask_path(self, frame: int) -> Path:
         """Return the path of a frame's label map."""
-        return self.folder / "masks" / f"{frame:05d}.png"
+        return self.folder / "masks" / self._names.mask_name(frame)
 
     def add(
         self,
@@ -318,13 +350,13 @@ class ResultFolder:
 
     def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor) -> Pixels:
         """Merge mask logits ``(N, 1, H, W)`` into a label map ``(H, W)``, with the labels of this run."""
-        return label_map(logits, [self.labels[obj_id] for obj_id in obj_ids])
+        return label_map(logits, [self.labels[canonical_id(obj_id)] for obj_id in obj_ids])
 
     def add_labels(
         self, frame: int, obj_ids: Sequence[Hashable], labels: Pixels, scores: Mapping[Any, MaskScores]
     ) -> None:
         """Like ``add``, but from a label map ``(H, W)``. May run in another thread, one frame at a time."""
-        given = {obj_id: scores.get(obj_id) for obj_id in obj_ids}
+        given = {canonical_id(obj_id): scores.get(obj_id) for obj_id in obj_ids}
         picture = None if self._ordered is None else blend_overlay(self._ordered.read(frame), labels)
         # An interrupt must not leave a frame's PNG without its scores.
         with interrupts_deferred():
@@ -342,18 +374,19 @@ class ResultFolder:
     def _begin(self) -> RleJson:
         # The folder is the user's: only remove files that have our names.
         own_folder(self.folder)
-        pngs = own_folder(self.mask_path(0).parent)
+        pngs = own_folder(self.folder / "masks")
         for folder in (self.folder, pngs):
             remove_leftovers(folder)
         clear_files(self.folder, "|".join(map(re.escape, (JSON_NAME, VIDEO_NAME, SHEET_NAME))))
-        clear_files(pngs, MASK_NAME)
+        clear_masks(pngs)
         self._masks = self._new_masks(self._ordered)
         if self._ordered is not None:
             self._video = VideoWriter(self.folder / VIDEO_NAME, self._ordered.frame_rate)
         return self._masks
 
     def _new_masks(self, source: PictureSource | None) -> RleJson:
-        return RleJson(self.folder / JSON_NAME, self.labels, None if source is None else source.frame_rate)
+        frame_rate = None if source is None else source.frame_rate
+        return RleJson(self.folder / JSON_NAME, self.labels, frame_rate, self._names)
 
     def finish(self, source: PictureSource, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
         """Complete JSON and video, or create them from the finished frames, and write the contact sheet.

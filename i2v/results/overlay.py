@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from i2v.utils.ffmpeg import file_url
 from i2v.utils.files import StreamedFile, replacing
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class VideoWriter(StreamedFile):
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
         if self._container is None or self._stream is None:
             options = {"movflags": "+faststart"}
-            self._container = av.open(str(self._make()), "w", format="mp4", options=options)
+            self._container = av.open(file_url(self._make()), "w", format="mp4", options=options)
             self._stream = _add_stream(self._container, self._rate, width, height, self._crf)
         return self._container, self._stream
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from i2v.utils.picture_size import check_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """Accepted formats. Pillow supports more, but runs Ghostscript for one of them."""
+
+FRAME_FORMATS = (*FORMATS, "TIFF", "JPEG2000", "PPM", "AVIF")
+"""The formats of frames and masks on disk. Pillow decodes them by itself, AVIF from version 11.3 on."""
 
 MAX_BYTES = 256 << 20
 
@@ -75,7 +79,7 @@ def decode_image(
     Raises:
         InvalidFileError: See ``load_image``.
     """
-    with _opened(data, name, formats) as image:
+    with open_picture(data, name, formats) as image:
         if size is not None and (image.height, image.width) != size:
             raise InvalidFileError(name, f"the image is {image.width}x{image.height}, expected {size[1]}x{size[0]}")
         with reading(name, "this image"):
@@ -85,21 +89,21 @@ def decode_image(
         return image
 
 
-def read_image_size(path: StrPath) -> tuple[int, int]:
+def read_image_size(path: StrPath, formats: tuple[str, ...] = FORMATS) -> tuple[int, int]:
     """Read the (height, width) of an image file without decoding it. Raises the errors of ``load_image``."""
-    with _opened(read_input(path, MAX_BYTES), path, FORMATS) as image:
+    with open_picture(read_input(path, MAX_BYTES), path, formats) as image:
         return image.height, image.width
 
 
-def _opened(data: bytes, name: StrPath, formats: tuple[str, ...]) -> ImageFile.ImageFile:
+def open_picture(data: bytes, name: StrPath, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """Open an image, reading only its header, and check everything that must hold before decoding.
 
-    A small file can declare a huge image.
+    A small file can declare a huge image. Raises the errors of ``load_image``.
     """
     _check_parts(data, name)
     with reading(name, "this image"):
         try:
-            image = Image.open(io.BytesIO(data), formats=formats)
+            image = Image.open(io.BytesIO(data), formats=[name for name in formats if name in _known_formats()])
         except UnidentifiedImageError:  # its message names a buffer
             raise ValueError(f"it is none of {', '.join(formats)}, or damaged") from None
     with locating(name):
@@ -107,6 +111,12 @@ def _opened(data: bytes, name: StrPath, formats: tuple[str, ...]) -> ImageFile.I
     if any(tile[0] == "bmp_rle" for tile in image.tile):
         raise InvalidFileError(name, "a BMP with run lengths, which are not read: store it as PNG")
     return image
+
+
+@functools.cache
+def _known_formats() -> frozenset[str]:
+    Image.init()
+    return frozenset(Image.OPEN)
 
 
 def _check_parts(data: bytes, name: StrPath) -> None:

@@ -148,6 +148,11 @@ def _strange_entry(folder: Path, made: str) -> str | None:
 
 
 def default_output_folder(video: Path) -> Path:
-    """Return the default output folder of a video: NAME_i2v in the working directory."""
+    """Return the default output folder of a video: NAME_i2v in the working directory.
+
+    NAME is that of a folder, of a file without its suffix, or of the folder in which a pattern starts.
+    """
     named = video.resolve()
+    if not named.exists() and re.search(r"[*?\[%]", video.name):
+        named = next(folder for folder in named.parents if folder.is_dir())
     return Path(f"{named.name if named.is_dir() else named.stem}_i2v")

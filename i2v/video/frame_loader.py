@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ class FrameLoader:
 
     A loader can be used from several threads, and several loaders can share a source, which they do not close.
     ``close`` joins the background thread; otherwise the thread ends with the loader or the program.
+    It does not survive a fork: in a forked process its methods raise a RuntimeError.
     """
 
     def __init__(self, source: FrameSource, image_size: int, capacity: int = 24, ahead: int = 8) -> None:
@@ -49,6 +51,7 @@ class FrameLoader:
         self.image_size = image_size
         self._capacity = capacity
         self._ahead = max(min(ahead, capacity - WINDOW_LENGTH), 0)
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
         self._frames: OrderedDict[int, Future[torch.Tensor]] = OrderedDict()  # least recently used first
@@ -68,8 +71,9 @@ class FrameLoader:
         Raises:
             IndexError: If the video has no such frame.
             ValueError: If the frame is damaged.
-            RuntimeError: If the loader is closed.
+            RuntimeError: If the loader is closed, or was created in another process.
         """
+        self._check_process()
         future = self._request(index)
         try:
             return future.result()
@@ -91,6 +95,7 @@ class FrameLoader:
         Raises:
             ValueError: If ``step`` is neither.
         """
+        self._check_process()
         if step not in (1, -1):
             raise ValueError(f"step: expected 1 or -1, got {step}")
         count = self.source.num_frames
@@ -111,6 +116,8 @@ class FrameLoader:
 
     def close(self) -> None:
         """Stop reading and wait for the frame being read. From then on, ``get`` raises a RuntimeError."""
+        if self._process != os.getpid():
+            return  # the thread is the other process's
         with self._lock:
             self._closed = True
             self._frames.clear()
@@ -124,6 +131,13 @@ class FrameLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise RuntimeError(
+                f"{self.source.name}: this loader reads frames in another process, from before a fork: "
+                "open the video in this process"
+            )
 
     def _request(self, index: int) -> Future[torch.Tensor]:
         with self._lock:

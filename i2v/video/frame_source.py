@@ -1,4 +1,4 @@
-"""Random access to the frames of a video: the interface, image folders, arrays and live frames."""
+"""Random access to the frames of a video: the interface, arrays and live frames."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from i2v.errors import InvalidFileError
-from i2v.utils.image_file import load_image, read_image_size
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Of picture files that are taken for frames, in lower case."""
 
 # One picture as users pass it; see `rgb_array` for shapes and value ranges.
 Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
@@ -63,6 +64,16 @@ class FrameSource(ABC):
             ValueError: If the frame is damaged or of another size than the first.
         """
 
+    def frame_name(self, index: int) -> str | None:
+        """Name of the file of frame `index`, without its folder; None where frames have no files of their own."""
+        del index
+        return None
+
+    def frame_time(self, index: int) -> float | None:
+        """When frame `index` is shown, in seconds after the first one; None where nothing says so."""
+        del index
+        return None
+
     def close(self) -> None:
         """Release files and decoders."""
         return
@@ -82,54 +93,6 @@ class FrameSource(ABC):
             raise IndexError(f"{self.name}: frame {index}: frames are numbered from 0")
         if count is not None and index >= count:
             raise IndexError(f"{self.name}: frame {index} is beyond the end: there are {count} frames")
-
-
-class ImageFolder(FrameSource):
-    """The images of a folder in natural order of their names.
-
-    Files ending in .jpg, .jpeg, .png, .bmp or .webp count, in upper or lower case. Other files, sub-folders and hidden
-    files (leading dot) are ignored. EXIF orientation is not applied, as in the published model. All images must have
-    the size of the first; this is checked when a frame is read.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """List the folder.
-
-        Args:
-            folder: Path of the folder.
-
-        Raises:
-            OSError: If the folder cannot be listed.
-            ValueError: If the folder has no images, or the first is damaged.
-        """
-        self.name = os.fspath(folder)
-        self.frame_rate = None
-        with os.scandir(self.name) as entries:
-            names = [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
-        if not names:
-            raise ValueError(f"{self.name}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
-        self.files = sorted(names, key=natural_key)
-        self.height, self.width = read_image_size(self._path(0))
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.files)
-
-    def read(self, index: int) -> np.ndarray:
-        """Read an image, see ``FrameSource.read``. Raises InvalidFileError if it is damaged or of another size."""
-        self._check_index(index)
-        path = self._path(index)
-        image = load_image(path)
-        if image.size != (self.width, self.height):
-            raise InvalidFileError(
-                path,
-                f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} "
-                f"like the first of the folder, {self.files[0]}",
-            )
-        return _picture_to_rgb(image)
-
-    def _path(self, index: int) -> str:
-        return os.path.join(self.name, self.files[index])
 
 
 class FrameArray(FrameSource):
@@ -217,6 +180,9 @@ class LiveFrames(FrameSource):
     @property
     def width(self) -> int:  # type: ignore[override]
         return self._first_size()[1]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("live frames cannot be pickled or sent to another process: nobody knows where they come from")
 
     def append(self, frame: Frame) -> None:
         """Append a copy of a frame.
@@ -336,7 +302,7 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     """
     frame_size(frame, where)
     if isinstance(frame, Image.Image):
-        return _picture_to_rgb(frame)
+        return picture_to_rgb(frame)
     if isinstance(frame, torch.Tensor):
         tensor = frame.detach().cpu()
         frame = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -346,10 +312,7 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
         return frame
     if not np.issubdtype(frame.dtype, np.floating):
         raise TypeError(f"{where}: expected uint8 or floats in [0,1], got {frame.dtype}")
-    # Negated so that NaN fails too.
-    if not (frame.min() >= 0 and frame.max() <= 1):
-        raise ValueError(f"{where}: expected floats in [0,1], got values from {frame.min():g} to {frame.max():g}")
-    return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)
+    return _scaled(frame, where)
 
 
 def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tuple[int, int]:
@@ -360,15 +323,25 @@ def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tup
     return size
 
 
-def _picture_to_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a Pillow image to ``(H, W, 3)`` uint8. Alpha is dropped, grey and palette images become RGB."""
+def picture_to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert a Pillow image to ``(H, W, 3)`` uint8. Alpha is dropped, grey and palette images become RGB.
+
+    Raises:
+        ValueError: If it has floats outside 0..1, which are scaled by 255.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's convert clips 16-bit grey at 255. Keep the high byte, as Pillow does for 16-bit colour.
         grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    elif image.mode == "F":  # which Pillow would clip, too
+        grey = _scaled(np.asarray(image), "a picture of floats")
+    else:
+        return np.asarray(image.convert("RGB"))
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _is_image(name: str) -> bool:
-    # macOS leaves a hidden ._name.jpg beside each copied picture.
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def _scaled(frame: np.ndarray, where: str) -> np.ndarray:
+    """Floats in [0,1] as uint8."""
+    # Negated so that NaN fails too.
+    if not (frame.min() >= 0 and frame.max() <= 1):
+        raise ValueError(f"{where}: expected floats in [0,1], got values from {frame.min():g} to {frame.max():g}")
+    return np.rint(frame.astype(np.float32) * 255).astype(np.uint8)

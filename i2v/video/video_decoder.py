@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from i2v.errors import locating
+from i2v.utils.ffmpeg import file_url
 from i2v.utils.picture_size import MAX_PIXELS, check_size
 
 log = logging.getLogger(__name__)
@@ -248,7 +249,7 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
     try:
         # Playlists and the like must not make FFmpeg access the network.
         container = av.open(
-            io.BytesIO(video) if isinstance(video, bytes) else video,
+            io.BytesIO(video) if isinstance(video, bytes) else file_url(video),
             mode="r",
             options={"protocol_whitelist": "file"},
             **_TOLERANT,

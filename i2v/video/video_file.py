@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from av.video.frame import VideoFrame
 
+from i2v.utils.process_local import ProcessLocal
 from i2v.video.frame_source import FrameSource
 from i2v.video.video_decoder import Decoder, PacketIndex
 
@@ -29,6 +30,14 @@ Axes = tuple[int, int, int, int]
 _UPRIGHT: Axes = (1, 0, 0, 1)
 
 
+class _Decoders:
+    """Decoders of one file, and who may use them: a process has its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.most_recent: list[Decoder] = []  # the one used last comes first
+
+
 class VideoFile(FrameSource):
     """The frames of a video file in any container and codec that FFmpeg decodes.
 
@@ -39,6 +48,8 @@ class VideoFile(FrameSource):
 
     Rotation and mirroring in the display matrix are applied, rounded to right angles. Pixels are taken as square, and
     interlaced video is not deinterlaced.
+
+    It can be pickled and used in forked processes: each opens the path, or the bytes, for itself.
     """
 
     def __init__(self, video: str | os.PathLike[str] | bytes) -> None:
@@ -51,31 +62,40 @@ class VideoFile(FrameSource):
             FileNotFoundError: If there is no such file.
             ValueError: If the file is not a readable video.
         """
-        self._video = video if isinstance(video, bytes) else os.fspath(video)
-        self.name = "bytes" if isinstance(self._video, bytes) else self._video
-        if isinstance(self._video, str) and not os.path.isfile(self._video):
+        given = video if isinstance(video, bytes) else os.fspath(video)
+        self.name = "bytes" if isinstance(given, bytes) else given
+        if isinstance(given, str) and not os.path.isfile(given):
             raise FileNotFoundError(f"{self.name}: there is no such video file")
-        self._lock = threading.Lock()
+        # It may be opened again from another working directory, in another process.
+        self._video = given if isinstance(given, bytes) else os.path.abspath(given)
         self._closed = False
+        self._opened: ProcessLocal[_Decoders] = ProcessLocal(_Decoders)
         with contextlib.ExitStack() as undo:
             decoder = Decoder(self._video, self.name)
             undo.callback(decoder.close)
             self._index, first = _survey(decoder)
-            self._decoders = [decoder]  # most recently used first
+            self._opened.get().most_recent = [decoder]
             self._axes = _display_axes(first)
             self._stored_size = (first.height, first.width)
             self.height, self.width = self._rgb(first, 0).shape[:2]
             self.frame_rate = _frame_rate(decoder, self._index)
+            self._time_base = decoder.time_base
             undo.pop_all()
 
     @property
     def num_frames(self) -> int:
         return len(self._index.times)
 
+    def frame_time(self, index: int) -> float | None:
+        self._check_index(index)
+        if not self._index.timed:
+            return None
+        return float(self._index.times[index] - self._index.times[0]) * self._time_base
+
     def read(self, index: int) -> np.ndarray:
         """Read a frame, see ``FrameSource.read``. Raises RuntimeError once the video is closed."""
         self._check_index(index)
-        with self._lock:
+        with self._opened.get().lock:
             if self._closed:
                 raise RuntimeError(f"{self.name}: frame {index} was requested after the video was closed")
             frame = self._find(index)
@@ -90,14 +110,19 @@ class VideoFile(FrameSource):
 
     def close(self) -> None:
         """Close the file, waiting for a frame that is being decoded."""
-        with self._lock:
+        with self._opened.get().lock:
             self._closed = True
             self._close_decoders()
 
     def _close_decoders(self) -> None:
-        for decoder in self._decoders:
+        opened = self._opened.get()
+        for decoder in opened.most_recent:
             decoder.close()
-        self._decoders = []
+        opened.most_recent = []
+
+    @property
+    def _decoders(self) -> list[Decoder]:
+        return self._opened.get().most_recent
 
     def _find(self, index: int) -> VideoFrame | None:
         """Return the decoded frame from a cache, by decoding onward or from a key frame; ``None`` if there is none."""
@@ -116,15 +141,16 @@ class VideoFile(FrameSource):
 
     def _decoder_for(self, index: int, key: int) -> Decoder:
         """Return a decoder positioned to reach the frame, and mark it as the last one used."""
-        chosen = next((decoder for decoder in self._decoders if decoder.reaches(index)), None)
+        opened = self._opened.get()
+        chosen = next((decoder for decoder in opened.most_recent if decoder.reaches(index)), None)
         if chosen is None:
-            if len(self._decoders) < _MAX_DECODERS:
+            if len(opened.most_recent) < _MAX_DECODERS:
                 chosen = Decoder(self._video, self.name)
                 chosen.use(self._index)
             else:
-                chosen = self._decoders[-1]
+                chosen = opened.most_recent[-1]
             chosen.restart(key)
-        self._decoders = [chosen] + [decoder for decoder in self._decoders if decoder is not chosen]
+        opened.most_recent = [chosen] + [decoder for decoder in opened.most_recent if decoder is not chosen]
         return chosen
 
     def _rgb(self, frame: VideoFrame, index: int) -> np.ndarray:

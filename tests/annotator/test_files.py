@@ -26,7 +26,7 @@ from annotator_support import (
     tracked,
 )
 from export_support import decode as decode_video
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 from pydantic import TypeAdapter
 
@@ -258,6 +258,10 @@ def test_masks_come_in_as_label_maps_as_single_masks_and_as_json(clip: Path, tmp
     assert {number: list(frames) for number, frames in masks.items()} == {2: [4], 7: [4]}
     np.testing.assert_array_equal(decode(masks[7][4].counts, SIZE), labels == 7)
 
+    soft = np.asarray(Image.fromarray((labels > 0).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(2)))
+    levels = read_masks("5.png", png(soft), Target(SIZE, NUM_FRAMES, 3))
+    assert list(levels) == [3]
+    np.testing.assert_array_equal(decode(levels[3][5].counts, SIZE), soft >= 128)
     single = read_masks("5.PNG", png((labels > 0).astype(np.uint8) * 255), Target(SIZE, NUM_FRAMES, 3))
     np.testing.assert_array_equal(decode(single[3][5].counts, SIZE), labels > 0)
 

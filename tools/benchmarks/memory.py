@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.device,
         hydra_overrides_extra=[f"model.image_size={args.image_size}"],
         trust_config=args.trust_config,
+        random_weights=args.checkpoint is None,
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)

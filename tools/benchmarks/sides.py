@@ -106,7 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def make_sides(args: argparse.Namespace) -> list[Side]:
     """Build the plain path, then ours in every requested dtype, all with the same weights."""
     predictor = build_i2v_video_predictor(
-        args.config, args.checkpoint, device=args.device, hydra_overrides_extra=args.set, trust_config=args.trust_config
+        args.config,
+        args.checkpoint,
+        device=args.device,
+        hydra_overrides_extra=args.set,
+        trust_config=args.trust_config,
+        random_weights=args.checkpoint is None,
     )
     if args.checkpoint is None:
         keep_in_view(predictor.model)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2v.utils.image_file import load_image, read_image_size
+from i2v.utils.image_file import FRAME_FORMATS, load_image, read_image_size
 from i2v.video.frame_source import IMAGE_SUFFIXES, natural_key
+from i2v.video.image_files import check_sequence
 from i2v.video.video_file import VideoFile
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -137,6 +138,7 @@ def open_frames(path: Path) -> FrameReader:
     files = files_of(path, IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"{path}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
+    check_sequence([file.name for file in files], str(path))
     numeric = all(file.stem.isdecimal() for file in files)
     return ImageFrames({int(file.stem) if numeric else i: file for i, file in enumerate(files)})
 
@@ -166,7 +168,7 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
     Raises:
         InvalidFileError: If the file is damaged or too large.
     """
-    return _to_tensor(np.array(load_image(path, at_least=size).convert("RGB")))
+    return _to_tensor(np.array(load_image(path, FRAME_FORMATS, at_least=size).convert("RGB")))
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""How the frames of results are called: after the files that the frames came from, or by number."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from i2v.results.overlay import PALETTE
+from i2v.utils.output_folder import clear_files, component
+
+NUMBERED = r"\d{5,}\.png"
+"""Names of masks of numbered frames, as a regular expression."""
+
+_PALETTE_AT = 37  # bytes of a PNG before the chunk of its palette, which comes first in those that are written here
+
+
+@runtime_checkable
+class DescribedFrames(Protocol):
+    """A video that knows more of its frames than their pixels, as ``i2v.video.frame_source.FrameSource`` does."""
+
+    name: str
+
+    @property
+    def num_frames(self) -> int | None: ...
+
+    def frame_name(self, index: int, /) -> str | None: ...
+
+    def frame_time(self, index: int, /) -> float | None: ...
+
+
+class FrameNames:
+    """What results say of each frame, and the names of mask files.
+
+    Masks are called after the files of their frames, where every frame has one, and by number elsewhere: where the
+    stems of two files are equal, or would be hidden files, too.
+    """
+
+    def __init__(self, source: object = None, renumber: bool = False) -> None:
+        """Look at the names of the frames.
+
+        Args:
+            source: The video; one that is no ``DescribedFrames`` has no names.
+            renumber: Whether to call masks by number in any case.
+        """
+        self._source = source if isinstance(source, DescribedFrames) else None
+        self._stems = None if renumber or self._source is None else _stems(self._source)
+
+    @property
+    def video(self) -> str | None:
+        """Name of the video, without its folder."""
+        return None if self._source is None else Path(self._source.name).name
+
+    def mask_name(self, frame: int) -> str:
+        """Name of a frame's mask file."""
+        return f"{frame:05d}.png" if self._stems is None else f"{self._stems[frame]}.png"
+
+    def describe(self, frame: int) -> dict[str, Any]:
+        """What JSON says of a frame: its number, and the name of its file and its time in seconds where it has them."""
+        known: dict[str, Any] = {"frame": frame}
+        if self._source is not None:
+            time = self._source.frame_time(frame)
+            facts = {"name": self._source.frame_name(frame), "time": None if time is None else round(time, 6)}
+            known |= {key: value for key, value in facts.items() if value is not None}
+        return known
+
+
+def clear_masks(folder: Path) -> None:
+    """Remove the masks of earlier results from a folder: numbered PNGs, and those that have exactly our palette.
+
+    Raises ValueError as ``i2v.utils.output_folder.clear_files``.
+    """
+    with os.scandir(folder) as entries:
+        own = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) and _is_own(entry.path)]
+    clear_files(folder, "|".join((NUMBERED, *map(re.escape, own))))
+
+
+def _is_own(path: str) -> bool:
+    if not path.lower().endswith(".png"):
+        return False
+    with open(path, "rb") as file:
+        return file.read(_PALETTE_AT + 4 + PALETTE.nbytes)[_PALETTE_AT:] == b"PLTE" + PALETTE.tobytes()
+
+
+def _stems(source: DescribedFrames) -> list[str] | None:
+    names = [source.frame_name(frame) for frame in range(source.num_frames or 0)]
+    stems = [Path(name).stem for name in names if name is not None]
+    if not stems or len({stem.casefold() for stem in stems}) < len(names):
+        return None
+    try:
+        for stem in stems:
+            component(f"{stem}.png")
+    except ValueError:
+        return None
+    return stems
