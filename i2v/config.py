@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from i2v.config_files import ConfigError, compose, hydra_lock
 from i2v.config_trust import AllowedTargets, check_config, check_resolved, is_trusted, trust
+from i2v.errors import describe_error
 from i2v.utils.terminal import printable
 
 __all__ = ["ConfigError", "ConfigLike", "available_configs", "instantiate", "load_config", "packaged_name"]
@@ -181,7 +182,10 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
         alone = OmegaConf.create(plain, flags={"allow_objects": True})
         return hydra.utils.instantiate(OmegaConf.select(alone, key), _convert_="all", **arguments)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(f"cannot build the node {key!r} of the config: {printable(error)}") from error
+        # Of the system's errors Hydra repeats the kind alone, but not which file it is.
+        cause = error.__cause__
+        reason = describe_error(cause) if isinstance(cause, OSError) else printable(error)
+        raise ConfigError(f"cannot build the node {key!r} of the config: {reason}") from error
 
 
 def available_configs() -> list[str]:

@@ -18,6 +18,7 @@ if not __package__:
     # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.cli.checkout import NAME_VARIABLE
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import DiskFullError
@@ -27,6 +28,7 @@ from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categori
 from sav_dataset.utils.report import ReportContents, group_table, published_table, write_report, write_text
 from sav_dataset.utils.sav_benchmark import EvaluationError, EvaluationSettings, annotation_folder, evaluate
 from sav_dataset.utils.scores import Scores
+from sav_dataset.utils.void_labels import read_ignore_labels
 
 _SKIP_NOTES = {
     "first-last": "Skipping the first and the last annotated frame of every object",
@@ -37,7 +39,9 @@ _SKIP_NOTES = {
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line parser; its first six options are those of SA-V's evaluator."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(NAME_VARIABLE), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--gt_root", type=Path, help="annotations, a folder per video")
     add("--pred_root", type=Path, required=True, help="predictions, laid out like the annotations")
@@ -61,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--video_list", type=Path, help="score only the videos of this list")
     add("--images", type=Path, help="folder of the videos' frames, for the pictures")
     add("--single_object", action="store_true", help="treat all labels as one object (DAVIS 2016)")
+    add("--ignore_labels", metavar="L,L", help="labels that are void, or none (default: 255 beside other labels)")
     add("--meta", type=Path, help="meta.json with the objects' categories (YouTube-VOS, LVOS)")
     add("--seen", type=Path, help="categories seen in training, a meta.json or a list: average seen and unseen apart")
     add("--unseen_videos", type=Path, help="list of the videos with unseen objects, instead of --meta and --seen")
@@ -95,22 +100,24 @@ class _Trees:
     meta: Path | None
     skip: str
     single_object: bool
+    ignore_labels: tuple[int, ...] | None
 
 
 def _find_trees(args: argparse.Namespace) -> _Trees:
+    ignored = None if args.ignore_labels is None else read_ignore_labels(args.ignore_labels)
     if args.dataset is not None:
         if args.data_root is None:
             raise ValueError("--dataset: expected --data_root, too")
         data = open_dataset(args.dataset, args.data_root, args.split, args.images, args.gt_root, args.video_list)
         layout = data.layout
         single = args.single_object or layout.single_object
-        return _Trees(data.annotations, data.videos, data.images, args.meta or data.meta, layout.skip, single)
+        return _Trees(data.annotations, data.videos, data.images, args.meta or data.meta, layout.skip, single, ignored)
     if args.gt_root is None:
         raise ValueError("expected --gt_root, or --dataset and --data_root")
     videos = tuple(read_video_list(args.video_list)) if args.video_list else None
     gt_root = annotation_folder(args.gt_root)
     images = args.images or _frames_beside(gt_root)
-    return _Trees(gt_root, videos, images, args.meta, "first-last", args.single_object)
+    return _Trees(gt_root, videos, images, args.meta, "first-last", args.single_object, ignored)
 
 
 def _frames_beside(gt_root: Path) -> Path | None:
@@ -124,6 +131,7 @@ def _evaluate(args: argparse.Namespace, trees: _Trees) -> None:
         skip="none" if args.do_not_skip_first_and_last_frame else trees.skip,
         strict=args.strict,
         single_object=trees.single_object,
+        ignore_labels=trees.ignore_labels,
         num_processes=args.num_processes,
         progress=not args.quiet,
     )
@@ -161,7 +169,7 @@ def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> 
     output = args.output or args.pred_root / "results.csv"
     # Next to the predictions, not among them, where every folder is a video.
     report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
-    pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object)
+    pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object, trees.ignore_labels)
     print(f"Saving the results to {output}, the report to {report}")
     try:
         write_text(output, published_table(contents.scores))

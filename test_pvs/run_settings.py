@@ -36,6 +36,7 @@ class RunSettings:
         postprocessing: Whether masks are post-processed.
         replay_best: As in ``give_clicks``.
         threads: CPU threads of a worker, which affect the rounding of sums.
+        ignore_labels: Labels that are void; ``None`` for the rule of ``sav_dataset.utils.void_labels``.
     """
 
     prompt: str
@@ -47,6 +48,7 @@ class RunSettings:
     postprocessing: bool = True
     replay_best: bool = False
     threads: int = 1
+    ignore_labels: tuple[int, ...] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON values; the checkpoint is identified by its content, not by its path."""

@@ -22,13 +22,17 @@ import torch
 from tqdm import tqdm
 
 from i2v.build_i2v import build_i2v_video_predictor, resolve_device
+from i2v.checkpoint import read_checkpoint_info
 from i2v.cli.arguments import add_trust_option
+from i2v.cli.checkout import NAME_VARIABLE
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
+from i2v.pretrained import PUBLISHED, config_of
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
 from i2v.utils.terminal import log_to_stderr, printable
 from sav_dataset.utils.datasets import LAYOUTS, Dataset, open_dataset
+from sav_dataset.utils.void_labels import read_ignore_labels
 from test_pvs.prompts import PROTOCOLS, protocol
 from test_pvs.run_settings import RunSettings, claim_folder
 from test_pvs.sharding import Shard, balance, choose_devices, read_shard
@@ -42,11 +46,13 @@ NUM_WRITERS = 4  # threads per process that compress PNGs
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the command line parser; its first four options are those of the published script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(NAME_VARIABLE), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--input", choices=PROTOCOLS, required=True, help="prompt: true mask, box, or one, three or five clicks")
     add("--ckpt", required=True, help="NAME for checkpoints/NAME.pt, a path, or 'none' for random weights")
-    add("--yaml", default="i2v-infer", help="config: its name or path (default: %(default)s)")
+    add("--yaml", help="config: its name or path (default: the one that the checkpoint is for)")
     add_trust_option(parser)
     add("--save_dir_name", help="folder of the run below --output_root (default: the checkpoint's name)")
     add("--dataset", choices=LAYOUTS, default="sav", help="benchmark (default: %(default)s)")
@@ -55,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--images", type=Path, help="folder of the videos' frames, if not at its usual place")
     add("--annotations", type=Path, help="folder of the annotations, if not at its usual place")
     add("--mask_info", type=Path, help="take prompts from here (default for sav: DATA_ROOT/mask_info, if it exists)")
+    add("--ignore_labels", metavar="L,L", help="labels that are void, or none (default: 255 beside other labels)")
     add("--video_list", type=Path, help="only the videos of this list")
     add("--output_root", type=Path, default=ROOT / "test_pvs" / "output_semi", help="default: %(default)s")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
@@ -166,13 +173,13 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
         names = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
         raise FileNotFoundError(f"{root}: no annotations of {names}")
     lengths = {video: len(list_frames(dataset.frames(video)).names) for video in dataset.videos}
-    layout = dataset.layout
+    layout, ignored = dataset.layout, _ignore_labels(args)
     return [
         VideoJob(
             video,
             frames=dataset.frames(video),
             num_frames=lengths[video],
-            annotations=Annotations(root / video, mask_info is not None, layout.single_object),
+            annotations=Annotations(root / video, mask_info is not None, layout.single_object, ignored),
             output=child(folder, video),
             object_folders=layout.object_folders,
             per_object=args.per_object,
@@ -195,18 +202,38 @@ class _FrameCounter:
         self._frames[job.video] = frames
 
 
+def find_config(checkpoint: str | None) -> str:
+    """The config that a checkpoint is for: the one that it names, or that its run wrote beside it; else the published.
+
+    CheckpointError where it names what is no config of the package.
+    """
+    if checkpoint is None:
+        return PUBLISHED
+    metadata = read_checkpoint_info(checkpoint).metadata
+    beside = Path(checkpoint).parent.parent / "inference.yaml"
+    if "config" not in metadata and Path(checkpoint).parent.name == "checkpoints" and beside.is_file():
+        return str(beside)
+    return config_of(checkpoint, metadata)
+
+
 def _settings(args: argparse.Namespace) -> RunSettings:
+    checkpoint = find_checkpoint(args.ckpt)
     return RunSettings(
         prompt=args.input,
-        config=args.yaml,
-        checkpoint=find_checkpoint(args.ckpt),
+        config=args.yaml or find_config(checkpoint),
+        checkpoint=checkpoint,
         dataset=args.dataset,
         overrides=tuple(args.overrides),
         dtype=args.dtype,
         postprocessing=not args.no_postprocessing,
         replay_best=args.replay_best,
         threads=args.threads,
+        ignore_labels=_ignore_labels(args),
     )
+
+
+def _ignore_labels(args: argparse.Namespace) -> tuple[int, ...] | None:
+    return None if args.ignore_labels is None else read_ignore_labels(args.ignore_labels)
 
 
 def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> list[Callable[[], Work[VideoJob]]]:

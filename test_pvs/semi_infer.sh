@@ -6,7 +6,7 @@
 #
 # INPUT          prompt: gm true mask, bb box, 1c 3c 5c clicks     (gm)
 # CKPT           checkpoints/CKPT.pt, or a path                    (sam-i2v_8gpu)
-# YAML           config                                            (i2v-infer)
+# YAML           config                                            (the one that the checkpoint is for)
 # SAVE_DIR_NAME  folder of the run below OUTPUT_ROOT               (name of the checkpoint)
 # DATASET        sav davis2016 davis2017 mose lvos ytvos           (sav)
 # DATA_ROOT      folder of the benchmark                           (data/sav_test of this checkout)
@@ -20,7 +20,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 exec "${PYTHON:-python}" -m test_pvs.semi_infer \
     --input "${INPUT:-gm}" \
     --ckpt "${CKPT:-sam-i2v_8gpu}" \
-    --yaml "${YAML:-i2v-infer}" \
+    ${YAML:+--yaml "$YAML"} \
     --dataset "${DATASET:-sav}" \
     --data_root "${DATA_ROOT:-$root/data/sav_test}" \
     --output_root "${OUTPUT_ROOT:-$root/test_pvs/output_semi}" \

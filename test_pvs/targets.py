@@ -25,11 +25,13 @@ class Annotations:
         folder: Folder of the video's annotations.
         is_mask_info: Whether it contains mask_info files instead of mask PNGs.
         single_object: Whether all labels count as one object.
+        ignore_labels: Void labels, as in :meth:`MaskVideo.open`.
     """
 
     folder: Path
     is_mask_info: bool = False
     single_object: bool = False
+    ignore_labels: tuple[int, ...] | None = None
 
     def known_objects(self) -> list[str]:
         """List the objects that are known without reading masks: none for label images."""
@@ -64,8 +66,15 @@ class Annotations:
                     raise InvalidFileError(path, "this mask is empty", f"counts.{info.first_frame}")
                 yield info.name, info.first_frame, mask
 
+    def void_labels(self) -> list[int]:
+        """The labels that stand in the label images, but are void and not followed."""
+        if self.is_mask_info:
+            return []
+        masks = self._masks()
+        return sorted(masks.ignored) if masks.has_void() else []
+
     def _masks(self) -> MaskVideo:
-        return MaskVideo.open(self.folder, self.single_object)
+        return MaskVideo.open(self.folder, self.single_object, self.ignore_labels)
 
     def _info_files(self) -> list[Path]:
         return mask_info_files(self.folder)

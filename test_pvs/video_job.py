@@ -73,6 +73,9 @@ def run_video(
     Yields:
         Progress in 0..1.
     """
+    if void := job.annotations.void_labels():
+        labels = ", ".join(map(str, void))
+        log.warning("video %s: label %s is void and not followed (--ignore_labels none follows it)", job.video, labels)
     frames = list_frames(job.frames)
     names = frames.names
     targets = read_targets(job.annotations, frames, job.done())

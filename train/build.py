@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from i2v.build_i2v import build_network, build_policy, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
@@ -23,22 +24,26 @@ from i2v.errors import USER_ERRORS
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
-from i2v.utils.files import NO_ROOM, DiskFullError, replacing
+from i2v.utils.files import NO_ROOM, DiskFullError
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
-from train.checkpointing import CheckpointFolder, attend_by_similarity, initialize
+from train.checkpointing import CheckpointFolder, RunProgress, attend_by_similarity, initialize, load_progress
+from train.curve_loggers import open_loggers
 from train.distributed import World, joined
 from train.launch import StopRequest
+from train.lora import add_adapters
 from train.metrics import MetricLog
+from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
+from train.resumed_settings import check_unchanged, differences, read_settings, write_keeping_old
+from train.run_report import report_validation
+from train.settings import check_settings
 from train.trainer import ClipObjective, Trainer, TrainerSettings
-from train.validation import Validator, find_videos
+from train.validation import HeldOutVideo, ValidationResult, Validator, find_videos
 from train.weight_average import WeightAverage
 
 log = logging.getLogger(__name__)
-
-MODES = ("train_only", "train", "val")
 
 
 def run(config: DictConfig) -> None:
@@ -52,6 +57,7 @@ def run(config: DictConfig) -> None:
     """
     config = load_config(config)  # registers the resolvers of its interpolations, which a new process lacks
     check(config)
+    expand_mix(config)
     stop = StopRequest()
     distributed = config.trainer.distributed
     device = resolve_device(config.trainer.accelerator)
@@ -63,14 +69,44 @@ def run(config: DictConfig) -> None:
         stack.enter_context(checkpoints.telling_what_is_kept())
         stack.enter_context(_full_disks_told_once())
         stack.enter_context(logging_to(folder, world))
-        if world.is_main:
-            write_configs(config, folder)
+        if config.trainer.mode == "val":
+            validate(config, world, checkpoints)
+            return
+        check_resumed(config, checkpoints, world)
         trainer = build_trainer(config, world, stop, checkpoints)
         stack.push(functools.partial(_close, trainer.metrics))
-        if config.trainer.mode == "val":
-            trainer.validate()
-        else:
-            trainer.fit()
+        if world.is_main:
+            write_configs(config, folder)  # not before it is known that the run can go on with them
+        trainer.fit()
+
+
+def validate(config: DictConfig, world: World, checkpoints: CheckpointFolder) -> ValidationResult:
+    """Score the held-out videos with the weights of the run in the folder or, without one, those that it starts from.
+
+    Needs no training data and changes nothing of the run but for a line in its files. The scores are logged, too.
+    """
+    node = config.trainer
+    torch.manual_seed(node.seed_value)
+    model = build_network(config)
+    set_backend(model, "fast")
+    last = _state_to_resume(config, checkpoints)
+    progress = RunProgress()
+    if last is None:
+        initialize(model, node.checkpoint.initial)
+    else:
+        progress = load_progress(last, model)
+    validator = build_validator(config, model.to(world.device), compute_dtype(config, world))
+    found = validator.by_prompt(world)
+    metrics = _metric_log(config, world)  # not begun, which would drop what a run under way has not saved yet
+    report_validation(metrics, progress, found, limit=None)
+    metrics.close()
+    return found
+
+
+def compute_dtype(config: DictConfig, world: World) -> torch.dtype:
+    """What a run computes in on a device."""
+    amp = config.trainer.optim.amp
+    return resolve_dtype(amp.amp_dtype if amp.enabled else "float32", world.device)
 
 
 def check(config: DictConfig) -> None:
@@ -79,21 +115,17 @@ def check(config: DictConfig) -> None:
     Raises:
         ConfigError: If a value is missing or invalid, naming the key.
     """
+    check_settings(config)
     try:
-        OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
+        if config.trainer.mode != "val":  # which needs no training data
+            OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         missing = ", ".join(_missing_keys(OmegaConf.to_container(config)))
         raise ConfigError(f"missing settings: {missing or error}") from error
     mode = config.trainer.mode
-    if mode not in MODES:
-        raise ConfigError(f"trainer.mode: expected one of {', '.join(MODES)}, got {mode!r}")
     folders = [key for key in ("img_folder", "gt_folder") if config.validation[key] is None]
     if mode != "train_only" and folders:
         raise ConfigError(f"trainer.mode={mode} needs held-out videos: set validation.{folders[0]}")
-    if config.trainer.optim.amp.amp_dtype not in ("bfloat16", "float32"):
-        raise ConfigError(
-            f"trainer.optim.amp.amp_dtype: expected bfloat16 or float32, got {config.trainer.optim.amp.amp_dtype}"
-        )
 
 
 def open_checkpoints(config: DictConfig) -> CheckpointFolder:
@@ -128,11 +160,11 @@ def build_trainer(
         initialize(model, node.checkpoint.initial)
         if node.checkpoint.similarity is not None:
             attend_by_similarity(model, node.checkpoint.similarity)
-    freeze(model, node.freeze)
+    choose_trained(model, config)
     policy = build_policy(config)
     segmenter = FrameSegmenter(model.to(world.device), policy.selector, policy.masks)
     rollout = ClipRollout(segmenter, **node.rollout)
-    dtype = resolve_dtype(node.optim.amp.amp_dtype if node.optim.amp.enabled else "float32", world.device)
+    dtype = compute_dtype(config, world)
     objective = ClipObjective(rollout, build(config, "trainer.loss.all"), dtype)
     loader = build(config, "data.train", seed=node.seed_value, rank=world.rank, world_size=world.size)
     average = None if node.ema_decay is None else WeightAverage(model, node.ema_decay)
@@ -152,7 +184,7 @@ def build_trainer(
         stop_asked=stop,
     )
     if last is not None:
-        trainer.resume(last)
+        trainer.resume(last, node.resume_changed or last != checkpoints.last)
     places = world.gather(trainer.progress)
     if any(place != trainer.progress for place in places):
         steps = [place.step for place in places]
@@ -164,15 +196,32 @@ def build_trainer(
     return trainer
 
 
+def choose_trained(model: nn.Module, config: DictConfig) -> None:
+    """Freeze what a config does not train, and add adapters where it trains these instead."""
+    node = config.trainer
+    if node.lora is not None:
+        if node.ema_decay is not None:
+            raise ConfigError("trainer.ema_decay: expected null with train=lora, whose adapters are not averaged")
+        add_adapters(model, build(config, "trainer.lora"))
+    freeze(model, node.freeze, node.only)
+
+
 def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> Validator:
     """Build the validator, which tracks with the memory selector and the post-processing used at inference."""
     node = config.validation
     return Validator(
         model,
         policy=build_policy(_for_inference(config)),
-        videos=find_videos(node.img_folder, node.gt_folder, node.max_videos),
+        videos=find_held_out(config),
         dtype=dtype,
+        prompts=node.prompts,
     )
+
+
+def find_held_out(config: DictConfig) -> list[HeldOutVideo]:
+    """The held-out videos that a config names; raises as :func:`find_videos` does."""
+    node = config.validation
+    return find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels)
 
 
 @contextlib.contextmanager
@@ -247,13 +296,39 @@ class _LogFile(logging.FileHandler):
 
 
 def write_configs(config: DictConfig, folder: Path) -> None:
-    """Write ``config.yaml``, the composed config, and ``inference.yaml``, which the checkpoints are used with."""
+    """Write ``config.yaml``, the composed config, and ``inference.yaml``, which the checkpoints are used with.
+
+    Existing files with other contents are kept with a number.
+    """
     resolved = OmegaConf.to_container(_for_inference(config), resolve=True)
     assert isinstance(resolved, dict)
     inference = OmegaConf.create({key: resolved[key] for key in ("model", "predictor")})
     for name, content in (("config", config), ("inference", inference)):
-        with replacing(folder / f"{name}.yaml") as temporary:
-            temporary.write_text(OmegaConf.to_yaml(content))
+        kept = write_keeping_old(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
+        if kept is not None:
+            log.info("the earlier %s.yaml is kept as %s", name, kept)
+
+
+def check_resumed(config: DictConfig, checkpoints: CheckpointFolder, world: World) -> None:
+    """Say which settings differ from those with which the run in the folder began.
+
+    ConfigError, on all processes, if they change its course, unless ``trainer.resume_changed`` says that this is meant.
+    """
+    folder = Path(config.launcher.experiment_log_dir)
+    written = folder / "config.yaml"
+    problem = None
+    if world.is_main and checkpoints.last.exists() and written.exists():
+        try:
+            found = differences(read_settings(written), config)
+            for difference in found:
+                log.info("changed since the run began: %s", difference)
+            if not config.trainer.resume_changed:
+                check_unchanged(found, folder)
+        except (OSError, ValueError) as error:
+            problem = str(error)
+    for told in world.gather(problem):
+        if told is not None:
+            raise ConfigError(told)
 
 
 def _for_inference(config: DictConfig) -> DictConfig:
@@ -293,6 +368,9 @@ def _trainer_settings(config: DictConfig) -> TrainerSettings:
         image_freq=node.logging.image_freq,
         save_steps=node.checkpoint.save_steps,
         val_epoch_freq=node.val_epoch_freq,
+        val_steps=node.val_steps,
+        val_at_start=node.val_at_start,
+        keep_steps=node.checkpoint.keep_steps,
         max_skipped=node.max_skipped,
         stop_after=node.stop_after,
         max_minutes=node.max_minutes,
@@ -311,4 +389,9 @@ def _metric_log(config: DictConfig, world: World) -> MetricLog:
         return MetricLog(None)
     logging_node = config.trainer.logging
     folder = Path(config.launcher.experiment_log_dir) / "logs"
-    return MetricLog(folder, logging_node.tensorboard, logging_node.flush_secs)
+    run_folder = own_folder(Path(config.launcher.experiment_log_dir))
+    settings = OmegaConf.to_container(config)
+    assert isinstance(settings, dict)
+    plain = {str(key): value for key, value in settings.items()}
+    loggers = open_loggers(logging_node.loggers, run_folder, run_folder.name, plain)
+    return MetricLog(folder, logging_node.tensorboard, logging_node.flush_secs, loggers)

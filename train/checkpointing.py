@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +31,11 @@ from i2v.checkpoint import (
 )
 from i2v.errors import brief
 from i2v.modeling.i2v_model import I2VModel
+from i2v.pretrained import nano_checkpoint
 from i2v.utils.files import DiskFullError, replacing
 from i2v.utils.output_folder import own_folder
 from i2v.utils.temporary import remove_leftovers
+from train.lora import has_adapters, merged_state, save_adapters
 from train.trunk_weights import start_from_trunk
 from train.weight_average import WeightAverage
 
@@ -46,6 +49,8 @@ _FIRST_SLOW_PAIR = 12  # from here on the rotary frequencies of a small model ar
 _TINYSAM_PREFIX = "tinysam:"
 _LITE_PREFIX = "efficientnet_lite:"
 _AVERAGE = "ema.pt"
+_NANO = "i2v-nano"
+_TRAINED = "trained"
 
 # Sum and count by name, the state of train.metrics.RunningMeans.
 Means = Mapping[str, tuple[float, int]]
@@ -63,6 +68,9 @@ class RunProgress:
         loss: Loss of the last step.
         time_elapsed: Training time in seconds.
         best: Highest J&F of a validation in percent, or ``None`` before the first.
+        best_step: Step of that validation.
+        closed: Epochs after whose end everything that was due has been done.
+        validated: Step of the last validation; -1 before the first.
     """
 
     epoch: int = 0
@@ -72,6 +80,9 @@ class RunProgress:
     loss: float = 0.0
     time_elapsed: float = 0.0
     best: float | None = None
+    best_step: int | None = None
+    closed: int = 0
+    validated: int = -1
 
 
 @dataclass(frozen=True)
@@ -91,20 +102,29 @@ class RunFacts:
     accumulate_steps: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.accumulate_steps <= self.batches_per_epoch:
-            raise ValueError(
-                f"accumulate_steps: expected 1 to {self.batches_per_epoch}, the batches of an epoch, "
-                f"got {self.accumulate_steps}"
-            )
+        for name in ("batches_per_epoch", "accumulate_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps per epoch; batches left over at the end are not used."""
-        return self.batches_per_epoch // self.accumulate_steps
+    def steps_left(self, progress: RunProgress, num_epochs: int) -> int:
+        """Steps from a place in a run to its end, across the ends of epochs; the last may have fewer batches."""
+        batches = (num_epochs - progress.epoch) * self.batches_per_epoch - progress.batch
+        return max(math.ceil(batches / self.accumulate_steps), 0)
+
+    def after(self, progress: RunProgress, num_batches: int, seconds: float) -> RunProgress:
+        """The progress after one more step of ``num_batches`` batches."""
+        epochs, batch = divmod(progress.batch + num_batches, self.batches_per_epoch)
+        return replace(
+            progress,
+            epoch=progress.epoch + epochs,
+            batch=batch,
+            step=progress.step + 1,
+            time_elapsed=progress.time_elapsed + seconds,
+        )
 
     def part_done(self, progress: RunProgress) -> float:
         """Epochs done, including the fraction of the current one."""
-        return progress.epoch + progress.batch // self.accumulate_steps / self.steps_per_epoch
+        return progress.epoch + progress.batch / self.batches_per_epoch
 
 
 class CheckpointFolder:
@@ -136,6 +156,11 @@ class CheckpointFolder:
         return self.folder / "checkpoint.pt"
 
     @property
+    def best(self) -> Path:
+        """The weights of the best validation."""
+        return self.folder / "best.pt"
+
+    @property
     def average(self) -> Path:
         """The averaged weights for inference, if the run keeps an average."""
         return self.folder / _AVERAGE
@@ -164,18 +189,28 @@ class CheckpointFolder:
         """Copy the last checkpoint to ``checkpoint_<epoch>.pt`` if one is due, and delete the oldest numbered ones."""
         if self.save_freq <= 0 or epoch % self.save_freq:
             return
-        with replacing(self.folder / f"checkpoint_{epoch}.pt") as temporary:
+        self._keep(self.folder / f"checkpoint_{epoch}.pt", self._numbered(r"checkpoint_(\d+)\.pt"))
+
+    def _keep(self, path: Path, before: list[Path]) -> None:
+        with replacing(path) as temporary:
             shutil.copyfile(self.last, temporary)
         if self.keep_last is not None:
-            for path in self._numbered()[: -self.keep_last]:
-                path.unlink(missing_ok=True)
+            others = [other for other in before if other != path]
+            for other in others[: len(others) + 1 - self.keep_last]:
+                other.unlink(missing_ok=True)
 
     def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
-        """Write ``best.pt`` for inference: the weights only, with epoch and J&F as metadata."""
-        save_checkpoint(model, self.folder / "best.pt", epoch=epoch, jf=score)
+        """Write ``best.pt`` for inference: the weights only, with adapters merged; these get their own file, too."""
+        save_checkpoint(merged_state(model), self.best, epoch=epoch, jf=score)
+        if has_adapters(model):
+            save_adapters(model, self.folder / "best_adapters.pt")
 
-    def _numbered(self) -> list[Path]:
-        found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in self.folder.iterdir()]
+    def save_step(self, step: int) -> None:
+        """Keep the last state as that after a step, and drop the oldest of its kind."""
+        self._keep(self.folder / f"checkpoint_step_{step}.pt", self._numbered(r"checkpoint_step_(\d+)\.pt"))
+
+    def _numbered(self, pattern: str) -> list[Path]:
+        found = [(re.fullmatch(pattern, path.name), path) for path in self.folder.iterdir()]
         return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
@@ -201,7 +236,9 @@ def training_state(
         The content of the checkpoint.
     """
     return {
-        "model": model.state_dict(),
+        "model": merged_state(model),
+        # With adapters, what is trained beside what is used.
+        **({_TRAINED: model.state_dict()} if has_adapters(model) else {}),
         "optimizer": optimizer.state_dict(),
         "epoch": progress.epoch,
         "loss": progress.loss,
@@ -222,10 +259,9 @@ def resume(
     optimizer: torch.optim.Optimizer,
     facts: RunFacts,
     average: WeightAverage | None = None,
+    allow_changed: bool = False,
 ) -> tuple[RunProgress, list[Means]]:
     """Load model, optimizer and weight average from a checkpoint.
-
-    Differences from the saved run that keep it from being exact, such as another world size, are logged.
 
     Args:
         path: The checkpoint.
@@ -233,6 +269,7 @@ def resume(
         optimizer: Optimizer to load into.
         facts: The facts of the present run.
         average: Weight average to load into, if the run keeps one.
+        allow_changed: Whether the facts may differ; the differences are then logged.
 
     Returns:
         The progress of the run, and the running means of each process.
@@ -242,7 +279,7 @@ def resume(
     """
     try:
         content = read_content(path, mapped=False)
-        place = _resume(path, content, model, optimizer, facts)
+        place = _resume(path, content, model, optimizer, facts, allow_changed)
         if average is not None and "average" in content:
             average.load_state(content["average"])
         elif average is not None:
@@ -252,15 +289,32 @@ def resume(
         raise CheckpointError(f"{path}: the training state is damaged: {error}") from error
 
 
+def load_progress(path: Path, model: nn.Module) -> RunProgress:
+    """Give a model the weights of a run's state; returns how far the run had come. CheckpointError for another file."""
+    content = read_content(path, mapped=False)
+    weights = state_dict_of(content, path)  # with adapters those that are merged
+    check_fit(model, weights, path)
+    model.load_state_dict(weights)
+    try:
+        return RunProgress(**_numbers(content["progress"]))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
 def _resume(
-    path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, facts: RunFacts
+    path: Path,
+    content: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: RunFacts,
+    allow_changed: bool,
 ) -> tuple[RunProgress, list[Means]]:
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
         raise CheckpointError(
             f"{path} holds no training state of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
-    weights = state_dict_of(content, path)
+    weights = content[_TRAINED] if _TRAINED in content else state_dict_of(content, path)
     check_fit(model, weights, path)
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
@@ -269,11 +323,16 @@ def _resume(
             f"are expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
             f"empty folder and trainer.checkpoint.initial={path}"
         )
-    before, progress = RunFacts(**_numbers(content["run"])), RunProgress(**_numbers(content["progress"]))
+    before, progress = RunFacts(**_numbers(content["run"])), _progress(_numbers(content["progress"]), facts)
+    changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
+    if changed and not allow_changed:
+        raise CheckpointError(
+            f"{path}: the run cannot go on exactly ({'; '.join(changed)}): go on all the same with "
+            "trainer.resume_changed=true"
+        )
     # Load only after everything in the file has been checked, so that a failure leaves the run unchanged.
     model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
-    changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
     if changed:
         log.warning("resuming from %s will not be exact: %s", path, "; ".join(changed))
     if before.batches_per_epoch != facts.batches_per_epoch:
@@ -281,6 +340,15 @@ def _resume(
         progress = replace(progress, batch=0)
     log.info("resumed from %s after %d epochs and %d steps", path, progress.epoch, progress.step)
     return progress, content["means"]
+
+
+def _progress(values: Mapping[str, Any], facts: RunFacts) -> RunProgress:
+    progress = RunProgress(**values)
+    if "closed" not in values:  # a state of before; what was due after its last epoch had been done
+        progress = replace(progress, closed=progress.epoch, validated=progress.step)
+        if progress.batch >= facts.batches_per_epoch:  # but for one that was saved before its epoch was validated
+            progress = replace(progress, epoch=progress.epoch + 1, batch=0, validated=-1)
+    return progress
 
 
 def _numbers(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -309,7 +377,10 @@ def initialize(model: I2VModel, initial: str | Path) -> None:
         CheckpointError: If the file does not fit the model, or the package with the weights is not installed.
     """
     name = str(initial)
-    if name == "none":
+    if name == _NANO:
+        load_checkpoint(model, nano_checkpoint())
+        log.info("initial weights: i2v-nano")
+    elif name == "none":
         log.info("initial weights: random")
     elif name == "local":
         look_nearby(model)

@@ -7,9 +7,9 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from i2v.utils.files import naming_full_disk, replacing
 from i2v.utils.output_folder import own_folder, refuse_link
+from train.curve_loggers import CurveLogger
 from train.dataset.structures import BatchedClip
 
 if TYPE_CHECKING:
@@ -64,14 +65,22 @@ class MetricLog:
     ``tensorboard/`` next to the folder. All methods that write raise DiskFullError on a full disk.
     """
 
-    def __init__(self, folder: Path | None, tensorboard: bool = True, flush_secs: int = 120) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        tensorboard: bool = True,
+        flush_secs: int = 120,
+        loggers: Sequence[CurveLogger] = (),
+    ) -> None:
         """Create a log; :meth:`begin` opens its files.
 
         Args:
             folder: Folder of the JSON lines; ``None`` writes nothing.
             tensorboard: Whether to write TensorBoard files, too.
             flush_secs: Seconds between flushes of TensorBoard's files.
+            loggers: Further services that get the curves and pictures.
         """
+        self._loggers = tuple(loggers)
         self._folder = folder
         self._tensorboard = tensorboard
         self._flush_secs = flush_secs
@@ -93,23 +102,30 @@ class MetricLog:
             with naming_full_disk(self._folder.parent / _BOARD):
                 self._board = open_board(self._folder.parent / _BOARD, resumed_step, self._flush_secs)
 
-    def write(self, kind: str, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Append a line to ``<kind>_stats.jsonl``, and draw its numbers as curves.
+    def write(self, kind: str, step: int, values: Mapping[str, Any], curves: Mapping[str, float] | None = None) -> None:
+        """Append a line to ``<kind>_stats.jsonl``, and draw curves.
 
         Args:
             kind: ``train`` or ``val``.
             step: Steps taken so far.
-            values: What to write, by name; strings are not drawn.
+            values: What to write, by name; only numbers are drawn.
+            curves: What to draw instead, by name.
         """
         if self._folder is None:
             return
         path = self._folder / f"{kind}_stats.jsonl"
         with naming_full_disk(path), path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self.curves(step, {f"{kind}/{name}": value for name, value in values.items() if not isinstance(value, str)})
+        if curves is None:
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            curves = {f"{kind}/{name}": value for name, value in numbers.items()}
+        self.curves(step, curves)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars to TensorBoard only."""
+
+        for logger in self._loggers:
+            logger.curves(step, values)
 
         def draw(board: SummaryWriter) -> None:
             for name, value in values.items():
@@ -120,10 +136,12 @@ class MetricLog:
     @property
     def takes_pictures(self) -> bool:
         """Whether pictures are written anywhere."""
-        return self._board is not None
+        return self._board is not None or bool(self._loggers)
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
-        """Write a picture ``(3, H, W)`` in 0..1 to TensorBoard."""
+        """Write a picture ``(3, H, W)`` in 0..1 to TensorBoard and the loggers."""
+        for logger in self._loggers:
+            logger.picture(name, step, image)
         self._draw(lambda board: board.add_image(name, image, step))
 
     def bar(self, items: Iterable[Item], total: int, done: int, label: str) -> Iterable[Item]:
@@ -140,7 +158,9 @@ class MetricLog:
         return tqdm(items, desc=label, total=total, initial=done, disable=hidden, dynamic_ncols=True)
 
     def close(self) -> None:
-        """Flush and close TensorBoard's files."""
+        """Flush and close TensorBoard's files and the loggers."""
+        for logger in self._loggers:
+            logger.close()
         self._draw(lambda board: board.close())
 
     def _draw(self, draw: Callable[[SummaryWriter], object]) -> None:

@@ -17,6 +17,14 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "constant": lambda progress: 1.0,
+}
+"""What is left of the way from the start to the end of a value, after a part (0..1) of the run."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """Schedule of one optimizer option, and the parameters to which it applies.
@@ -24,10 +32,11 @@ class Rule:
     A rule with neither ``param_names`` nor ``module_cls_names`` applies to all remaining parameters.
 
     Attributes:
-        start_value: Value at the start of the cosine schedule.
+        start_value: Value at the start of the schedule.
         end_fraction: Value at its end, as a fraction of ``start_value``; 1 keeps it constant.
         param_names: Unix wildcards over parameter names.
         module_cls_names: Full names of classes whose own parameters are meant, not those of submodules.
+        schedule: Its course from start to end: ``cosine`` (half a wave), ``linear`` or ``constant``.
         warm_up: Fraction of the run (0..1) during which the schedule is scaled up linearly from 0.
     """
 
@@ -36,11 +45,16 @@ class Rule:
     param_names: Sequence[str] = ()
     module_cls_names: Sequence[str] = ()
     warm_up: float = 0.0
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
 
     def at(self, progress: float) -> float:
         """Value at ``progress``, the fraction of the run (0..1) that is done."""
         end = self.start_value * self.end_fraction
-        value = end + (self.start_value - end) * (1 + math.cos(math.pi * progress)) / 2
+        value = end + (self.start_value - end) * SCHEDULES[self.schedule](progress)
         return value if progress >= self.warm_up else value * progress / self.warm_up
 
     @property
@@ -146,6 +160,13 @@ class ScheduledOptimizer:
         """Learning rate of every parameter group, by name."""
         return {f"lr/{options['name']}": float(options["lr"]) for options in self.optimizer.param_groups}
 
+    def rates(self) -> dict[str, float]:
+        """Learning rate of every rule, by name; with layer-wise decay that of the uppermost layer."""
+        rates: dict[str, float] = {}
+        for options, group in zip(self.optimizer.param_groups, self._groups, strict=True):
+            rates[group.lr] = max(float(options["lr"]), rates.get(group.lr, 0.0))
+        return rates
+
 
 def group_parameters(model: nn.Module, settings: OptimSettings) -> dict[_Group, list[str]]:
     """Group trainable parameters that share both rules and the layer.
@@ -233,12 +254,13 @@ def trunk_layers(model: nn.Module, path: str) -> tuple[dict[str, int], int]:
     return numbers, top
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze(model: nn.Module, patterns: Iterable[str], only: Iterable[str] | None = None) -> list[str]:
     """Freeze parameters.
 
     Args:
         model: The model.
         patterns: Unix wildcards over parameter names.
+        only: Wildcards over the parameters that are trained at all; ``None`` for all.
 
     Returns:
         Names of the frozen parameters.
@@ -247,6 +269,9 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         ValueError: If a pattern matches no parameter.
     """
     frozen = [name for pattern in patterns for name in _matching("freeze", pattern, model)]
+    if only is not None:
+        kept = {name for pattern in only for name in _matching("only", pattern, model)}
+        frozen += [name for name, _ in model.named_parameters() if name not in kept]
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""Train a model: `python -m train.train -c CONFIG key=value ...`.
+"""Train a model: `i2v train CONFIG key=value ...`, or `python -m train.train -c CONFIG key=value ...`.
 
 The config sets the number of processes, unless torchrun or a cluster starts them. See docs/training.md.
 """
@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from i2v.build_i2v import resolve_device
 from i2v.cli.arguments import add_trust_option
-from i2v.config import ConfigError, load_config
+from i2v.cli.checkout import NAME_VARIABLE
+from i2v.config import ConfigError, available_configs, load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
-from i2v.utils.terminal import log_to_stderr
+from i2v.utils.terminal import log_to_stderr, printable
 from train.build import check, run
 from train.launch import run_on_this_node, submit, under_launcher
+from train.run_check import check_run
+from train.settings import NUM_COMMON, SETTINGS
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     log_to_stderr(logging.INFO, "%(message)s")
     try:
-        config = compose(parse(arguments))
+        args = parse(arguments)
+        config = compose(args)
+        if args.print_config:
+            print(OmegaConf.to_yaml(config), end="")
+            return 0
         check(config)
+        if args.check:
+            for line in check_run(config, num_processes(config) * config.launcher.num_nodes):
+                print(printable(line), flush=True)
+            return 0
         start(config)
     except USER_ERRORS as error:
         log.error("error: %s", describe_error(error))
@@ -63,8 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m train.train", description="Train a model.", allow_abbrev=False)
-    parser.add_argument("-c", "--config", required=True, metavar="CONFIG", help="name or path, such as i2v-train")
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get(NAME_VARIABLE, "python -m train.train"),
+        usage="%(prog)s CONFIG [KEY=VALUE ...] [options]",
+        description="Train a model, go on with a run that was stopped, or look at what it would do.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-c", "--config", metavar="CONFIG", help="name or path; or give it first, without -c")
+    parser.add_argument("--check", action="store_true", help="tell of data, steps, memory and more; take no step")
+    parser.add_argument("--print-config", action="store_true", help="print the whole config, and do nothing else")
     parser.add_argument("--num-gpus", type=int, metavar="N", help="processes on each node; default: all GPUs")
     parser.add_argument("--num-nodes", type=int, metavar="N", help="nodes; several need torchrun or a cluster")
     parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see `submitit` in the config")
@@ -72,7 +93,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", metavar="NAME", help=f"SLURM {name}")
     add_trust_option(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config")
-    return parser.parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    if args.config is None:
+        if not args.overrides or "=" in args.overrides[0]:
+            parser.error(f"expected a CONFIG first, one of {', '.join(training_configs())}, or the path of one")
+        args.config = args.overrides.pop(0)
+    return args
+
+
+def training_configs() -> list[str]:
+    """The configs of this package that train."""
+    return [name for name in available_configs() if not name.endswith("-infer")]
+
+
+def _epilog() -> str:
+    width = max(len(setting.key) for setting in SETTINGS[:NUM_COMMON])
+    lines = [f"  {setting.key:<{width}}  {setting.effect}" for setting in SETTINGS[:NUM_COMMON]]
+    configs = "".join(f"  {name}\n" for name in training_configs())
+    return f"configs:\n{configs}\nsettings that people change:\n" + "\n".join(lines) + "\n\nall: docs/settings.md"
 
 
 def compose(arguments: argparse.Namespace) -> DictConfig:

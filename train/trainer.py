@@ -20,10 +20,11 @@ from train.checkpointing import CheckpointFolder, RunFacts, RunProgress, resume,
 from train.dataset.structures import BatchedClip
 from train.distributed import World, accumulating
 from train.loss_fns import ClipLoss, ClipLosses
-from train.metrics import MetricLog, RunningMeans, draw_clip, peak_memory
+from train.metrics import MetricLog, RunningMeans, draw_clip
 from train.model.clip_rollout import ClipRollout, last_masks
 from train.model.prompt_simulator import PerObjectUsers, PromptPlan, PromptSettings, SimulatedUser, draw_plan
 from train.optimizer import ScheduledOptimizer, set_training
+from train.run_report import RunReport, format_values
 from train.seeding import derive_seed
 from train.validation import Validator
 from train.weight_average import WeightAverage
@@ -54,13 +55,17 @@ class TrainerSettings:
     Attributes:
         num_epochs: Epochs of the run.
         seed_value: Seed of everything random but the prompt plan.
-        accumulate_steps: Batches per optimizer step.
+        accumulate_steps: Batches per optimizer step, across the ends of epochs.
         dtype: Compute dtype, bfloat16 or float32.
         freeze_batch_norm: Whether batch norms keep their statistics.
         log_freq: Steps between log entries.
         image_freq: Steps between pictures in TensorBoard.
         save_steps: Steps between checkpoints, besides the one after every epoch.
         val_epoch_freq: Epochs between validations, besides the one after the last.
+        val_steps: Steps between validations; 0 for none by steps.
+        val_at_start: Whether to validate before the first step, so that the best weights are never worse than the
+            start.
+        keep_steps: Steps between checkpoints that are kept by number; 0 for none.
         max_skipped: Consecutive steps with non-finite values that are tolerated; one more ends the run.
         stop_after: Step after which the run stops, to be resumed later; ``None`` for never.
         max_minutes: Minutes of training after which the run is complete; schedules then follow the clock. ``None`` for
@@ -76,6 +81,9 @@ class TrainerSettings:
     image_freq: int = 1000
     save_steps: int = 500
     val_epoch_freq: int = 1
+    val_steps: int = 0
+    val_at_start: bool = True
+    keep_steps: int = 0
     max_skipped: int = 10
     stop_after: int | None = None
     max_minutes: float | None = None
@@ -176,14 +184,23 @@ class Trainer:
         self.progress = RunProgress()
         self.facts = RunFacts(world.size, settings.seed_value, len(loader), settings.accumulate_steps)
         self.means = RunningMeans()
+        self.report = RunReport(metrics, self.facts, settings.num_epochs, settings.max_minutes, checkpoints, world)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, allow_changed: bool = False) -> None:
         """Resume from a checkpoint.
+
+        Args:
+            path: The checkpoint.
+            allow_changed: Whether facts may differ that change the course of the run.
 
         Raises:
             CheckpointError: As :func:`train.checkpointing.resume`.
         """
-        self.progress, means = resume(path, self.model, self.optimizer.optimizer, self.facts, self.average)
+        optimizer = self.optimizer.optimizer
+        self.progress, means = resume(path, self.model, optimizer, self.facts, self.average, allow_changed)
+        if path != self.checkpoints.last:
+            # The best weights of another run are not among the files of this one.
+            self.progress = replace(self.progress, best=None, best_step=None, validated=-1)
         if len(means) == self.world.size:
             self.means = RunningMeans(means[self.world.rank])
 
@@ -197,41 +214,58 @@ class Trainer:
             RuntimeError: If too many steps in a row had non-finite values.
         """
         set_training(self.model, self.settings.freeze_batch_norm)
-        while not self._is_complete():
-            if self._is_far_enough or not self._train_epoch():
-                self._save()
-                break
-            self._finish_epoch()
-        if not self._is_complete():
+        complete = self._is_complete
+        if complete and self._is_settled:
+            log.info("nothing to do: %s", self.report.end(self.progress))
+            return True
+        self.report.begin(self.progress, self.model, self.dtype)
+        self._settle(complete)
+        if not complete and not self._is_far_enough:
+            complete = self._take_steps()
+        if not complete:
+            self._save()
             log.info("stopped after step %d; the same command resumes from there", self.progress.step)
-        return self._is_complete()
+        else:
+            log.info("done: %s", self.report.end(self.progress))
+        return complete
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the objective computes in."""
+        objective = self.objective.module if hasattr(self.objective, "module") else self.objective
+        assert isinstance(objective, ClipObjective)
+        return objective.dtype
 
     def validate(self) -> float:
         """Score the held-out videos and log the result.
 
         Returns:
-            J&F in percent.
+            J&F in percent, the mean over the prompts.
 
         Raises:
             ValueError: If there are no held-out videos.
         """
         if self.validator is None:
             raise ValueError("there are no held-out videos: set validation.img_folder and validation.gt_folder")
-        scores, epoch = self.validator(self.world), self.progress.epoch
-        values = {"epoch": epoch, "J&F": scores.jf, "J": scores.j, "F": scores.f}
-        self.metrics.write("val", self.progress.step, values)
-        log.info("after %d epochs: J&F %.1f, J %.1f, F %.1f", epoch, scores.jf, scores.j, scores.f)
-        return scores.jf
+        found = self.validator.by_prompt(self.world)
+        self.report.validation(self.progress, found)
+        return found.jf
 
     @property
     def _is_far_enough(self) -> bool:
         last = self.settings.stop_after
         return last is not None and self.progress.step >= last
 
+    @property
     def _is_complete(self) -> bool:
         """Whether the run has reached its number of epochs or its time limit."""
         timed = self.settings.max_minutes is not None
         return self.progress.epoch >= self.settings.num_epochs or (timed and self._part_done >= 1)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether all has been done that is due after the last step."""
+        return self.progress.closed == self.progress.epoch and not self._validation_is_due(self._is_complete)
 
     @property
     def _part_done(self) -> float:
@@ -240,24 +274,41 @@ class Trainer:
         minutes = self.settings.max_minutes
         return by_steps if minutes is None else min(max(by_steps, self.progress.time_elapsed / 60 / minutes), 1.0)
 
-    def _train_epoch(self) -> bool:
-        """Train the remaining steps of an epoch. Returns whether to continue: false if asked to stop."""
-        size, epoch = self.facts.accumulate_steps, self.progress.epoch
-        total, done = self.facts.steps_per_epoch, self.progress.batch // size
-        batches = self.loader.epoch(epoch, self.progress.batch)
-        groups = (list(itertools.islice(batches, size)) for _ in range(total - done))
+    def _take_steps(self) -> bool:
+        """Take the remaining steps, until asked to stop. Returns whether the run is complete, the same on all ranks."""
+        step = self.progress.step
+        total = step + self.facts.steps_left(self.progress, self.settings.num_epochs)
         started = time.perf_counter()
-        for clips in self.metrics.bar(groups, total, done, f"epoch {epoch + 1}/{self.settings.num_epochs}"):
+        for clips in self.metrics.bar(self._batches_of_steps(), total, step, "training"):
             waited = time.perf_counter() - started
             self._step(clips)
             seconds = time.perf_counter() - started
             started += seconds
-            self.means.add({"seconds": seconds, "data_seconds": waited})
-            self._count(seconds)
-            # If any process is asked to stop, all stop.
-            if not self.world.all(not (self.stop_asked() or self._is_far_enough or self._is_complete())):
+            num_clips = sum(len(clip.names) for clip in clips)
+            self.means.add({"seconds": seconds, "data_seconds": waited, "clips": num_clips})
+            self.progress = self.facts.after(self.progress, len(clips), seconds)
+            # If any process is asked to stop, or its time is over, all stop.
+            asked = self.stop_asked() or self._is_far_enough
+            stops, ends = (part > 0 for part in self.world.mean([float(asked), float(self._is_complete)]))
+            self._record(ends)
+            if stops and not ends:
                 return False
-        return True
+            before = time.perf_counter()
+            self._settle(ends)
+            started += time.perf_counter() - before
+            if ends:
+                return True
+        return False
+
+    def _batches_of_steps(self) -> Iterator[list[BatchedClip]]:
+        """Batches of the remaining steps. A step that an epoch leaves incomplete continues with the next one."""
+        first, place = self.progress.epoch, self.progress.batch
+        epochs = (
+            self.loader.epoch(epoch, place if epoch == first else 0) for epoch in range(first, self.settings.num_epochs)
+        )
+        batches = itertools.chain.from_iterable(epochs)
+        while clips := list(itertools.islice(batches, self.facts.accumulate_steps)):
+            yield clips
 
     def _step(self, clips: Sequence[BatchedClip]) -> None:
         """Take one optimizer step, or skip it on all ranks if a loss or the gradient norm is not finite."""
@@ -265,12 +316,12 @@ class Trainer:
         for number, clip in enumerate(clips):
             clip = clip.to(self.model.device, non_blocking=True)
             with accumulating(self.objective, last=number == len(clips) - 1):
-                losses, masks = self._forward(clip, number)
-                values = _values(losses)
+                losses, masks, plan = self._forward(clip, number)
+                values = _values(losses, plan, clip.num_frames)
                 if not self._is_finite(values, clip):
                     return
                 (losses.core / len(clips)).backward()
-            self.means.add(values)
+            self.means.add(values | _split(values["loss"], plan, clip.num_frames))
         self.optimizer.set_progress(self._part_done)
         norm = self.optimizer.clip().item()
         if not math.isfinite(norm):
@@ -284,8 +335,11 @@ class Trainer:
         if self.metrics.takes_pictures and _is_due(self.progress.step + 1, self.settings.image_freq):
             self.metrics.picture("train/masks", self.progress.step + 1, draw_clip(clip, masks))
 
-    def _forward(self, clip: BatchedClip, number: int) -> tuple[ClipLosses, Tensor]:
-        """Compute losses and masks of a clip. All randomness is seeded by the step and the clip's number in it."""
+    def _forward(self, clip: BatchedClip, number: int) -> tuple[ClipLosses, Tensor, PromptPlan]:
+        """Losses and masks of a clip, and what its user does.
+
+        All that is random follows from the step and the clip's number in it.
+        """
         device, rank, count = self.model.device, self.world.rank, clip.masks.shape[1]
         key = (self.settings.seed_value, self.progress.step, number)
         torch.manual_seed(derive_seed(*key, _Stream.LAYERS, rank))
@@ -295,14 +349,14 @@ class Trainer:
         rows = range(rank * count, (rank + 1) * count)
         user = self.users(device, (*key, _Stream.CLICKS), rows)
         num_objects = max(self.world.mean([count])[0], 1.0)
-        return self.objective(clip, plan, user, num_objects)
+        return (*self.objective(clip, plan, user, num_objects), plan)
 
     def _is_finite(self, values: dict[str, float], clip: BatchedClip) -> bool:
         """Whether the losses of a batch are finite on all ranks; if not, skip the step and log the ranks concerned."""
         finite = all(map(math.isfinite, values.values()))
         if self.world.all(finite):
             return True
-        report = None if finite else f"rank {self.world.rank}: {_format(values)} for {', '.join(clip.names)}"
+        report = None if finite else f"rank {self.world.rank}: {format_values(values)} for {', '.join(clip.names)}"
         reports = [line for line in self.world.gather(report) if line is not None]
         self._skip(f"the loss is not finite on {'; '.join(reports)}")
         return False
@@ -315,42 +369,52 @@ class Trainer:
         if in_a_row > self.settings.max_skipped:
             raise RuntimeError(f"{in_a_row} steps in a row were skipped, the last because {reason}")
 
-    def _count(self, seconds: float) -> None:
-        """Count a finished step, then log and save if due."""
-        before = self.progress
-        step, batch = before.step + 1, before.batch + self.facts.accumulate_steps
-        self.progress = replace(before, step=step, batch=batch, time_elapsed=before.time_elapsed + seconds)
-        if _is_due(step, self.settings.log_freq):
-            self._log()
-        if _is_due(step, self.settings.save_steps):
+    def _record(self, ends: bool) -> None:
+        """Log and save what is due after a step. The first, the last, and those that end an epoch are always logged."""
+        step, settings = self.progress.step, self.settings
+        marks = step == 1 or ends or self.progress.epoch > self.progress.closed
+        if _is_due(step, settings.log_freq) or (marks and settings.log_freq > 0):
+            self.report.step(self.progress, self.means, self.optimizer.rates())
+        keeps = _is_due(step, settings.keep_steps)
+        if keeps or _is_due(step, settings.save_steps):
             self._save()
+        if keeps and self.world.is_main:
+            self.checkpoints.save_step(step)
 
-    def _log(self) -> None:
-        means = self.means.take()
-        means = dict(zip(means, self.world.mean(list(means.values())), strict=True))
-        step, rates = self.progress.step, self.optimizer.values()
-        means |= {"epoch": self.facts.part_done(self.progress), "lr": max(rates.values())}
-        means["memory_gib"] = peak_memory(self.model.device) / 2**30
-        self.metrics.write("train", step, means)
-        self.metrics.curves(step, rates)
-        log.info("step %d: %s", step, _format(means))
+    def _validation_is_due(self, ends: bool) -> bool:
+        progress, settings = self.progress, self.settings
+        if self.validator is None or progress.validated == progress.step:
+            return False
+        if progress.step == 0:
+            return settings.val_at_start
+        ended = range(progress.closed + 1, progress.epoch + 1)
+        at_epoch = any(_is_due(epoch, settings.val_epoch_freq) for epoch in ended)
+        return ends or at_epoch or _is_due(progress.step, settings.val_steps)
 
-    def _finish_epoch(self) -> None:
-        epoch = self.progress.epoch + 1
-        is_last = epoch == self.settings.num_epochs
-        validates = self.validator is not None and (is_last or _is_due(epoch, self.settings.val_epoch_freq))
+    def _settle(self, ends: bool) -> None:
+        """Validate, and keep numbered files, where that is due after the last step and has not been done."""
+        epoch = self.progress.epoch
+        ended = range(self.progress.closed + 1, epoch + 1)
+        validates = self._validation_is_due(ends)
         if validates:
-            self._save()  # if validation is interrupted, only it has to be repeated
-        self.progress = replace(self.progress, epoch=epoch, batch=0)
-        if validates:
-            score = self.validate()
-            if self.progress.best is None or score > self.progress.best:
-                self.progress = replace(self.progress, best=score)
-                if self.world.is_main:
-                    self.checkpoints.save_best(self.model, epoch, score)
+            if self.progress.step:
+                self._save()  # if validation is interrupted, only it has to be repeated
+            self._keep_if_best(self.validate())
+        if not (validates or ended or ends):
+            return
+        self.progress = replace(self.progress, closed=epoch)
         self._save()
         if self.world.is_main:
-            self.checkpoints.save_epoch(epoch)
+            for due in [number for number in ended if _is_due(number, self.checkpoints.save_freq)][-1:]:
+                self.checkpoints.save_epoch(due)
+
+    def _keep_if_best(self, score: float) -> None:
+        step, epoch = self.progress.step, self.progress.epoch
+        self.progress = replace(self.progress, validated=step)
+        if self.progress.best is None or score > self.progress.best:
+            self.progress = replace(self.progress, best=score, best_step=step)
+            if self.world.is_main:
+                self.checkpoints.save_best(self.model, epoch, score)
 
     def _save(self) -> None:
         means = self.world.gather(self.means.state)
@@ -366,12 +430,16 @@ def _is_due(count: int, frequency: int) -> bool:
     return frequency > 0 and count % frequency == 0
 
 
-def _values(losses: ClipLosses) -> dict[str, float]:
-    """Losses as floats, copied from the device in one transfer."""
+def _values(losses: ClipLosses, plan: PromptPlan, num_frames: int) -> dict[str, float]:
+    """Losses as floats, copied from the device in one transfer: means over the decoded frames and corrections."""
     names = ("loss", "loss_mask", "loss_iou", "loss_class")
     parts = torch.stack((losses.core.detach(), losses.mask, losses.iou, losses.object_score))
-    return dict(zip(names, parts.tolist(), strict=True))
+    decoded = num_frames + sum(map(len, plan.corrections.values()))
+    return dict(zip(names, (parts / decoded).tolist(), strict=True))
 
 
-def _format(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+def _split(loss: float, plan: PromptPlan, num_frames: int) -> dict[str, float]:
+    """A batch's loss by what it is of, an image or a clip, and by the kind of its prompts."""
+    of = "images" if num_frames == 1 else "clips"
+    prompts = "masks" if set(plan.initial.values()) == {"mask"} else "clicks"
+    return {f"loss_{of}": loss, f"loss_from_{prompts}": loss}

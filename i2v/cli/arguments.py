@@ -48,6 +48,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_annotate(commands.add_parser("annotate", help="label a video in the browser", allow_abbrev=False))
     _add_demo(commands.add_parser("demo", help="track an object in a rendered clip", allow_abbrev=False))
     _add_info(commands.add_parser("info", help="inspect a checkpoint", allow_abbrev=False))
+    # Only named here: what follows them is for the checkout, see i2v.cli.checkout.
+    commands.add_parser("train", help="train or fine-tune a model (from a checkout)", add_help=False)
+    commands.add_parser("test", help="track the objects of a benchmark (from a checkout)", add_help=False)
+    commands.add_parser("eval", help="score masks against annotations (from a checkout)", add_help=False)
     return parser
 
 

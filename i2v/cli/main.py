@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from i2v.cli.arguments import UsageError, collect_prompts, make_parser
+from i2v.cli.checkout import MODULES, become
 from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.pretrained import ModelChoice, choose_model, config_of
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
     try:
+        if arguments and arguments[0] in MODULES:
+            become(arguments[0], arguments[1:])
         args = make_parser().parse_args(arguments)
         _configure_logging(verbose)
         return commands[args.command](args)

@@ -37,10 +37,12 @@ class ObjectPictures:
     pred_root: Path
     images: Path | None
     single_object: bool = False
+    ignore_labels: tuple[int, ...] | None = None
 
     def mask(self, root: Path, score: ObjectScore, frame: str) -> Mask:
         """Read the mask ``(H, W)`` of an object on a frame from one of the two trees."""
-        video = MaskVideo.open(root / score.video, self.single_object)
+        # Which labels the ground truth ignores matters only where all others are one object.
+        video = MaskVideo.open(root / score.video, self.single_object, self.ignore_labels or ())
         return video.read(frame, score.obj if video.is_folder_per_object else None).mask(score.obj)
 
     def image(self, score: ObjectScore, frame: str, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -6,17 +6,19 @@ frame, whose pixel values are objects (DAVIS, MOSE, LVOS, YouTube-VOS).
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from i2v.errors import InvalidFileError, StrPath
+from i2v.errors import USER_ERRORS, InvalidFileError, StrPath
 from i2v.results.rle import Mask, Size
 from i2v.utils.image_file import load_image
+from sav_dataset.utils.void_labels import void_labels
 
 ANY_LABEL = "255"
 """Name of the only object in benchmarks that distinguish just object and background, after DAVIS 2016."""
@@ -45,10 +47,12 @@ class FrameMasks:
     Attributes:
         image: ``(H, W)`` labels, or a mask.
         values: Label by object; ``None`` for all labels but 0.
+        ignored: Labels that belong to no object.
     """
 
     image: NDArray[np.uint8] | Mask
     values: Mapping[str, int | None]
+    ignored: frozenset[int] = frozenset()
 
     @property
     def size(self) -> Size:
@@ -61,7 +65,18 @@ class FrameMasks:
         if obj not in self.values:
             return np.zeros(self.size, np.bool_)
         value = self.values[obj]
-        return self.image != 0 if value is None else self.image == value
+        if value is not None:
+            return self.image == value
+        void = self.void
+        return self.image != 0 if void is None else (self.image != 0) & ~void
+
+    @property
+    def void(self) -> Mask | None:
+        """The pixels (H,W) of ignored values; None where there are none."""
+        if not self.ignored:
+            return None
+        found = np.isin(self.image, sorted(self.ignored))
+        return found if found.any() else None
 
 
 @dataclass(frozen=True)
@@ -72,18 +87,45 @@ class MaskVideo:
         folder: Folder of the video.
         is_folder_per_object: Whether it has a folder per object (SA-V) instead of label images.
         single_object: Whether all labels of a label image count as one object, "255".
+        ignored: Labels of label images that are not objects, besides 0; their pixels are void.
     """
 
     folder: Path
     is_folder_per_object: bool
     single_object: bool = False
+    ignored: frozenset[int] = frozenset()
 
     @classmethod
-    def open(cls, folder: StrPath, single_object: bool = False) -> MaskVideo:
-        """Open the folder of a video: if it contains folders, there is one per object, else label images."""
+    def open(
+        cls, folder: StrPath, single_object: bool = False, ignore_labels: Collection[int] | None = None
+    ) -> MaskVideo:
+        """Open the folder of a video: if it contains folders, there is one per object, else label images.
+
+        Args:
+            folder: The folder.
+            single_object: Whether all labels of a label image count as one object.
+            ignore_labels: Void labels of label images; ``None`` for the rule of :func:`void_labels`, unless all labels
+                are one object. Masks in folders of objects have no labels, and so no void ones.
+        """
         with os.scandir(folder) as entries:
             has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
-        return cls(Path(folder), has_folders, single_object)
+        video = cls(Path(folder), has_folders, single_object)
+        if has_folders:
+            return video
+        if ignore_labels is not None:
+            return replace(video, ignored=frozenset(ignore_labels))
+        return video if single_object else replace(video, ignored=void_labels(video._labels()))
+
+    def _labels(self) -> Iterator[list[int]]:
+        """The labels of each label image that can be read; whoever reads the others is told what is wrong."""
+        for frame in self.frames():
+            with contextlib.suppress(*USER_ERRORS):
+                values, is_one_bit = _read(self.folder / frame, None)
+                yield [255] if is_one_bit else labels_in(values)
+
+    def has_void(self) -> bool:
+        """Whether any label image has a pixel of an ignored label; reads no further than to the first."""
+        return bool(self.ignored) and any(not self.ignored.isdisjoint(labels) for labels in self._labels())
 
     def objects(self) -> list[str]:
         """List the object folders in natural order; none for label images, whose objects are known only when read."""
@@ -113,8 +155,9 @@ class MaskVideo:
             return FrameMasks(read_binary(self.folder / obj / frame, size), {obj: None})
         labels = read_labels(self.folder / frame, size)
         if self.single_object:
-            return FrameMasks(labels, {ANY_LABEL: None})
-        return FrameMasks(labels, {str(label): label for label in labels_in(labels)})
+            return FrameMasks(labels, {ANY_LABEL: None}, self.ignored)
+        present = (label for label in labels_in(labels) if label not in self.ignored)
+        return FrameMasks(labels, {str(label): label for label in present}, self.ignored)
 
     def first_masks(self, size: Size | None = None) -> Iterator[tuple[str, str, Mask]]:
         """Find the first non-empty mask of each object.

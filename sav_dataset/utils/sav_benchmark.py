@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from i2v.errors import USER_ERRORS, describe_error
+from i2v.results.rle import Mask
 from i2v.utils.terminal import printable
 from i2v.utils.worker_pool import worker_pool
 from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
+from sav_dataset.utils.void_labels import RULE
 
 __all__ = ["EvaluationError", "EvaluationSettings", "benchmark", "boundary_measure", "evaluate", "region_similarity"]
 
@@ -54,6 +56,8 @@ class EvaluationSettings:
             "prompt", those up to its first appearance, where it was prompted (YouTube-VOS); or "none".
         strict: Whether both trees must contain the same videos; otherwise those in both are scored.
         single_object: Whether all labels of a label image count as one object.
+        ignore_labels: Void labels of label images; ``None`` for the rule of ``void_labels``. Void pixels of the ground
+            truth are left out of J and F, as DAVIS does, and predicted ones are background.
         num_processes: Worker processes; ``None`` for one per core.
         progress: Whether to show a progress bar.
     """
@@ -61,6 +65,7 @@ class EvaluationSettings:
     skip: str = "first-last"
     strict: bool = True
     single_object: bool = False
+    ignore_labels: tuple[int, ...] | None = None
     num_processes: int | None = None
     progress: bool = False
 
@@ -131,17 +136,22 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     gt_root, pred_root = annotation_folder(Path(gt_root)), Path(pred_root)
-    names, warnings = _choose_videos(gt_root, pred_root, settings.strict, videos)
+    names, unknown, others = _choose_videos(gt_root, pred_root, videos)
+    problems, warnings = (unknown + others, list[str]()) if settings.strict else (unknown, others)
     videos_found = [_VideoFiles.open(gt_root / name, pred_root / name, settings) for name in names]
-    problems = [problem for video in videos_found for problem in video.problems()]
+    problems += [problem for video in videos_found for problem in video.problems()]
     warnings += [warning for video in videos_found for warning in video.unscored()]
-    tasks = [task for video in videos_found for task in video.tasks()] if not problems else []
-    table = _Table()
+    # Where there are problems, the files are still read, so that all of them are told at once.
+    tasks = [task for video in videos_found for task in video.tasks(only_reads=bool(problems))]
+    table, with_void = _Table(), dict[str, int]()
     for task, result in _run(tasks, settings):
         table.add(task, result.scores)
         problems += result.problems
+        if result.has_void:
+            with_void[task.video] = with_void.get(task.video, 0) + 1
     if problems:
         raise EvaluationError(problems)
+    warnings += _void_notes(list(with_void), len(names), settings.ignore_labels)
     objects = []
     for key, frames in table.objects():
         counted = _counted(frames, settings.skip)
@@ -162,30 +172,43 @@ def annotation_folder(gt_root: Path) -> Path:
 
 
 def _choose_videos(
-    gt_root: Path, pred_root: Path, strict: bool, videos: Iterable[str] | None
-) -> tuple[list[str], list[str]]:
-    """Choose the videos to score. Returns warnings about the others, too."""
+    gt_root: Path, pred_root: Path, videos: Iterable[str] | None
+) -> tuple[list[str], list[str], list[str]]:
+    """Choose the videos to score. Returns messages about unknown ones of ``videos``, and about others, too."""
+    for root, what in ((gt_root, "annotations"), (pred_root, "predictions")):
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no folder of {what} is here")
     gt, pred = set(list_videos(gt_root)), set(list_videos(pred_root))
     wanted = gt if videos is None else set(videos)
-    if wanted - gt:
-        raise EvaluationError([f"video {name}: not in {gt_root}" for name in sorted(wanted - gt)])
-    others = [f"video {name}: no predictions in {pred_root}" for name in sorted(wanted - pred)]
-    others += [f"video {name}: predicted, but not in {gt_root}" for name in sorted(pred - gt)]
-    if others and strict:
-        raise EvaluationError(others)
-    if not wanted & pred:
-        raise EvaluationError([f"{pred_root} and {gt_root} have no video in common"])
-    return sorted(wanted & pred), others
+    unknown = [f"video {name}: not in {gt_root}" for name in sorted(wanted - gt)]
+    others = [f"video {name}: no predictions in {pred_root}" for name in sorted((wanted & gt) - pred)]
+    others += [f"video {name}: predicted, but not in {gt_root}" for name in sorted(pred - gt - wanted)]
+    if not wanted & gt & pred:
+        raise EvaluationError([f"{pred_root} and {gt_root} have no video in common", *unknown, *others])
+    return sorted(wanted & gt & pred), unknown, others
+
+
+def _void_notes(videos: Sequence[str], num_videos: int, ignore_labels: tuple[int, ...] | None) -> list[str]:
+    """A sentence about the videos of which void pixels were left out."""
+    if not videos:
+        return []
+    rule = RULE if ignore_labels is None else f"labels {', '.join(map(str, ignore_labels))} are void"
+    shown = ", ".join(videos[:3]) + (", ..." if len(videos) > 3 else "")
+    return [f"{rule}: such pixels are left out of the scores of {len(videos)} of {num_videos} videos ({shown})"]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Some frames of a video to compare: of one object, or label images (``obj`` is ``None``)."""
+    """Some frames of a video to compare: of one object, or label images (``obj`` is ``None``).
+
+    With ``only_reads`` the files are read, but nothing is scored.
+    """
 
     gt: MaskVideo
     pred: MaskVideo
     obj: str | None
     frames: tuple[str, ...]
+    only_reads: bool = False
 
     @property
     def video(self) -> str:
@@ -196,6 +219,7 @@ class _Task:
 class _TaskResult:
     scores: tuple[tuple[str, FrameScore], ...]  # by object
     problems: tuple[str, ...]
+    has_void: bool
 
 
 @dataclass(frozen=True)
@@ -216,8 +240,8 @@ class _VideoFiles:
 
     @classmethod
     def open(cls, gt_folder: Path, pred_folder: Path, settings: EvaluationSettings) -> _VideoFiles:
-        gt = MaskVideo.open(gt_folder, settings.single_object)
-        pred = MaskVideo(pred_folder, gt.is_folder_per_object, settings.single_object)
+        gt = MaskVideo.open(gt_folder, settings.single_object, settings.ignore_labels)
+        pred = replace(gt, folder=pred_folder)
         inner = slice(1, -1) if settings.skip == "first-last" else slice(None)
         objects: list[str | None] = [*gt.objects()] or [None]
         frames = {obj: gt.frames(obj)[inner] for obj in objects}
@@ -245,12 +269,13 @@ class _VideoFiles:
     def _name(self, obj: str | None) -> str:
         return f"video {self.gt.folder.name}" + ("" if obj is None else f", object {obj}")
 
-    def tasks(self) -> Iterator[_Task]:
-        """Split the comparisons into pieces that balance well over processes."""
-        for obj, frames in self.frames.items():
-            pieces = range(0, len(frames) if not self.missing[obj] else 0, FRAMES_PER_TASK)
-            for start in pieces:
-                yield _Task(self.gt, self.pred, obj, tuple(frames[start : start + FRAMES_PER_TASK]))
+    def tasks(self, only_reads: bool = False) -> Iterator[_Task]:
+        """Split the comparisons into pieces that balance well over processes; of frames that both trees have."""
+        for obj, names in self.frames.items():
+            missing = set(self.missing[obj])
+            frames = [name for name in names if name not in missing] if only_reads or not missing else []
+            for start in range(0, len(frames), FRAMES_PER_TASK):
+                yield _Task(self.gt, self.pred, obj, tuple(frames[start : start + FRAMES_PER_TASK]), only_reads)
 
     def _is_seen(self, obj: str | None) -> bool:
         frames = (self.gt.read(frame, obj) for frame in self.frames[obj])
@@ -277,23 +302,34 @@ def _compare(task: _Task) -> _TaskResult:
     """Score the frames of a task in a worker process."""
     scores: list[tuple[str, FrameScore]] = []
     problems: list[str] = []
+    has_void = False
     for frame in task.frames:
         try:
-            scores += _compare_frame(frame, task.gt.read(frame, task.obj), task.pred.read(frame, task.obj))
+            gt = task.gt.read(frame, task.obj)
+            void = gt.void
+            has_void = has_void or void is not None
+            pred = task.pred.read(frame, task.obj)
+            _check_sizes(gt, pred)
+            scores += [] if task.only_reads else _compare_frame(frame, gt, pred, void)
         except USER_ERRORS as error:
             who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
             problems.append(f"{who}, frame {frame}: {describe_error(error)}")
-    return _TaskResult(tuple(scores), tuple(problems))
+    return _TaskResult(tuple(scores), tuple(problems), has_void)
 
 
-def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks) -> Iterator[tuple[str, FrameScore]]:
-    if gt.size != pred.size:
-        raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
+def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks, void: Mask | None) -> Iterator[tuple[str, FrameScore]]:
     for obj in gt.values.keys() | pred.values.keys():
         true, found = gt.mask(obj), pred.mask(obj)
+        if void is not None:
+            found &= ~void
         in_gt, in_pred = bool(true.any()), bool(found.any())
         j, f = mask_scores(true, found) if in_gt or in_pred else (1.0, 1.0)
         yield obj, FrameScore(frame, j, f, in_gt, in_pred)
+
+
+def _check_sizes(gt: FrameMasks, pred: FrameMasks) -> None:
+    if gt.size != pred.size:
+        raise ValueError(f"the prediction has {_pixels(pred.size)}, the annotation {_pixels(gt.size)}")
 
 
 def _pixels(size: tuple[int, int]) -> str:

@@ -185,3 +185,33 @@ def test_bad_settings():
         EvaluationSettings(num_processes=0)
     with pytest.raises(ValueError, match="mask_roots: expected 2"):
         benchmark(["a", "b"], ["c"])
+
+
+def test_problems_of_all_kinds_are_named_in_one_round(trees):
+    gt, pred = trees
+    write_sequence(gt.parent, "gt", [SHAPE] * 4, "c")  # a video without predictions
+    (pred / "a" / "000" / "00001.png").unlink()  # a frame without one
+    write_mask(pred / "a" / "000" / "00002.png", SHAPE[:, :-1])  # the same object, elsewhere
+    (pred / "b" / "001" / "00002.png").write_bytes(b"no image")  # another video
+    found = problems(trees)
+    assert found[:2] == (
+        f"video c: no predictions in {pred}",
+        "video a, object 000: 1 of 2 predictions missing: 00001.png",
+    )
+    assert found[2].startswith("video a, object 000, frame 00002.png: the prediction has 63x48 pixels")
+    assert found[3].startswith("video b, object 001, frame 00002.png: ") and len(found) == 4
+
+
+def test_videos_of_a_list_that_there_are_not_are_an_error_with_the_rest(trees):
+    gt, pred = trees
+    (pred / "b").rename(pred / "c")
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(gt, pred, EvaluationSettings(strict=False), videos=["a", "b", "x"])
+    assert caught.value.problems == (f"video x: not in {gt}",)
+
+
+@pytest.mark.parametrize(("missing", "what"), [("gt", "annotations"), ("pred", "predictions")])
+def test_a_tree_that_is_not_there_is_named(trees, missing, what):
+    roots = {"gt": trees[0], "pred": trees[1], missing: trees[0].parent / "nowhere"}
+    with pytest.raises(FileNotFoundError, match=f"nowhere: no folder of {what}"):
+        evaluate(roots["gt"], roots["pred"])

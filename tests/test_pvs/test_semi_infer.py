@@ -12,10 +12,12 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support import TINY, make_predictor
-from vos_support import make_label_tree, make_sav_tree
+from vos_support import make_label_tree, make_sav_tree, write_labels
 
 from sav_dataset.utils.datasets import open_dataset
 from test_pvs import semi_infer, submission
@@ -145,6 +147,28 @@ def test_label_images_and_a_submission(checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_void_is_not_followed(checkpoint, tmp_path, capfd):
+    root = make_label_tree(tmp_path / "davis", {"a": (4, [0])})
+    for path in (root / "Annotations" / "a").iterdir():
+        labels = np.array(Image.open(path))
+        labels[:3] = 255
+        write_labels(path, labels)
+    out = tmp_path / "out"
+    common = arguments(checkpoint, root, out, "--dataset", "davis2017")
+    assert semi_infer.main(common) == 0
+    masks = out / "tiny" / "Semi_davis2017_tiny_gm" / "a"
+    assert set(np.unique(np.array(Image.open(masks / "00000.png")))) == {0, 1}
+    assert "video a: label 255 is void and not followed" in capfd.readouterr().err
+    # Another rule would give other masks.
+    assert semi_infer.main([*common, "--ignore_labels", "none"]) == 1
+    assert "ignore_labels: None there, [] now" in capfd.readouterr().err
+    assert semi_infer.main([*common, "--ignore_labels", "none", "--overwrite"]) == 0
+    assert set(np.unique(np.array(Image.open(masks / "00000.png")))) == {0, 1, 255}
+    assert semi_infer.main([*common, "--ignore_labels", "x"]) == 1
+    assert "ignore_labels: expected" in capfd.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_broken_video_fails_alone(checkpoint, sav, tmp_path, capsys):
     (sav / "JPEGImages_24fps" / "sav_000001" / "00004.jpg").write_bytes(b"broken")
     assert semi_infer.main(arguments(checkpoint, sav, tmp_path / "out")) == 1
@@ -177,6 +201,18 @@ def test_names_of_runs_and_checkpoints(tmp_path, checkpoint):
         FileNotFoundError, match=r"checkpoint 'nobody' not found; tried nobody, .*checkpoints/nobody\.pt"
     ):
         semi_infer.find_checkpoint("nobody")
+
+
+def test_the_config_is_that_of_the_checkpoint(tmp_path, checkpoint):
+    assert semi_infer.find_config(None) == "i2v-infer"
+    assert semi_infer.find_config(str(checkpoint)) == "i2v-infer"
+    assert semi_infer.find_config(semi_infer.find_checkpoint("i2v-nano")) == "i2v-nano-infer"
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(checkpoint.read_bytes())
+    assert semi_infer.find_config(str(best)) == "i2v-infer"
+    (tmp_path / "run" / "inference.yaml").write_text("model: {}\n")
+    assert semi_infer.find_config(str(best)) == str(tmp_path / "run" / "inference.yaml")
 
 
 def test_videos_without_annotations_are_told(checkpoint, sav, tmp_path, capsys):

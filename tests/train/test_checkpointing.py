@@ -60,7 +60,10 @@ def test_a_place_in_an_epoch_of_another_length_means_nothing(tmp_path: Path) -> 
     folder = CheckpointFolder(tmp_path)
     folder.save_last(training_state(model, optimizer, RunProgress(epoch=2, batch=4, step=7), FACTS))
     longer = RunFacts(world_size=1, seed_value=0, batches_per_epoch=20, accumulate_steps=2)
-    assert resume(folder.last, model, optimizer, longer)[0] == RunProgress(epoch=2, batch=0, step=7)
+    with pytest.raises(CheckpointError, match=r"batches_per_epoch: 10 before, 20 now.*trainer.resume_changed=true"):
+        resume(folder.last, model, optimizer, longer)
+    progress, _ = resume(folder.last, model, optimizer, longer, allow_changed=True)
+    assert progress == RunProgress(epoch=2, batch=0, step=7)
 
 
 def test_weights_alone_are_no_state(tmp_path: Path) -> None:
@@ -132,12 +135,30 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert torch.load(folder.last, weights_only=True)["steps"] == {"train": 1}
 
 
-def test_steps_per_epoch_and_the_part_that_is_done() -> None:
-    facts = RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=2)
-    assert facts.steps_per_epoch == 5
-    assert facts.part_done(RunProgress(epoch=3, batch=4)) == pytest.approx(3.4)
-    with pytest.raises(ValueError, match="expected 1 to 11"):
-        RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=12)
+def test_steps_take_batches_over_the_ends_of_epochs() -> None:
+    facts = RunFacts(world_size=1, seed_value=0, batches_per_epoch=3, accumulate_steps=4)
+    assert facts.steps_left(RunProgress(), num_epochs=20) == 15
+    assert facts.steps_left(RunProgress(epoch=1, batch=1), num_epochs=2) == 1
+    assert facts.steps_left(RunProgress(epoch=2), num_epochs=2) == 0
+    after = facts.after(RunProgress(epoch=1, batch=2, step=5, time_elapsed=2.0), 4, 1.5)
+    assert after == RunProgress(epoch=3, batch=0, step=6, time_elapsed=3.5)
+    assert facts.part_done(RunProgress(epoch=3, batch=2)) == pytest.approx(3 + 2 / 3)
+    with pytest.raises(ValueError, match="accumulate_steps: expected at least 1, got 0"):
+        RunFacts(world_size=1, seed_value=0, batches_per_epoch=11, accumulate_steps=0)
+
+
+def test_states_of_earlier_versions_have_been_closed(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    folder = CheckpointFolder(tmp_path)
+    for batch, expected in (
+        (4, RunProgress(epoch=2, batch=4, step=7, closed=2, validated=7)),
+        (10, RunProgress(epoch=3, batch=0, step=7, closed=2, validated=-1)),
+    ):
+        state = training_state(model, optimizer, RunProgress(epoch=2, batch=batch, step=7), FACTS)
+        for name in ("closed", "validated", "best_step"):
+            del state["progress"][name]
+        folder.save_last(state)
+        assert resume(folder.last, model, optimizer, FACTS)[0] == expected
 
 
 def test_tinysam_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

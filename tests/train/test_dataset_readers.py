@@ -179,6 +179,37 @@ def test_palette_pngs_hold_several_objects(tmp_path: Path) -> None:
     assert list(opened(ignoring).visible(3)) == [1]
 
 
+def test_255_is_void_beside_other_labels_and_an_object_alone(tmp_path: Path) -> None:
+    write_davis(tmp_path, ["a", "b"])
+    folder = tmp_path / "Annotations"
+    for path in sorted(folder.rglob("*.png")):
+        labels = np.array(Image.open(path))
+        if path.parent.name == "b":
+            labels[labels > 0] = 255
+        elif path.stem > "00001":
+            labels[labels == 1] = 255  # there is no more than void, but for the first frames
+        Image.fromarray(labels).save(path)
+    dataset = PNGRawDataset(tmp_path / "JPEGImages", folder)
+    assert [list(opened(dataset, 0).visible(frame)) for frame in (0, 4)] == [[1, 2], [2]]
+    assert list(opened(dataset, 1).visible(4)) == [255]
+    both = PNGRawDataset(tmp_path / "JPEGImages", folder, ignored_labels=[])
+    assert list(opened(both, 0).visible(4)) == [2, 255]
+    images = ImageMaskRawDataset(tmp_path / "JPEGImages", folder)
+    assert {name: list(opened(images, i).visible(0)) for i, name in enumerate(images.names)}["00004"] in ([2], [255])
+
+
+def test_among_colours_and_wide_labels_255_is_an_object(tmp_path: Path) -> None:
+    write_davis(tmp_path, ["a", "b"])
+    for path in sorted((tmp_path / "Annotations").rglob("*.png")):
+        labels = np.array(Image.open(path)).astype(np.uint16)
+        labels[labels == 1] = 255
+        colours = np.stack([0 * labels, labels % 255, labels * (labels == 255)], axis=2).astype(np.uint8)
+        Image.fromarray(labels if path.parent.name == "a" else colours).save(path)
+    dataset = PNGRawDataset(tmp_path / "JPEGImages", tmp_path / "Annotations")
+    assert list(opened(dataset, 0).visible(0)) == [2, 255]
+    assert list(opened(dataset, 1).visible(0)) == [255, 2 << 8]
+
+
 def test_masks_are_matched_to_frames_by_name_where_names_are_no_numbers(tmp_path: Path) -> None:
     write_davis(tmp_path, ["a"])
     for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):

@@ -91,9 +91,10 @@ def test_cosine_goes_from_the_start_to_a_hundredth() -> None:
 
 def test_schedules_reach_the_optimizer(tiny: I2VModel) -> None:
     optimizer = ScheduledOptimizer(tiny, recipe())
-    start = optimizer.values()
+    start = optimizer.rates()
+    assert set(start) == set(optimizer.settings.lr)
     optimizer.set_progress(1.0)
-    assert optimizer.values() == pytest.approx({name: value / 100 for name, value in start.items()})
+    assert optimizer.rates() == pytest.approx({name: value / 100 for name, value in start.items()})
     assert {group["weight_decay"] for group in optimizer.optimizer.param_groups} == {0.0, 0.1}
     assert {tuple(group["betas"]) for group in optimizer.optimizer.param_groups} == {(0.9, 0.999)}
 

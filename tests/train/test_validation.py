@@ -142,3 +142,51 @@ def test_masks_without_any_object_are_refused(tmp_path: Path) -> None:
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
     with pytest.raises(ValueError, match="masks are empty"):
         find_videos(images, labels)
+
+
+def test_void_counts_as_the_evaluator_counts_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images, labels = write_held_out(tmp_path)
+    for path in sorted((labels / "discs").glob("*.png")):
+        values = np.array(Image.open(path))
+        values[:, 20:26] = 255
+        Image.fromarray(values).save(path)
+    predictor = make_predictor("++predictor.non_overlap_masks=true", apply_postprocessing=False)
+    out = tmp_path / "found" / "discs"
+    out.mkdir(parents=True)
+    predict(predictor, images / "discs", labels / "discs", out)
+    expected = evaluate(labels, tmp_path / "found", EvaluationSettings(num_processes=1))
+    with caplog.at_level("INFO"):
+        videos = find_videos(images, labels)
+    assert "void pixels are left out of the scores of discs" in caplog.text
+    scores = Validator(predictor.model, predictor.policy, videos)(CPU)
+    assert {s.key: (s.j, s.f) for s in scores.objects} == {s.key: (s.j, s.f) for s in expected.objects}
+    assert [s.obj for s in scores.objects] == ["1", "2"]
+    followed = Validator(predictor.model, predictor.policy, find_videos(images, labels, ignore_labels=()))(CPU)
+    assert [s.obj for s in followed.objects] == ["1", "2", "255"]
+
+
+def test_masks_of_another_size_and_videos_without_annotations_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = write_held_out(tmp_path)
+    shutil.copytree(images / "discs", images / "more")
+    assert [video.name for video in find_videos(images, labels)] == ["discs"]
+    assert "without annotations" in caplog.text and ": more" in caplog.text
+    path = labels / "discs" / "00002.png"
+    Image.fromarray(np.array(Image.open(path))[::2, ::2]).save(path)
+    with pytest.raises(ValueError, match=r"discs/00002.png: the mask is 32x24, the frames in .* are 64x48"):
+        find_videos(images, labels)
+
+
+def test_every_prompt_is_scored_and_one_picture_drawn(tmp_path: Path) -> None:
+    images, labels = write_held_out(tmp_path)
+    predictor = make_predictor()
+    validator = Validator(predictor.model, predictor.policy, find_videos(images, labels), prompts=("bb", "gm"))
+    found = validator.by_prompt(CPU)
+    assert list(found.by_prompt) == ["bb", "gm"]
+    assert found.by_prompt["gm"] == Validator(predictor.model, predictor.policy, find_videos(images, labels))(CPU)
+    assert found.jf == pytest.approx(np.mean([scores.jf for scores in found.by_prompt.values()]))
+    assert found.picture is not None and tuple(found.picture.shape) == (3, 2 * 144, 5 * 192)
+    assert found.object_lines()[0].startswith("discs, object ") and len(found.object_lines(1)) == 2
+    with pytest.raises(ValueError, match="got none"):
+        Validator(predictor.model, predictor.policy, [], prompts=())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2v.utils.image_file import load_image
+from i2v.utils.image_file import load_image, read_image_size
 from i2v.video.frame_source import IMAGE_SUFFIXES, natural_key
 from i2v.video.video_file import VideoFile
 
@@ -34,6 +34,9 @@ class FrameReader(Protocol):
         Returns:
             The frame's number, or ``None`` if there is none.
         """
+
+    def size(self, frame: int) -> tuple[int, int]:
+        """Height and width of a frame as stored, without reading its pixels."""
 
     def read(self, frame: int, size: int) -> Tensor:
         """Read a frame.
@@ -70,6 +73,9 @@ class ImageFrames:
         """Find the frame with this file name, or else with this number, even if it does not exist."""
         return self._numbers.get(name, int(name) if name.isdecimal() else None)
 
+    def size(self, frame: int) -> tuple[int, int]:
+        return read_image_size(self._files[frame])
+
     def read(self, frame: int, size: int) -> Tensor:
         """Read a frame, see :class:`FrameReader`.
 
@@ -100,6 +106,9 @@ class VideoFrames:
 
     def number(self, name: str) -> int | None:
         return int(name) if name.isdecimal() else None
+
+    def size(self, frame: int) -> tuple[int, int]:
+        return self._video.height, self._video.width
 
     def read(self, frame: int, size: int) -> Tensor:
         """Read a frame at full size, see :class:`FrameReader`.
@@ -170,7 +179,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         path: The file.
 
     Returns:
-        Labels ``(H, W)``, 0 for background.
+        Labels ``(H, W)``, 0 for background: uint8 where the file has 8 bits, else int32.
 
     Raises:
         InvalidFileError: If the file is damaged or too large.
@@ -178,7 +187,9 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     image = load_image(path)
     if image.mode in ("1", "L", "LA"):
         return np.array(image.convert("L"))
-    if image.mode == "P" or image.mode.startswith("I"):
+    if image.mode == "P":
+        return np.array(image)
+    if image.mode.startswith("I"):
         return np.array(image).astype(np.int32, copy=False)
     colours = np.array(image.convert("RGB")).astype(np.int32)
     return (colours[..., 0] << 16) | (colours[..., 1] << 8) | colours[..., 2]

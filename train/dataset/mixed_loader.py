@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from multiprocessing.synchronize import Event
 from multiprocessing.util import Finalize
@@ -24,6 +25,7 @@ from i2v.errors import describe_error
 from i2v.utils.worker_pool import end_with_parent
 from train.dataset.structures import BatchedClip, VideoClip, collate
 from train.dataset.vos_dataset import ClipDataset
+from train.dataset.vos_sampler import TooShortError
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,13 @@ class LoaderSpec:
     Attributes:
         dataset: The data set.
         batch_size: Clips per step on every rank.
+        weight: Share of its clips in an epoch, relative to the weights of the others; ``None`` for all it has. Either
+            all data sets of a mix have weights, or none.
     """
 
     dataset: ClipDataset
     batch_size: int
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class MixedLoader:
             raise ValueError(f"rank: expected 0 to {world_size - 1} for a world size of {world_size}, got {rank}")
         if phases_per_epoch < 1 or max_consecutive_failures < 1:
             raise ValueError("phases_per_epoch and max_consecutive_failures: expected at least 1")
-        self._specs = tuple(loaders)
+        self._specs = _weighted(loaders)
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._phases = phases_per_epoch
         self._counts = [self._num_batches(i, spec) for i, spec in enumerate(self._specs)]
@@ -132,6 +137,11 @@ class MixedLoader:
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             **(_worker_settings(num_workers, prefetch_factor) if num_workers else {}),
         )
+
+    @property
+    def specs(self) -> tuple[LoaderSpec, ...]:
+        """The data sets of the mix."""
+        return self._specs
 
     def __len__(self) -> int:
         """Number of batches per epoch and rank."""
@@ -209,6 +219,38 @@ class MixedLoader:
             )
 
 
+@dataclass(frozen=True)
+class _Resampled:
+    """A data set as if it had another length: its samples again and again, or a different part of them each epoch."""
+
+    dataset: ClipDataset
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def clip(self, index: int, generator: np.random.Generator) -> VideoClip:
+        total = len(self.dataset)
+        # Of more samples than are wanted, each stands for several, of which the generator takes one.
+        choices = max(math.ceil((total - index) / self.length), 1)
+        return self.dataset.clip((index + self.length * int(generator.integers(choices))) % total, generator)
+
+
+def _weighted(specs: Sequence[LoaderSpec]) -> tuple[LoaderSpec, ...]:
+    """Data sets whose lengths are as their weights, and together what they were."""
+    weights = [spec.weight for spec in specs]
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return tuple(specs)
+    if len(given) < len(weights) or min(given) <= 0:
+        raise ValueError(f"weights of data sets: expected one above 0 for each, got {weights}")
+    total = sum(len(spec.dataset) for spec in specs)
+    shares = [max(round(total * weight / sum(given)), 1) for weight in given]
+    return tuple(
+        replace(spec, dataset=_Resampled(spec.dataset, share)) for spec, share in zip(specs, shares, strict=True)
+    )
+
+
 class _Plan:
     """Batch sampler of a DataLoader that is kept for all epochs: the list is replaced in place."""
 
@@ -227,21 +269,26 @@ class _Samples(Dataset[VideoClip]):
 
     def __init__(self, datasets: Sequence[ClipDataset], seed: int, max_consecutive_failures: int) -> None:
         self._datasets, self._seed, self._max_failures = tuple(datasets), seed, max_consecutive_failures
+        self._too_short: set[tuple[int, int]] = set()  # samples that this worker need not look at again
 
     def __getitem__(self, key: SampleKey) -> tuple[VideoClip | None, list[str]]:  # type: ignore[override]
-        """Load the clip of a key, or of another sample if that cannot be read. Returns the errors, too."""
+        """Load the clip of a key, or of another sample if that cannot be read. Returns the new errors, too."""
         dataset = self._datasets[key.dataset]
         problems: list[str] = []
         index = key.index
-        while len(problems) < self._max_failures:
-            generator = _generator(self._seed, _Stream.SAMPLE, key.dataset, key.epoch, key.index, len(problems))
-            if problems:
+        for attempt in range(self._max_failures):
+            generator = _generator(self._seed, _Stream.SAMPLE, key.dataset, key.epoch, key.index, attempt)
+            if attempt:
                 index = int(generator.integers(len(dataset)))
+            if (key.dataset, index) in self._too_short:
+                continue
             try:
                 return dataset.clip(index, generator), problems
             except (OSError, ValueError) as error:  # the documented errors of RawDataset; anything else is a bug
                 problems.append(describe_error(error))
-        return None, problems
+                if isinstance(error, TooShortError):
+                    self._too_short.add((key.dataset, index))
+        return None, problems or ["all that were drawn are too short, as was said before"]
 
 
 def _collate(samples: Iterable[tuple[VideoClip | None, list[str]]]) -> _Loaded:

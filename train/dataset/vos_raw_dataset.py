@@ -26,12 +26,14 @@ from train.dataset.frame_reader import (
     open_frames,
 )
 from train.dataset.structures import FrameObjects
+from train.dataset.survey import shorten
 from train.dataset.vos_segment_loader import (
     JSONSegmentLoader,
     MultiplePNGSegmentLoader,
     PalettisedPNGSegmentLoader,
     SA1BSegmentLoader,
     SegmentLoader,
+    ignored_labels_of,
 )
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,12 @@ class AnnotatedVideo:
     """A RawVideo with images and masks from files."""
 
     def __init__(
-        self, name: str, path: Path, pictures: FrameReader, masks: SegmentLoader, sample_rate: int = 1
+        self,
+        name: str,
+        path: Path,
+        pictures: FrameReader,
+        masks: SegmentLoader,
+        sample_rate: int = 1,
     ) -> None:
         """Keep every ``sample_rate``-th of the frames that have both image and masks."""
         self.name, self.source = name, str(path)
@@ -95,6 +102,14 @@ class AnnotatedVideo:
 
     def visible(self, frame: int) -> Sequence[int]:
         return self._masks.visible(frame)
+
+    def void(self, frame: int) -> Sequence[int]:
+        """Labels on a frame that are no objects, beside 0."""
+        return self._masks.void(frame)
+
+    def sizes(self, frame: int) -> tuple[Size, Size]:
+        """Height and width of a frame's picture and of its masks, as stored."""
+        return self._pictures.size(frame), self._masks.size(frame)
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
         """Load image and masks, see :class:`RawVideo`.
@@ -220,16 +235,23 @@ class PNGRawDataset:
         file_list_txt: PathLike | None = None,
         excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
         sample_rate: int = 1,
-        ignored_labels: Sequence[int] = (),
+        ignored_labels: Sequence[int] | None = None,
         max_missing: float = 0.0,
     ) -> None:
-        """List the folders; ``ignored_labels`` count as background, the others are as in :class:`JSONRawDataset`."""
+        """List the folders.
+
+        ``ignored_labels`` count as background; ``None`` for 255 in the label images of a video with other labels, too.
+        The others are as in :class:`JSONRawDataset`.
+        """
         annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
         videos = find_videos(img_folder, annotations)
         described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
+        if file_list_txt is None:
+            _tell_partners(img_folder, gt_folder, annotations, videos)
         self.names = choose(videos, file_list_txt, excluded_videos_list_txt, described, max_missing)
         self._files = {name: (videos[name], annotations[name]) for name in self.names}
-        self._sample_rate, self._ignored_labels = sample_rate, tuple(ignored_labels)
+        self._sample_rate, self._ignored_labels = sample_rate, ignored_labels
+        self._ignored: dict[str, frozenset[int]] = {}  # by video, as far as they have been opened
 
     def __len__(self) -> int:
         return len(self.names)
@@ -238,8 +260,14 @@ class PNGRawDataset:
         name = self.names[index]
         frames, annotation = self._files[name]
         pictures = open_frames(frames)
-        masks = open_masks(annotation, pictures, self._ignored_labels)
+        if name not in self._ignored:
+            self._ignored[name] = ignored_labels_of(files_of(annotation, (".png",)), self._ignored_labels)
+        masks = open_masks(annotation, pictures, self._ignored[name])
         return AnnotatedVideo(name, frames, pictures, masks, self._sample_rate)
+
+    def open_for_survey(self, index: int) -> AnnotatedVideo:
+        """Video `index`, see `train.dataset.survey`."""
+        return self.open(index, np.random.default_rng(0))
 
 
 class ImageMaskRawDataset:
@@ -251,7 +279,7 @@ class ImageMaskRawDataset:
         gt_folder: PathLike,
         file_list_txt: PathLike | None = None,
         excluded_videos_list_txt: PathLike | Sequence[PathLike] = (),
-        ignored_labels: Sequence[int] = (),
+        ignored_labels: Sequence[int] | None = None,
         max_missing: float = 0.0,
     ) -> None:
         """List the files, flat or one folder deep; arguments are those of :class:`PNGRawDataset`."""
@@ -260,7 +288,7 @@ class ImageMaskRawDataset:
         described = f"images in {img_folder} with NAME.png in {gt_folder}"
         self.names = choose(annotations, file_list_txt, excluded_videos_list_txt, described, max_missing)
         self._files = {name: (images[name], annotations[name]) for name in self.names}
-        self._ignored_labels = tuple(ignored_labels)
+        self._ignored_labels = ignored_labels
 
     def __len__(self) -> int:
         return len(self.names)
@@ -268,8 +296,28 @@ class ImageMaskRawDataset:
     def open(self, index: int, generator: np.random.Generator) -> AnnotatedVideo:
         name = self.names[index]
         image, annotation = self._files[name]
-        masks = PalettisedPNGSegmentLoader({0: annotation}, self._ignored_labels)
+        masks = PalettisedPNGSegmentLoader({0: annotation}, ignored_labels_of([annotation], self._ignored_labels))
         return AnnotatedVideo(name, image, ImageFrames({0: image}), masks)
+
+
+def _tell_partners(
+    img_folder: PathLike, gt_folder: PathLike, annotations: Collection[str], videos: Collection[str]
+) -> None:
+    """Say which videos have no annotations, and which annotations no video: they are left out."""
+    unknown = [entry for entry in entries(img_folder) if os.path.splitext(entry.name)[0] not in annotations]
+    without = [name for entry in unknown if (name := _video_name(entry)) is not None and name not in annotations]
+    if without:
+        log.warning("%s: left out for want of annotations in %s: %s", img_folder, gt_folder, shorten(without))
+    alone = sorted(name for name in annotations if name not in videos)
+    if alone:
+        log.warning("%s: left out for want of a video in %s: %s", gt_folder, img_folder, shorten(alone))
+
+
+def _video_name(entry: os.DirEntry[str]) -> str | None:
+    """The name of a video that an entry of a folder is; None for another file, and a folder of further folders."""
+    if not entry.is_dir():
+        return os.path.splitext(entry.name)[0] if is_file_name(entry.name, VIDEO_SUFFIXES) else None
+    return None if any(below.is_dir() for below in entries(entry.path)) else entry.name
 
 
 @contextlib.contextmanager
@@ -282,7 +330,7 @@ def opened(dataset: RawDataset, index: int, generator: np.random.Generator) -> I
         video.close()
 
 
-def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Sequence[int] = ()) -> SegmentLoader:
+def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Collection[int] = ()) -> SegmentLoader:
     """Open the masks of a video: a folder of PNGs, or of a folder of PNGs per object.
 
     Raises:

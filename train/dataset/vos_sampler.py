@@ -26,6 +26,10 @@ class Sample:
     objects: tuple[int, ...]
 
 
+class TooShortError(ValueError):
+    """A video has fewer frames than a clip takes, whatever is drawn."""
+
+
 class Sampler(Protocol):
     """Draws a clip from a video."""
 
@@ -61,7 +65,7 @@ class RandomUniformSampler:
     def sample(self, video: RawVideo, generator: np.random.Generator) -> Sample:
         frames = list(video.frames)
         if len(frames) < self.num_frames:
-            raise ValueError(f"{video.source}: expected {self.num_frames} frames with masks, got {len(frames)}")
+            raise TooShortError(f"{video.source}: expected {self.num_frames} frames with masks, got {len(frames)}")
         for _ in range(_MAX_DRAWS):
             start = int(generator.integers(len(frames) - self.num_frames + 1))
             clip = frames[start : start + self.num_frames]

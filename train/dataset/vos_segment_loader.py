@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from i2v.errors import InvalidFileError, StrPath, brief, locating
 from i2v.results.rle import RunLengths, Size, read_size
 from i2v.utils.image_file import read_image_size
 from i2v.utils.json_file import JsonValue, read_json
+from sav_dataset.utils.void_labels import void_labels
 from train.dataset.frame_reader import read_labels
 
 
@@ -28,6 +30,9 @@ class SegmentLoader(Protocol):
 
     def visible(self, frame: int) -> Sequence[int]:
         """List the objects with at least one pixel on a frame, ascending."""
+
+    def void(self, frame: int) -> Sequence[int]:
+        """Labels on the frame that are no objects, beside 0; only label images have any."""
 
     def size(self, frame: int) -> Size:
         """Height and width of the masks of a frame, without decoding them."""
@@ -74,6 +79,9 @@ class JSONSegmentLoader:
         """List the objects with area on a frame, without decoding masks."""
         rles = enumerate(self._rles(frame))
         return [i for i, rle in rles if rle is not None and _read_rle(rle, self._path, _place(frame, i)).area > 0]
+
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
 
     def size(self, frame: int) -> Size:
         """Height and width given by the masks of the frame or, if it has none, by any in the file."""
@@ -144,6 +152,9 @@ class SA1BSegmentLoader:
         """List the kept masks, numbered from 0 in the order of the file."""
         return range(len(self._rles))
 
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
+
     def size(self, frame: int) -> Size:
         return self._size
 
@@ -156,12 +167,12 @@ class SA1BSegmentLoader:
 class PalettisedPNGSegmentLoader:
     """One PNG per frame with all objects: an object's number is its label, see :func:`read_labels`."""
 
-    def __init__(self, files: Mapping[int, Path], ignored_labels: Sequence[int] = ()) -> None:
+    def __init__(self, files: Mapping[int, Path], ignored_labels: Collection[int] = ()) -> None:
         """Keep the paths; masks are read on request.
 
         Args:
             files: PNG by frame number.
-            ignored_labels: Labels that count as background, such as 255, which marks borders in some data sets.
+            ignored_labels: Labels that count as background, see :func:`ignored_labels_of`.
         """
         self._files = files
         self._ignored = {0, *ignored_labels}
@@ -173,6 +184,9 @@ class PalettisedPNGSegmentLoader:
 
     def visible(self, frame: int) -> Sequence[int]:
         return [int(label) for label in np.unique(self._labels(frame)) if int(label) not in self._ignored]
+
+    def void(self, frame: int) -> Sequence[int]:
+        return [int(label) for label in np.unique(self._labels(frame)) if label and int(label) in self._ignored]
 
     def size(self, frame: int) -> Size:
         return read_image_size(self._files[frame])
@@ -210,6 +224,9 @@ class MultiplePNGSegmentLoader:
             if frame in files and read_labels(files[frame]).any()
         ]
 
+    def void(self, frame: int) -> Sequence[int]:
+        return ()
+
     def size(self, frame: int) -> Size:
         return read_image_size(self._any_file(frame))
 
@@ -227,6 +244,23 @@ class MultiplePNGSegmentLoader:
 
     def _any_file(self, frame: int) -> Path:
         return next(files[frame] for files in self._folders.values() if frame in files)
+
+
+def ignored_labels_of(files: Iterable[Path], ignored_labels: Sequence[int] | None) -> frozenset[int]:
+    """The labels of a video or an image that are no objects: those given or, for None, those of `void_labels`.
+
+    The rule is for labels of 8 bits: among colours, and where there is room for more labels, 255 is one like any other.
+    Files that cannot be read are passed over here.
+    """
+    return void_labels(_labels_of_8_bits(files)) if ignored_labels is None else frozenset(ignored_labels)
+
+
+def _labels_of_8_bits(files: Iterable[Path]) -> Iterator[list[int]]:
+    for path in files:
+        with contextlib.suppress(OSError, ValueError):
+            labels = read_labels(path)
+            if labels.dtype == np.uint8:
+                yield np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).tolist()
 
 
 def _read_rle(rle: Any, path: str, place: str, size: Size | None = None) -> RunLengths:

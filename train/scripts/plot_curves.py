@@ -81,7 +81,8 @@ def count_on(stages: Sequence[Sequence[dict[str, float]]]) -> list[list[float]]:
     for lines in stages:
         steps = [line["step"] for line in lines]
         # The first line comes as many steps after the start as lines are apart; a resumed log does not start at 0.
-        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
+        # Step 1, which every run logs, is the start itself.
+        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 and steps[0] > 1 else 0
         counted.append([end + step - begin for step in steps])
         end = counted[-1][-1]
     return counted
