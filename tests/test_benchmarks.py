@@ -8,8 +8,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from support import TINY, make_predictor, render_video
+from support import TINY, make_predictor, randomize, render_video
 
+from i2v.build_i2v import build_i2v
 from tools import benchmark
 from tools.benchmarks import objects, pipeline, sides, speed, train
 from tools.benchmarks.flops import FlopCounter
@@ -31,6 +32,20 @@ def test_the_plain_path_gives_the_same_masks():
     worst = max(float((a - b).abs().max()) for a, b in zip(plain, ours, strict=True))
     assert 0 < worst < 2e-3, "equal but for round-off, and not the same code"
     assert max(float(masks.abs().max()) for masks in plain) > 1
+
+
+def test_the_plain_path_of_the_small_model_gives_the_same_features():
+    # Its trunk is another one, and its features are at more strides.
+    model = build_i2v("i2v-nano-infer", None, device="cpu", hydra_overrides_extra=["model.image_size=64"])
+    randomize(model)
+    windows = torch.randn(2, 3, 5, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = model.encode(windows)
+        with plain_path(model):
+            plain = model.encode(windows)
+    pairs = zip((plain.vision, *plain.high_res), (ours.vision, *ours.high_res), strict=True)
+    worst = [float((a - b).abs().max() / a.abs().max()) for a, b in pairs]
+    assert len(worst) == 3 and 0 < max(worst) < 1e-4
 
 
 def arguments(module, *options: str) -> argparse.Namespace:

@@ -90,7 +90,7 @@ def test_features_are_those_of_the_reference() -> None:
 
 
 def test_a_start_from_weights_says_what_was_set(tmp_path: Path) -> None:
-    model = build_i2v("i2v-nano-lite-infer", None, device="cpu", hydra_overrides_extra=["model.image_size=64"])
+    model = build_i2v("i2v-nano-infer", None, device="cpu", hydra_overrides_extra=["model.image_size=64"])
     trunk = model.image_encoder.trunk_image
     names = {"stem.c.weight": "_conv_stem.weight"}
     state = {}

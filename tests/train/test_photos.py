@@ -189,11 +189,11 @@ def test_show_batch_draws_a_row_for_each_object(pack: Path, tmp_path: Path) -> N
     output = tmp_path / "batch.png"
     options = [f"dataset.pack={pack}", "scratch.resolution=64", "scratch.train_batch_size=2", "dataset.image_prob=0"]
 
-    assert show_batch.main(["i2v-nano-lite-train", "trainer.accelerator=cpu", *options, "--output", str(output)]) == 0
+    assert show_batch.main(["i2v-nano-train", "trainer.accelerator=cpu", *options, "--output", str(output)]) == 0
 
     with Image.open(output) as picture:
         assert picture.width == 4 * show_batch.SIDE and picture.height in (256, 384, 512)
-    assert show_batch.main(["i2v-nano-lite-train", "dataset.pack=/nowhere.zip", "--output", str(output)]) == 1
+    assert show_batch.main(["i2v-nano-train", "dataset.pack=/nowhere.zip", "--output", str(output)]) == 1
 
 
 def test_photo_scores_counts_objects_and_refuses_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

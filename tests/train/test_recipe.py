@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from data_support import write_jpegs
 from omegaconf import OmegaConf
 
 from i2v.build_i2v import build_network
@@ -107,32 +106,12 @@ def calls_of_script(script: str, tmp_path: Path, *arguments: str | Path) -> list
     return [call.splitlines() for call in calls.read_text().removesuffix("\n\n").split("\n\n")]
 
 
-def test_every_stage_of_the_small_models_training_goes_on_from_the_one_before(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    (work / "cutouts").mkdir(parents=True)
-    write_jpegs(work / "footage", range(2))
-    *stages, export = calls_of_script("train_nano.sh", tmp_path, "videos", work)
-    before, done = "local", 0
-    for module, overrides in ((call[:4], call[4:]) for call in stages):
-        assert module == ["-m", "train.train", "-c", "i2v-nano-train"]
-        config = load_config("i2v-nano-train", [*overrides, "dataset.cutouts=null"])
-        check(config)
-        goes_on = config.trainer.checkpoint.resume_from is not None
-        assert config.trainer.checkpoint["resume_from" if goes_on else "initial"] == before
-        before = f"{config.launcher.experiment_log_dir}/checkpoints/checkpoint.pt"
-        loader = build(config, "data.train", seed=1, rank=0, world_size=2)
-        assert config.trainer.stop_after <= (done if goes_on else 0) + len(loader)
-        done = config.trainer.stop_after
-    assert len(stages) == 5
-    assert export[:3] == ["-m", "train.scripts.export_checkpoint", before]
-
-
 def test_every_stage_of_the_training_from_photos_goes_on_from_the_one_before(tmp_path: Path) -> None:
-    *stages, export = calls_of_script("train_nano_lite.sh", tmp_path, "photos.zip", tmp_path / "work")
+    *stages, export = calls_of_script("train_nano.sh", tmp_path, "photos.zip", tmp_path / "work")
     before, minutes = "efficientnet_lite", 0.0
     for module, overrides in ((call[:4], call[4:]) for call in stages):
-        assert module == ["-m", "train.train", "-c", "i2v-nano-lite-train"]
-        config = load_config("i2v-nano-lite-train", overrides)
+        assert module == ["-m", "train.train", "-c", "i2v-nano-train"]
+        config = load_config("i2v-nano-train", overrides)
         check(config)
         assert config.trainer.checkpoint.initial == before
         before = f"{config.launcher.experiment_log_dir}/checkpoints/ema.pt"

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from i2v.modeling.backbones.efficientnet_lite import SameConvBN, same_padding
+from i2v.modeling.backbones.tiny_vit import TinyViT
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.readout import MemoryReadout
 from i2v.modeling.position_encoding import AxialRotary
@@ -32,7 +34,7 @@ def plain_path(model: I2VModel) -> Iterator[None]:
     """
     encoder = model.image_encoder
     parts: list[tuple[nn.Module, Callable[..., Any]]] = [
-        (encoder.trunk_image, tiny_vit),
+        *_image_trunk(encoder.trunk_image),
         (encoder.trunk_video, tfi),
         (encoder, image_encoder),
         (model.memory_attention, memory_attention),
@@ -55,6 +57,13 @@ def plain_path(model: I2VModel) -> Iterator[None]:
 # The image encoder
 
 
+def _image_trunk(trunk: nn.Module) -> list[tuple[nn.Module, Callable[..., Any]]]:
+    """The parts of an image trunk that have a plain form."""
+    if isinstance(trunk, TinyViT):
+        return [(trunk, tiny_vit)]
+    return [(module, same_conv_bn) for module in trunk.modules() if isinstance(module, SameConvBN)]
+
+
 def image_encoder(encoder: Any, frames: Tensor, window: Sequence[Tensor]) -> FrameFeatures:
     """Encode frames with the image trunk, then with the video trunk on their windows.
 
@@ -63,13 +72,24 @@ def image_encoder(encoder: Any, frames: Tensor, window: Sequence[Tensor]) -> Fra
         frames: ``(B, 3, S, S)``.
         window: The T frames ``(B, 3, S, S)`` of each window.
     """
-    vision = encoder.trunk_video(encoder.trunk_image(frames), torch.stack(list(window), dim=2))
-    return FrameFeatures(vision=vision, position=encoder.position.to(vision.dtype))
+    maps = encoder.trunk_image(frames)
+    vision = encoder.trunk_video(maps, torch.stack(list(window), dim=2))
+    high_res = tuple(maps[:2]) if encoder.high_res_features else ()
+    return FrameFeatures(vision=vision, position=encoder.position.to(vision.dtype), high_res=high_res)
 
 
 def keep_frames(frames: Tensor) -> Tensor:
     """Replace per-frame stem features by the frames themselves: the plain stem runs on whole windows."""
     return frames
+
+
+def same_conv_bn(layer: Any, x: Tensor) -> Tensor:
+    """Convolution with TensorFlow's SAME padding and batch norm, one after the other."""
+    kernel, stride = layer.c.kernel_size[0], layer.c.stride[0]
+    if stride > 1:
+        pad_y, pad_x = (same_padding(size, kernel, stride) for size in x.shape[-2:])
+        x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
+    return layer.bn(layer.c(x))
 
 
 def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:

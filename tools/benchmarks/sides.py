@@ -25,7 +25,7 @@ from tools.benchmarks.plain import plain_path
 
 # Stages that are modules, by their names in the paper.
 STAGES = {
-    "TinyViT": "image_encoder.trunk_image",
+    "image trunk": "image_encoder.trunk_image",
     "TFI": "image_encoder.trunk_video",
     "memory attention": "memory_attention",
     "prompt generator": "memory_prompt_generator",
