@@ -84,7 +84,7 @@ print(json.dumps([(after - before) // 1024, time.process_time() - start, error])
         ("header of .npy", "the header of this .npy file cannot be read"),
         ("bytes of a pickle", "it ends too early"),
         ("memo of a pickle", "expected an array"),
-        ("operations of a pickle", "more than 1,000,000 operations"),
+        ("operations of a pickle", "more than 1,000,000 opcodes"),
         ("annotation of many frames", "more than 2,000,000 objects and lists"),
         ("huge PNG", "a picture of 12000x4000 pixels"),
         ("scans of a JPEG", "more than 64 scans"),

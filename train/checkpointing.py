@@ -35,7 +35,7 @@ from i2v.pretrained import nano_checkpoint
 from i2v.utils.files import DiskFullError, replacing
 from i2v.utils.output_folder import own_folder
 from i2v.utils.temporary import remove_leftovers
-from train.lora import has_adapters, merged_state, save_adapters
+from train.lora import adapter_state, has_adapters, merged_state
 from train.trunk_weights import start_from_trunk
 from train.weight_average import WeightAverage
 
@@ -454,3 +454,8 @@ def attend_by_similarity(model: I2VModel, strength: float) -> None:
 def _group_names(state: Mapping[str, Any]) -> list[str]:
     groups: list[Mapping[str, Tensor | str]] = state["param_groups"]
     return [f"{group.get('name')} ({len(group['params'])} tensors)" for group in groups]
+
+
+def save_adapters(model: nn.Module, path: Path) -> None:
+    """Write the low-rank changes of a model alone, for ``train.lora.merge_adapters``."""
+    save_atomically({"lora": adapter_state(model)}, path)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from i2v.checkpoint import CheckpointError, read_content, save_atomically
+from i2v.checkpoint import CheckpointError, read_content
 from i2v.errors import brief
 
 # What PyTorch calls the parts of a weight that is changed, behind the name of its layer.
@@ -54,15 +54,17 @@ class LowRankChange(nn.Module):
 def add_adapters(model: nn.Module, settings: LoraSettings) -> list[str]:
     """Freeze a model and give its linear layers low-rank changes, which alone are trained; the layers' names.
 
-    ValueError if a wildcard matches no linear layer.
+    ValueError if a wildcard matches nothing, or all of them no linear layer.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     chosen: dict[str, nn.Linear] = {}
     for pattern in settings.modules:
-        found = {name: layer for name, layer in layers.items() if fnmatch.fnmatchcase(name, pattern)}
-        if not found:
-            raise ValueError(f"trainer.lora.modules: no linear layer is called {pattern!r}")
-        chosen |= found
+        # A part without linear layers, such as a trunk of convolutions, has nothing to change; a typo names no part.
+        if not any(fnmatch.fnmatchcase(name, pattern) for name, _ in model.named_modules()):
+            raise ValueError(f"trainer.lora.modules: no part of the model is called {pattern!r}")
+        chosen |= {name: layer for name, layer in layers.items() if fnmatch.fnmatchcase(name, pattern)}
+    if not chosen:
+        raise ValueError(f"trainer.lora.modules: no linear layer is called any of {list(settings.modules)}")
     model.requires_grad_(False)
     for layer in chosen.values():
         change = LowRankChange(layer.weight, settings.rank, settings.alpha)
@@ -87,9 +89,9 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save_adapters(model: nn.Module, path: Path) -> None:
-    """Write the changes alone, by the names of their layers: scale, A and B."""
-    changes = {
+def adapter_state(model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The changes alone, by the names of their layers: scale, A and B."""
+    return {
         name.removesuffix(_CHANGE.removesuffix(".")): {
             "scale": torch.tensor(module.scale),
             "a": module.a.detach(),
@@ -98,7 +100,6 @@ def save_adapters(model: nn.Module, path: Path) -> None:
         for name, module in model.named_modules()
         if isinstance(module, LowRankChange)
     }
-    save_atomically({"lora": changes}, path)
 
 
 def merge_adapters(model: nn.Module, path: Path) -> None:

@@ -72,7 +72,7 @@ def test_tracking_starts_at_the_nearest_prompt(shown, direction, until, objects,
 
 
 def test_tracking_that_leads_nowhere_says_so() -> None:
-    with pytest.raises(ValueError, match="mark an object"):
+    with pytest.raises(ValueError, match="nothing to track yet"):
         plan_tracking(0, "forward", "end", {1: []}, 30)
     with pytest.raises(ValueError, match="no frame to track backward"):
         plan_tracking(0, "backward", "end", {1: [0]}, 30)

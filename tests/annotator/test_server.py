@@ -302,7 +302,7 @@ def test_paths_lead_nowhere_else(server: Running, path: str) -> None:
         (b'{"do":"export","formats":["exe"]}', "formats"),
         (b'{"do":"export","formats":["png"]}', "no mask to export"),
         (b'{"do":"track","frame":0,"direction":"up","until":"end"}', "direction"),
-        (b'{"do":"track","frame":0,"direction":"both","until":"end"}', "mark an object"),
+        (b'{"do":"track","frame":0,"direction":"both","until":"end"}', "nothing to track yet"),
         (b'{"do":"undo"}', "nothing to undo"),
         (b'{"do":"update"}', "nothing to update"),
     ],

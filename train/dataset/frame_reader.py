@@ -75,7 +75,7 @@ class ImageFrames:
         return self._numbers.get(name, int(name) if name.isdecimal() else None)
 
     def size(self, frame: int) -> tuple[int, int]:
-        return read_image_size(self._files[frame])
+        return read_image_size(self._files[frame], FRAME_FORMATS)
 
     def read(self, frame: int, size: int) -> Tensor:
         """Read a frame, see :class:`FrameReader`.
