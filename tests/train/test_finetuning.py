@@ -50,8 +50,8 @@ def test_what_is_trained_can_be_chosen() -> None:
     assert {"memory_attention", "memory_encoder", "memory_prompt_generator", "maskmem_tpos_enc"} <= trained
     assert {"image_encoder", "sam_mask_decoder", "sam_prompt_encoder"} <= frozen and not trained & frozen
     trained, frozen = trained_with("lora")
-    assert {"memory_attention", "sam_mask_decoder", "image_encoder"} == trained - {"memory_prompt_generator"}
-    assert "memory_encoder" in frozen
+    assert {"memory_attention", "sam_mask_decoder"} == trained - {"memory_prompt_generator"}
+    assert {"memory_encoder", "image_encoder"} <= frozen, "its trunk has convolutions only"
 
 
 def test_adapters_change_nothing_at_first_and_are_merged_exactly(tmp_path: Path) -> None:
