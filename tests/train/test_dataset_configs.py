@@ -98,7 +98,7 @@ def test_a_missing_path_is_told_by_its_key(tmp_path: Path, data: str, key: str) 
 def test_a_setting_of_the_loader_can_be_overridden(tmp_path: Path) -> None:
     write_davis(tmp_path, ["a"])
     for file in (tmp_path / "JPEGImages" / "a").iterdir():
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])  # its size can still be read
+        file.write_bytes(file.read_bytes()[:-100])  # its size can still be read
     config = compose(tmp_path, "folder", f"dataset.root={tmp_path}", "data.train.max_consecutive_failures=2")
     with pytest.raises(RuntimeError, match=r"2 samples in a row could not be read.*JPEGImages/a/0000\d\.jpg"):
         batches(config)

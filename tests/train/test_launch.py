@@ -118,7 +118,7 @@ def test_an_ended_run_goes_on_exactly(
 def test_machines_without_a_common_folder_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tiny_run(tmp_path / "rank0"))
     with pytest.raises(ProcessExitedException, match="terminated with exit code 1"):
-        run_on_this_node(run_in_own_folder, tiny_run(tmp_path / "rank"), 2)
+        run_on_this_node(run_in_own_folder, tiny_run(tmp_path / "rank", "trainer.resume_changed=true"), 2)
     told = capfd.readouterr().err
     assert "has to be the same folder on all machines" in told
     assert "Traceback" not in told
