@@ -1,7 +1,9 @@
 # make demo    track an object in a rendered video with the small model; or VIDEO=clip.mp4 CLICK=210,350
 # make test    format, lint, types and tests: the check that CI runs
-# make fuzz    ten minutes of made-up files for everything that reads files; FUZZ_SECONDS=60 for a shorter run
-# make docs    the API reference as HTML: build/docs/index.html
+# make fuzz    ten minutes of made-up files for everything that reads files, and a few of requests to the service;
+#              FUZZ_SECONDS=60 for a shorter run
+# make wheel   the wheel in dist/, tried in an environment of its own
+# make docs    the documentation as a site, with the API reference: build/docs/index.html
 #
 # Each target makes a virtual environment in .venv first, if there is none. To use another interpreter or place:
 #   make test PYTHON=python3.12 VENV=/tmp/i2v-venv
@@ -14,11 +16,12 @@ OLDEST ?= $(VENV)-oldest
 # What leans on dependencies the most: decoding, encoding, composing, checkpoints, the model, training, the annotator.
 OLDEST_TESTS ?= tests/modeling tests/sav_dataset $(addprefix tests/,test_predictor.py test_checkpoint.py test_config.py \
 	test_config_files.py test_video_file.py test_export.py test_overlay.py test_cli.py test_cli_model.py \
+	test_hub.py test_automatic_masks.py test_matte.py \
 	annotator/test_session.py annotator/test_server.py train/test_trainer.py train/test_dataset_readers.py)
 FUZZ_SECONDS ?= 600
 CONFORMANCE ?= tests/conformance/check.py
 
-.PHONY: demo test fuzz docs lint format unit oldest conformance clean
+.PHONY: demo test fuzz docs lint format unit oldest conformance wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -27,7 +30,7 @@ demo: $(VENV)/.installed
 test: lint unit
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python tools/api_docs.py
+	$(BIN)/python tools/docs_site.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -47,12 +50,20 @@ oldest: $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n auto --maxprocesses 4 $(OLDEST_TESTS)
 
 # In one process, so that its figures are those of the targets. -rP shows them.
-fuzz: $(VENV)/.installed-dev
+fuzz: $(VENV)/.installed-fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:xdist -rP tests/fuzz
 
 # The numbers of the published model; minutes at full size. CONFORMANCE_ARGS=--fast for the short ones.
 conformance: $(VENV)/.installed
 	$(BIN)/python $(CONFORMANCE) $(CONFORMANCE_ARGS)
+
+# The wheel, built and used in an environment and a folder of its own, with nothing of the checkout beside it.
+wheel: | $(BIN)/python
+	rm -rf dist build/wheel
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --disable-pip-version-check --quiet "$$(echo dist/*.whl)[web,serve]"
+	cd build/wheel && env -u PYTHONPATH bin/python $(CURDIR)/tools/try_wheel.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
@@ -63,12 +74,16 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,train,docs]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev,web,serve,train,docs,hub,onnx]"
 	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-fuzz: pyproject.toml $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[fuzz]"
+	touch $@
 
 $(OLDEST)/.installed: pyproject.toml .ci/oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .ci/oldest.txt -e ".[dev,web,train]"
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check -c .ci/oldest.txt -e ".[dev,web,serve,train,hub]"
 	touch $@
 
 # Debian's Python comes without ensurepip, and then leaves an environment behind that has no pip.

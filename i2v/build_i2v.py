@@ -6,8 +6,9 @@ import copy
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, open_dict
@@ -15,12 +16,14 @@ from omegaconf import DictConfig, open_dict
 from i2v import host_memory
 from i2v.checkpoint import StrPath, load_checkpoint
 from i2v.config import ConfigLike, instantiate, load_config
+from i2v.hub import HubOptions
+from i2v.i2v_image_predictor import I2VImagePredictor
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
 from i2v.inference.policy import InferencePolicy
 from i2v.inference.precision import default_dtype, fresh_defaults
 from i2v.modeling.fast_path import Backend, set_backend
-from i2v.pretrained import choose_model, is_nano_config, nano_checkpoint
+from i2v.pretrained import ModelChoice, ModelRequest, find_pretrained
 
 if TYPE_CHECKING:
     from i2v.modeling.i2v_model import I2VModel
@@ -88,6 +91,7 @@ def build_i2v_video_predictor(
     dtype: torch.dtype | str | None = None,
     *,
     compile: bool = False,
+    vos_optimized: bool = False,
     tf32: bool = False,
     backend: Backend = "fast",
     keep_freed_memory: bool = True,
@@ -109,6 +113,7 @@ def build_i2v_video_predictor(
             elsewhere.
         compile: Whether to compile the model with ``torch.compile`` when it is first used. That takes a minute or more
             and needs a compiler (g++ on a CPU, Triton on a GPU). Masks differ by round-off.
+        vos_optimized: SAM 2's name of ``compile``; either turns it on.
         tf32: Whether an NVIDIA GPU may use TF32 for products in float32. No effect elsewhere.
         backend: See ``build_i2v``.
         keep_freed_memory: Whether, on a CPU, the whole process keeps up to a gigabyte of freed memory, which is faster.
@@ -121,34 +126,119 @@ def build_i2v_video_predictor(
         ValueError: If ``dtype`` is unknown, or there are no weights, and they are not to be random; other errors are
             those of ``build_i2v``.
     """
-    if random_weights and ckpt_path is not None:
-        raise ValueError(f"expected a checkpoint or random_weights=True, got both: {ckpt_path}")
-    given = config if config is not None else config_file
-    if given is None:
-        choice = choose_model(checkpoint=None if ckpt_path is None else os.fspath(ckpt_path))
-        config = given = choice.config
-        ckpt_path = choice.checkpoint
-    elif isinstance(given, str | Path) and is_nano_config(given):
-        ckpt_path = ckpt_path or nano_checkpoint()
-    if random_weights:
-        ckpt_path = None
-    preset = () if apply_postprocessing else _NO_POSTPROCESSING
-    composed = _compose(config, config_file, preset, hydra_overrides_extra, trust_config)
-    target_device = resolve_device(device)
-    compute_dtype = resolve_dtype(dtype, target_device)
-    policy = build_policy(composed, static_shapes=compile)
-    model = _build_model(composed, ckpt_path, target_device, mode, backend)
-    predictor = I2VVideoPredictor(model, policy, compute_dtype, tf32)
-    if ckpt_path is None and not random_weights:
-        name = given if isinstance(given, str | Path) else "this config"
-        raise ValueError(
-            f"{name} has no weights of its own: give ckpt_path, or random_weights=True for an untrained model"
-        )
-    if compile:
-        compile_model(model)
-    if target_device.type == "cpu" and keep_freed_memory:
+    is_compiled = compile or vos_optimized
+    parts = _build_parts(
+        ModelRequest(config, config_file, ckpt_path, random_weights),
+        device,
+        () if apply_postprocessing else _NO_POSTPROCESSING,
+        hydra_overrides_extra,
+        dtype,
+        mode,
+        backend,
+        trust_config,
+        static_shapes=is_compiled,
+    )
+    predictor = I2VVideoPredictor(parts.model, parts.policy, parts.dtype, tf32)
+    predictor.config = parts.config
+    if is_compiled:
+        compile_model(parts.model)
+    if parts.model.device.type == "cpu" and keep_freed_memory:
         host_memory.keep_freed_memory()
     return predictor
+
+
+def build_i2v_image_predictor(
+    config: ConfigLike | None = None,
+    ckpt_path: StrPath | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+    dtype: torch.dtype | str | None = None,
+    *,
+    backend: Backend = "fast",
+    config_file: ConfigLike | None = None,
+    trust_config: bool = False,
+    random_weights: bool = False,
+    **options: float,
+) -> I2VImagePredictor:
+    """Build a predictor for single images, whose masks are those of a video predictor on a first frame.
+
+    Args:
+        config: See ``build_i2v_video_predictor``.
+        ckpt_path: See ``build_i2v_video_predictor``.
+        device: See ``build_i2v``.
+        mode: See ``build_i2v``.
+        hydra_overrides_extra: Hydra overrides.
+        apply_postprocessing: See ``build_i2v_video_predictor``.
+        dtype: See ``build_i2v_video_predictor``.
+        backend: See ``build_i2v``.
+        config_file: See ``build_i2v``.
+        trust_config: See ``build_i2v``.
+        random_weights: See ``build_i2v_video_predictor``.
+        **options: ``mask_threshold``, ``max_hole_area`` and ``max_sprinkle_area`` of ``I2VImagePredictor``.
+
+    Raises:
+        ValueError: See ``build_i2v_video_predictor``.
+        TypeError: If there is no such option.
+    """
+    if unknown := sorted(set(options) - {"mask_threshold", "max_hole_area", "max_sprinkle_area"}):
+        raise TypeError(
+            f"expected the options mask_threshold, max_hole_area and max_sprinkle_area, got {', '.join(unknown)}"
+        )
+    parts = _build_parts(
+        ModelRequest(config, config_file, ckpt_path, random_weights),
+        device,
+        () if apply_postprocessing else _NO_POSTPROCESSING,
+        hydra_overrides_extra,
+        dtype,
+        mode,
+        backend,
+        trust_config,
+    )
+    predictor = I2VImagePredictor(
+        parts.model,
+        dtype=parts.dtype,
+        mask_settings=parts.policy.masks,
+        refine_prompts=parts.policy.settings.refine_prompts,
+        **{"max_hole_area": parts.policy.settings.fill_hole_area, **options},
+    )
+    predictor.config = parts.config
+    return predictor
+
+
+def build_i2v_hf(model_id: StrPath, **options: Any) -> I2VModel:
+    """Build the network of a model by its name, as ``i2v.pretrained.find_pretrained`` finds it.
+
+    Args:
+        model_id: The model.
+        **options: Arguments of ``build_i2v``, and of ``i2v.hub.HubOptions``.
+    """
+    choice, rest = _find(model_id, options)
+    return build_i2v(choice.config, choice.checkpoint, **rest)
+
+
+def build_i2v_video_predictor_hf(model_id: StrPath, **options: Any) -> I2VVideoPredictor:
+    """Like ``build_i2v_hf``, for ``build_i2v_video_predictor``."""
+    choice, rest = _find(model_id, options)
+    return build_i2v_video_predictor(choice.config, choice.checkpoint, **rest)
+
+
+def build_i2v_image_predictor_hf(model_id: StrPath, **options: Any) -> I2VImagePredictor:
+    """Like ``build_i2v_hf``, for ``build_i2v_image_predictor``."""
+    choice, rest = _find(model_id, options)
+    return build_i2v_image_predictor(choice.config, choice.checkpoint, **rest)
+
+
+def _find(model_id: StrPath, options: dict[str, Any]) -> tuple[ModelChoice, dict[str, Any]]:
+    """Find a model by its name, and return the options that are not about finding it."""
+    for name in ("config", "config_file", "ckpt_path", "random_weights"):
+        if name in options:
+            raise TypeError(f"{name}: {os.fspath(model_id)} has a config and weights of its own: expected no others")
+    about_hub = {field.name for field in fields(HubOptions)} & set(options)
+    hub = HubOptions(**{name: options[name] for name in about_hub})
+    rest = {name: value for name, value in options.items() if name not in about_hub}
+    return find_pretrained(model_id, hub), rest
 
 
 def build_network(config: DictConfig) -> I2VModel:
@@ -229,6 +319,37 @@ def _cpu_multiplies(dtype: torch.dtype) -> bool:
     except OSError:
         return True  # not Linux: nothing is known
     return words.isdisjoint({"flags", "features"}) or not words.isdisjoint(names[dtype])
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What a predictor is made of."""
+
+    model: I2VModel
+    policy: InferencePolicy
+    config: DictConfig
+    dtype: torch.dtype
+
+
+def _build_parts(
+    request: ModelRequest,
+    device: str | torch.device | None,
+    preset: Sequence[str],
+    extra: Sequence[str],
+    dtype: torch.dtype | str | None,
+    mode: str,
+    backend: Backend,
+    trust_config: bool,
+    static_shapes: bool = False,
+) -> _Parts:
+    request = request.completed()
+    composed = _compose(request.config, request.config_file, preset, extra, trust_config)
+    target = resolve_device(device)
+    compute_dtype = resolve_dtype(dtype, target)
+    policy = build_policy(composed, static_shapes)
+    request.check_weights()
+    model = _build_model(composed, request.ckpt_path, target, mode, backend)
+    return _Parts(model, policy, composed, compute_dtype)
 
 
 def _compose(

@@ -48,12 +48,12 @@ class Mismatch:
     Attributes:
         name: Name of the entry.
         found: Kind and shape in the file.
-        wanted: Kind and shape in the model.
+        expected: Kind and shape in the model.
     """
 
     name: str
     found: str
-    wanted: str
+    expected: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class StateDictReport:
         """Summarize as counts with the first few names."""
         if self.fits:
             return "all entries fit"
-        wrong = [f"{m.name} (found {m.found}, expected {m.wanted})" for m in self.mismatched]
+        wrong = [f"{m.name} (found {m.found}, expected {m.expected})" for m in self.mismatched]
         parts = {"missing": self.missing, "unexpected": self.unexpected, "of another shape or kind": wrong}
         return "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in parts.items() if names)
 
@@ -186,7 +186,7 @@ def compare_state_dict(model: nn.Module, weights: Mapping[str, Tensor]) -> State
         missing=tuple(name for name in entries if name not in weights),
         unexpected=tuple(name for name in weights if name not in entries),
         mismatched=tuple(
-            Mismatch(name, found=_form(weights[name]), wanted=_form(entry))
+            Mismatch(name, found=_form(weights[name]), expected=_form(entry))
             for name, entry in entries.items()
             if name in weights and _form(weights[name]) != _form(entry)
         ),
@@ -223,8 +223,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: StrPath) ->
     """
     report = compare_state_dict(model, weights)
     if not report.fits:
-        wanted = f"{type(model).__name__} with {len(model.state_dict())} entries"
-        raise CheckpointError(f"checkpoint {path} does not fit this {wanted}: {report.describe()}")
+        expected = f"{type(model).__name__} with {len(model.state_dict())} entries"
+        raise CheckpointError(f"checkpoint {path} does not fit this {expected}: {report.describe()}")
 
 
 def load_tinysam(model: nn.Module, path: StrPath) -> StartReport:

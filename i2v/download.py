@@ -9,29 +9,45 @@ import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from i2v.utils.files import replacing, sha256_of
+from i2v.utils.files import digest_of, replacing
 
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 2 << 30  # of one file: four times the largest training checkpoint
 _BLOCK = 1 << 20
 _TIMEOUT = 30  # seconds without data
-_FRAGMENT = re.compile(r"sha256=([0-9a-f]{64})")
+_FRAGMENT = re.compile(r"(sha256)=([0-9a-f]{64})|(sha512)=([0-9a-f]{128})")
 
 
 class DownloadError(OSError):
     """A file cannot be downloaded, or is not the expected one; the message names the file and the reason."""
 
 
+@dataclass(frozen=True)
+class _Checksum:
+    """What a file must have: the name of an algorithm, and hexadecimal digits."""
+
+    algorithm: str
+    digest: str
+
+    def fits(self, path: Path) -> bool:
+        return digest_of(path, self.algorithm) == self.digest
+
+    def describe(self, path: Path) -> str:
+        """What another file has instead."""
+        return f"SHA-{self.algorithm[3:]} {digest_of(path, self.algorithm)}, expected {self.digest}"
+
+
 def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> Path:
     """Download a file, unless it is in the cache.
 
     Args:
-        url: An https address. It may end in ``#sha256=`` and 64 hexadecimal digits; the file, cached or not, must then
-            have this checksum.
+        url: An https address. It may end in ``#sha256=`` and 64 hexadecimal digits, or ``#sha512=`` and 128; the file,
+            cached or not, must then have this checksum.
         folder: Cache folder, by default in iopath's cache (``~/.torch/iopath_cache``, or the environment variable
             ``FVCORE_CACHE``).
         max_bytes: Largest accepted size.
@@ -46,20 +62,19 @@ def fetch(url: str, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> P
 
     address, _, fragment = url.partition("#")
     name = _check(address)
-    digest = _digest(fragment, name)
+    checksum = _checksum(fragment, name)
     folder = Path(get_cache_dir()) / "i2v" if folder is None else folder
     # The hash of the whole address makes the name unique; its last part makes it readable.
     kept = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2], flags=re.ASCII)[-100:]
     path = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{kept}"
     with file_lock(str(path)):
-        if not (path.is_file() and digest in (None, sha256_of(path))):
+        if not (path.is_file() and (checksum is None or checksum.fits(path))):
             log.info("fetching %s", name)
             with replacing(path) as temporary:
                 with temporary.open("wb") as file:
                     file.writelines(_received(address, name, max_bytes))
-                found = sha256_of(temporary)
-                if digest not in (None, found):
-                    raise DownloadError(f"{name} has the SHA-256 {found}, expected {digest}")
+                if checksum is not None and not checksum.fits(temporary):
+                    raise DownloadError(f"{name} has the {checksum.describe(temporary)}")
     return path
 
 
@@ -75,11 +90,16 @@ def _check(address: str) -> str:
     return f"https://{host}{parts.path}"
 
 
-def _digest(fragment: str, name: str) -> str | None:
+def _checksum(fragment: str, name: str) -> _Checksum | None:
     match = _FRAGMENT.fullmatch(fragment.lower())
-    if fragment and match is None:
-        raise DownloadError(f"{name}: expected #sha256= and 64 hexadecimal digits at the end, got {'#' + fragment!r}")
-    return match[1] if match else None
+    if match is not None:
+        return _Checksum(match[1] or match[3], match[2] or match[4])
+    if fragment:
+        raise DownloadError(
+            f"{name}: expected #sha256= and 64 hexadecimal digits, or #sha512= and 128, at the end, got "
+            f"{'#' + fragment!r}"
+        )
+    return None
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from av.error import FFmpegError
 from PIL.Image import DecompressionBombError
@@ -95,6 +95,12 @@ def describe_error(error: BaseException, limit: int = 2000) -> str:
 def shortened(text: str, limit: int) -> str:
     """Truncate a text to ``limit`` characters, ending in dots."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def listed(names: Sequence[object], most: int) -> str:
+    """List the first ``most`` names, and say how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def brief(value: object) -> str:

@@ -30,8 +30,11 @@ def keep_freed_memory(limit: int = KEPT_MEMORY) -> bool:
 
     Returns:
         Whether the setting took effect.
+
+    Raises:
+        ValueError: If the value of ``I2V_KEEP_FREED_MEMORY`` means neither on nor off.
     """
-    if os.environ.get(OPT_OUT_VARIABLE) == "0":
+    if not _is_enabled(os.environ.get(OPT_OUT_VARIABLE, "")):
         return False
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _GLIBC_VARIABLES):
         return False
@@ -40,3 +43,11 @@ def keep_freed_memory(limit: int = KEPT_MEMORY) -> bool:
     except (OSError, AttributeError):
         return False
     return bool(set_option(_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD) and set_option(_TRIM_THRESHOLD, limit))
+
+
+def _is_enabled(value: str) -> bool:
+    if value.lower() in ("0", "false", "no", "off"):
+        return False
+    if value.lower() in ("", "1", "true", "yes", "on"):
+        return True
+    raise ValueError(f"{OPT_OUT_VARIABLE}: expected 0 or 1, got {value!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Hashable, Iterator
+import functools
+import os
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,25 +12,27 @@ from torch import Tensor
 
 from i2v.inference.frame_order import frames_ahead, frames_to_encode_next
 from i2v.inference.inference_state import InferenceState
+from i2v.inference.module_methods import ModuleMethods
 from i2v.inference.object_track import ObjectScores, ObjectTrack, PendingPrompt
 from i2v.inference.policy import InferencePolicy, PredictorSettings
 from i2v.inference.precision import Precision, default_dtype
 from i2v.inference.tracker import StepRequest, Tracker
+from i2v.modeling.constants import PRIOR_LIMIT
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.memory_bank import MemoryBank
-from i2v.modeling.structures import NO_OBJECT_LOGIT, Prompt, TrackingStep
+from i2v.modeling.structures import BOX_TOP_LEFT, NO_OBJECT_LOGIT, FramePrediction, Prompt, TrackingStep
 from i2v.prompts.object_ids import canonical_id
-from i2v.prompts.parsing import describe_location, read_mask, read_points, to_prompt, warn_of_small_box
+from i2v.prompts.parsing import read_mask, to_prompt
+from i2v.prompts.reading import describe_location, read_points, warn_of_small_box
 from i2v.utils.masks import resize_logits, suppress_overlap
+from i2v.video.frame_source import check_frame
 from i2v.video.sources import open_source
-
-PRIOR_LIMIT = 32.0  # logits of an earlier prediction are clamped to +-32 before they go into the prompt encoder
 
 # Frame index, object ids, and their mask logits (num_objects, 1, H, W) at video size.
 FrameMasks = tuple[int, list[Hashable], Tensor]
 
 
-class I2VVideoPredictor:
+class I2VVideoPredictor(ModuleMethods):
     """Segments and tracks objects in videos, with one ``InferenceState`` per video.
 
     A prompt returns masks for its own frame at once; ``propagate_in_video`` then tracks the objects through the video.
@@ -37,7 +40,7 @@ class I2VVideoPredictor:
     ``(num_objects, 1, H, W)`` at video size, positive on the object, in the order of the object ids.
 
     A predictor keeps nothing of a session, so several threads can share one, each with its own states. Predictors that
-    share a model can have different policies.
+    share a model can have different policies, and use the same states. With another model, a state is a ``ValueError``.
     """
 
     def __init__(
@@ -58,13 +61,26 @@ class I2VVideoPredictor:
         Raises:
             ValueError: If the policy's selector fills more temporal slots than the model has.
         """
-        precision = Precision(dtype or default_dtype(model.device), tf32)
-        self.tracker = Tracker(model, policy or InferencePolicy(), precision)
+        super().__init__(model, Precision(dtype or default_dtype(model.device), tf32))
+        self.tracker = Tracker(model, policy or InferencePolicy(), self._precision)
 
-    @property
-    def model(self) -> I2VModel:
-        """The network."""
-        return self.tracker.model
+    @classmethod
+    def from_pretrained(cls, model_id: str | os.PathLike[str], **options: Any) -> I2VVideoPredictor:
+        """Build a predictor from a model's name.
+
+        Args:
+            model_id: See ``i2v.pretrained.find_pretrained``.
+            **options: Arguments of ``i2v.build_i2v.build_i2v_video_predictor``, and where a model of the Hugging Face
+                hub is looked for: ``revision``, ``cache_dir``, ``token``, ``local_files_only``.
+
+        Raises:
+            FileNotFoundError: If there is no such model.
+            ValueError: If the name or an option is malformed, or the weights do not fit.
+        """
+        # Imported here because builders import predictors.
+        from i2v.build_i2v import build_i2v_video_predictor_hf
+
+        return build_i2v_video_predictor_hf(model_id, **options)
 
     @property
     def policy(self) -> InferencePolicy:
@@ -73,22 +89,12 @@ class I2VVideoPredictor:
 
     @policy.setter
     def policy(self, policy: InferencePolicy) -> None:
-        self.tracker = Tracker(self.model, policy, self.tracker.precision)
+        self.tracker = Tracker(self.model, policy, self._precision)
 
     @property
     def settings(self) -> PredictorSettings:
         """The policy's settings for sessions."""
         return self.policy.settings
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the computation."""
-        return self.tracker.precision.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.model.device
 
     @torch.inference_mode()
     def init_state(
@@ -116,9 +122,7 @@ class I2VVideoPredictor:
         del offload_video_to_cpu, async_loading_frames
         return InferenceState(
             open_source(video_path),
-            self.model.image_size,
-            self.model.window_length,
-            self.device,
+            self.model,
             storage_device=torch.device("cpu") if offload_state_to_cpu else None,
             frames_at_once=1 if self.policy.static_shapes else self.settings.frames_at_once,
         )
@@ -134,6 +138,8 @@ class I2VVideoPredictor:
         clear_old_points: bool = True,
         normalize_coords: bool = True,
         box: Any = None,
+        output_ids: Collection[Hashable] | None = None,
+        on_first_answer: Callable[[Tensor], None] | None = None,
     ) -> FrameMasks:
         """Prompt a new or known object on a frame with points, a box, or both.
 
@@ -146,26 +152,32 @@ class I2VVideoPredictor:
             obj_id: The object's id: an integer, a text or another hashable value. Integers of NumPy and tensors of one
                 integer are the same ids as Python's.
             points: ``(P, 2)``, x first, in pixels of the video, or in 0..1 with ``normalize_coords=False``.
-            labels: ``(P,)``: 1 on the object, 0 on the background.
+            labels: ``(P,)``: 1 on the object, 0 on the background; 2 and 3 for the corners of a box, as in SAM 2.
             clear_old_points: Whether to replace the object's earlier points on this frame instead of adding to them.
             normalize_coords: Whether coordinates are in pixels and still have to be divided by the video's size.
             box: x0, y0, x1, y1, in the same unit as the points; needs ``clear_old_points``.
+            output_ids: Objects to return, the prompted one among them or not; by default all. With many objects, most
+                of a prompt's time goes into masks at video size.
+            on_first_answer: Called with the object's mask logits ``(1, 1, H, W)`` before they are refined (see
+                ``PredictorSettings.refine_prompts``), which takes most of the time; not where nothing is refined. For
+                display: the session takes the refined mask alone.
 
         Returns:
-            The frame index, all object ids, and their mask logits on the frame.
+            The frame index, the ids of the returned objects, and their mask logits on the frame.
 
         Raises:
             ValueError: If the prompt is malformed or off the frame.
-            TypeError: If the object's id is not hashable.
+            TypeError: If the object's id is not hashable, or ``output_ids`` is a single id.
             IndexError: If the video has no such frame.
+            KeyError: If the session does not have one of ``output_ids``.
         """
         state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
         where = describe_location(frame, obj_id)
-        if box is not None and not clear_old_points:
-            raise ValueError(f"{where}: a box comes before any click, so it needs clear_old_points=True")
         size = (state.video_height, state.video_width)
         coordinates, kinds = read_points(points, labels, box, size, not normalize_coords, where)
+        if BOX_TOP_LEFT in kinds and not clear_old_points:
+            raise ValueError(f"{where}: a box comes before any click, so it needs clear_old_points=True")
         warn_of_small_box(coordinates, kinds, self.model.image_size, where)
         prompt = to_prompt(coordinates, kinds, self.model.image_size, self.device)
         with state.lock:
@@ -174,14 +186,21 @@ class I2VVideoPredictor:
             if old is not None and old.points is not None and not clear_old_points:
                 assert prompt.points is not None and prompt.labels is not None
                 prompt = old.add(prompt.points, prompt.labels)
-            return self._apply_prompt(state, obj_id, track, frame, prompt)
+            return self._apply_prompt(state, obj_id, track, frame, prompt, output_ids, on_first_answer)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> FrameMasks:
         """Old name of ``add_new_points_or_box``."""
         return self.add_new_points_or_box(*args, **kwargs)
 
     @torch.inference_mode()
-    def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> FrameMasks:
+    def add_new_mask(
+        self,
+        inference_state: InferenceState,
+        frame_idx: int,
+        obj_id: Hashable,
+        mask: Any,
+        output_ids: Collection[Hashable] | None = None,
+    ) -> FrameMasks:
         """Prompt an object on a frame with its mask. An empty mask says that the object is not in view.
 
         The returned mask is slightly smoothed, with logits within +-10. One that is too small for the model's
@@ -195,13 +214,16 @@ class I2VVideoPredictor:
             mask: ``(H, W)``, bool or numeric, with the video's size or aspect ratio. Label maps count as the object
                 from 1, grey levels (0..255) from half of their range, floats in 0..1 from 0.5, and what is negative
                 never.
+            output_ids: As for ``add_new_points_or_box``.
 
         Returns:
-            The frame index, all object ids, and their mask logits on the frame.
+            The frame index, the ids of the returned objects, and their mask logits on the frame.
 
         Raises:
             ValueError: If the mask is malformed or has another shape.
             IndexError: If the video has no such frame.
+            KeyError: If the session does not have one of ``output_ids``.
+            TypeError: If ``output_ids`` is a single id.
         """
         state, obj_id = inference_state, canonical_id(obj_id)
         frame = self._check_frame(state, frame_idx)
@@ -209,13 +231,13 @@ class I2VVideoPredictor:
         where = describe_location(frame, obj_id)
         binary = read_mask(mask, size, self.model.image_size, where).to(self.device)
         with state.lock:
-            return self._apply_prompt(
-                state, obj_id, self._get_or_create_track(state, obj_id), frame, Prompt.from_mask(binary)
-            )
+            track = self._get_or_create_track(state, obj_id)
+            return self._apply_prompt(state, obj_id, track, frame, Prompt.from_mask(binary), output_ids)
 
     @torch.inference_mode()
     def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
         """Encode memories for the prompts given so far. Propagation does this by itself."""
+        self._check_state(inference_state)
         with inference_state.lock, self.tracker.precision_context():
             self.tracker.commit_prompts(inference_state, list(inference_state.tracks.values()))
 
@@ -236,7 +258,8 @@ class I2VVideoPredictor:
             start_frame_idx: First frame; by default the first prompted frame.
             max_frame_num_to_track: How many more frames to visit; by default all to the end.
             reverse: Whether to go towards lower indices. From frame 0 nothing is left to visit.
-            obj_ids: Track and yield only these objects; the others do not change.
+            obj_ids: Track and yield only these objects; the others do not change. Once all of them are removed, the
+                propagation ends.
 
         Yields:
             The frame index, the object ids, and their mask logits.
@@ -246,11 +269,15 @@ class I2VVideoPredictor:
                 ended.
             IndexError: If the video has no frame ``start_frame_idx``.
             KeyError: If the session does not have one of ``obj_ids``.
-            ValueError: If ``max_frame_num_to_track`` is negative.
+            ValueError: If ``max_frame_num_to_track`` is negative or ``obj_ids`` is empty.
+            TypeError: If ``obj_ids`` is a single id.
         """
         state = inference_state
-        selected = None if obj_ids is None else tuple(canonical_id(obj_id) for obj_id in obj_ids)
-        tracks = state.select_tracks(None) if selected is None else {i: state.get_track(i) for i in selected}
+        self._check_state(state)
+        selected = _check_objects(state, obj_ids)
+        if selected == ():
+            raise ValueError("nothing to track: obj_ids: expected at least one object, got none")
+        tracks = state.select_tracks(selected)
         prompted = [frame for track in tracks.values() for frame in (*track.prompted, *track.pending)]
         if not prompted:
             raise RuntimeError("nothing to track: no object has a prompt; add points, a box or a mask first")
@@ -339,10 +366,13 @@ class I2VVideoPredictor:
 
         Raises:
             IndexError: If the video has no such frame.
+            KeyError: If the session does not have one of ``obj_ids``.
+            TypeError: If ``obj_ids`` is a single id.
         """
         state = inference_state
         with state.lock:
-            return self._collect_masks(state, self._check_frame(state, frame_idx), obj_ids)
+            frame = self._check_frame(state, frame_idx)
+            return self._collect_masks(state, frame, _check_objects(state, obj_ids))
 
     @torch.inference_mode()
     def prefetch_frame(self, inference_state: InferenceState, frame_idx: int) -> None:
@@ -353,11 +383,15 @@ class I2VVideoPredictor:
         """
         state = inference_state
         with state.lock, self.tracker.precision_context():
-            self.tracker.features(state, self._check_frame(state, frame_idx))
+            self.tracker.prefetch(state, self._check_frame(state, frame_idx))
 
     def frame_scores(self, inference_state: InferenceState, frame_idx: int) -> dict[Hashable, ObjectScores]:
-        """Return object score and predicted IoU of every object that has a mask on a frame."""
-        return inference_state.scores(frame_idx)
+        """Return object score and predicted IoU of every object that has a mask on a frame.
+
+        Raises:
+            IndexError: If the video has no such frame.
+        """
+        return inference_state.scores(self._check_frame(inference_state, frame_idx))
 
     @property
     def memory_selection(self) -> str:
@@ -377,14 +411,26 @@ class I2VVideoPredictor:
     def memory_selection_seed(self, seed: int) -> None:
         self.policy = self.policy.with_seed(seed)
 
+    def _adopt(self, precision: Precision) -> None:
+        super()._adopt(precision)
+        self.tracker = Tracker(self.model, self.policy, precision)
+
     # Prompts
 
+    def _check_state(self, state: InferenceState) -> None:
+        if state.model is not self.model:
+            raise ValueError(
+                f"the state of {state.source.name} belongs to another model; call this predictor's init_state"
+            )
+        if state.device != self.device:
+            raise ValueError(
+                f"the state of {state.source.name} was opened on {state.device}, and the model is on {self.device} by "
+                "now; call init_state again"
+            )
+
     def _check_frame(self, state: InferenceState, frame_idx: int) -> int:
-        frame = operator.index(frame_idx)
-        count = state.num_frames
-        if frame < 0 or (count is not None and frame >= count):
-            raise IndexError(f"frame {frame} is not in the video {state.source.name}, which has {count} frames")
-        return frame
+        self._check_state(state)
+        return check_frame(frame_idx, state.source, state.num_frames)
 
     def _get_or_create_track(self, state: InferenceState, obj_id: Hashable) -> ObjectTrack:
         """Return an object's track, or a new one that is not in the session yet."""
@@ -392,12 +438,27 @@ class I2VVideoPredictor:
         if track is not None:
             return track
         generator = torch.Generator().manual_seed(self.settings.seed)
-        return ObjectTrack(MemoryBank(span=self.policy.selector.span), generator)
+        selector = self.policy.selector
+        return ObjectTrack(MemoryBank(span=selector.span, num_resolving=selector.num_resolving), generator)
 
     def _apply_prompt(
-        self, state: InferenceState, obj_id: Hashable, track: ObjectTrack, frame: int, prompt: Prompt
+        self,
+        state: InferenceState,
+        obj_id: Hashable,
+        track: ObjectTrack,
+        frame: int,
+        prompt: Prompt,
+        output_ids: Collection[Hashable] | None,
+        on_first_answer: Callable[[Tensor], None] | None = None,
     ) -> FrameMasks:
         """Predict the masks for a prompt and store both. The session only changes if the prediction succeeds."""
+        chosen = _check_objects(state, output_ids, new=(obj_id,))
+        size = (state.video_height, state.video_width)
+
+        def at_video_size(tell: Callable[[Tensor], None], answer: FramePrediction) -> None:
+            tell(resize_logits(answer.low_res, size))
+
+        tell_first = None if on_first_answer is None else functools.partial(at_video_size, on_first_answer)
         # A prompt on a frame that no propagation has visited is segmented without memory, even if other frames have
         # prompts. On a visited frame it is a correction and uses memory.
         is_tracked = frame in track.propagated
@@ -411,11 +472,11 @@ class I2VVideoPredictor:
             if prompt.points is not None and previous is not None:
                 prior = previous.low_res.to(self.device).clamp(-PRIOR_LIMIT, PRIOR_LIMIT)
                 prompt_with_prior = prompt.with_prior(prior)
-            prediction = self.tracker.predict(context, prompt_with_prior)
+            prediction = self.tracker.predict_prompted(state, frame, context, prompt_with_prior, tell_first)
         track.prompts[frame] = prompt
         track.pending[frame] = PendingPrompt(prediction, conditioning)
         state.tracks[obj_id] = track
-        return self._collect_masks(state, frame)
+        return self._collect_masks(state, frame, chosen)
 
     # Tracking
 
@@ -433,6 +494,8 @@ class I2VVideoPredictor:
                     track.begin_propagation(reverse, self.settings.seed)
             for ahead in frames_ahead(state, start, max_frames, reverse):
                 frame = ahead.start
+                if obj_ids is not None and not state.select_tracks(obj_ids):
+                    return
                 state.read_ahead(ahead)
                 following = frames_to_encode_next(state, ahead, obj_ids)
                 request = StepRequest(TrackingStep(frame, reverse), obj_ids, following)
@@ -453,8 +516,12 @@ class I2VVideoPredictor:
 
         Raises:
             IndexError: If the video has no such frame.
+            RuntimeError: If a propagation of the state has not ended.
         """
-        return self._advance(state, StepRequest(step))
+        self._check_state(state)
+        # The lock is held all along, so that another thread's step waits instead of failing.
+        with state.lock, state.propagating():
+            return self._advance(state, StepRequest(step))
 
     @torch.inference_mode()
     def _advance(self, state: InferenceState, request: StepRequest) -> FrameMasks:
@@ -478,3 +545,18 @@ class I2VVideoPredictor:
         if self.settings.non_overlap_masks and logits:
             masks = suppress_overlap(masks)
         return frame, list(tracks), masks
+
+
+def _check_objects(
+    state: InferenceState, obj_ids: Collection[Hashable] | None, new: Collection[Hashable] = ()
+) -> tuple[Hashable, ...] | None:
+    """Return a selection of objects that the session has or that are ``new``; ``None`` selects all, later ones too."""
+    if obj_ids is None:
+        return None
+    if isinstance(obj_ids, str) or not isinstance(obj_ids, Iterable):
+        raise TypeError(f"obj_ids: expected a list of object ids, got {obj_ids!r}")
+    selected = tuple(canonical_id(obj_id) for obj_id in obj_ids)
+    for obj_id in selected:
+        if obj_id not in new:
+            state.get_track(obj_id)
+    return selected

@@ -19,9 +19,11 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.cli.checkout import NAME_VARIABLE
+from i2v.cli.numbers import amount, count
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import DiskFullError
+from i2v.utils.output_folder import check_writable
 from i2v.utils.terminal import printable
 from sav_dataset.utils.contact_sheet import ObjectPictures
 from sav_dataset.utils.datasets import LAYOUTS, open_dataset, read_seen_categories, read_video_list, unseen_objects
@@ -45,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--gt_root", type=Path, help="annotations, a folder per video")
     add("--pred_root", type=Path, required=True, help="predictions, laid out like the annotations")
-    add("-n", "--num_processes", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
+    add("-n", "--num_processes", type=count, default=os.cpu_count(), help="worker processes (default: one per core)")
     add(
         "-s",
         "--strict",
@@ -71,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--unseen_videos", type=Path, help="list of the videos with unseen objects, instead of --meta and --seen")
     add("--output", type=Path, help="CSV of the table (default: PRED_ROOT/results.csv)")
     add("--report", type=Path, help="folder of the report (default: PRED_ROOT_report)")
-    add("--num_worst", type=int, default=10, help="objects with pictures in the report (default: %(default)s)")
+    add("--num_worst", type=amount, default=10, help="objects with pictures in the report (default: %(default)s)")
     return parser
 
 
@@ -135,6 +137,9 @@ def _evaluate(args: argparse.Namespace, trees: _Trees) -> None:
         num_processes=args.num_processes,
         progress=not args.quiet,
     )
+    output, report = _outputs(args)
+    for folder in (output.parent, report):
+        check_writable(folder)  # rather than after minutes of scoring
     if not args.quiet:
         print(f"Evaluating {args.pred_root}\n{_SKIP_NOTES[settings.skip]}")
     start = time.perf_counter()
@@ -165,10 +170,15 @@ def _parts(args: argparse.Namespace, trees: _Trees, scores: Scores) -> dict[str,
     return scores.split(unseen_objects(trees.meta, read_seen_categories(args.seen)))
 
 
-def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> None:
-    output = args.output or args.pred_root / "results.csv"
+def _outputs(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The table and the folder of the report."""
+    root = args.pred_root.resolve()
     # Next to the predictions, not among them, where every folder is a video.
-    report = args.report or args.pred_root.resolve().with_name(f"{args.pred_root.resolve().name}_report")
+    return args.output or args.pred_root / "results.csv", args.report or root.with_name(f"{root.name}_report")
+
+
+def _save(args: argparse.Namespace, trees: _Trees, contents: ReportContents) -> None:
+    output, report = _outputs(args)
     pictures = ObjectPictures(trees.gt_root, args.pred_root, trees.images, trees.single_object, trees.ignore_labels)
     print(f"Saving the results to {output}, the report to {report}")
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from i2v.results.export import write_label_png
 from i2v.utils.output_folder import child, new_folder
 from i2v.utils.picture_file import write_picture
 
@@ -24,6 +25,20 @@ SaveImage = Callable[[Path, NDArray[Any]], None]
 def write_binary_png(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask ``(H, W)`` as a 1-bit PNG, which readers show as 0 and 255."""
     write_picture(path, Image.fromarray(mask), "PNG")
+
+
+def write_labels(path: Path, labels: NDArray[Any]) -> None:
+    """Write labels ``(H, W)`` from 0 to 16777215 as ``sav_dataset.utils.label_pictures`` reads them.
+
+    A palette PNG holds those of uint8, a 16-bit or colour PNG larger ones.
+    """
+    if labels.dtype == np.uint8:
+        write_label_png(path, labels)
+    elif labels.max() < 1 << 16:
+        write_picture(path, Image.fromarray(labels.astype(np.uint16)), "PNG")
+    else:
+        colours = np.stack([(labels >> shift) & 255 for shift in (16, 8, 0)], axis=-1)
+        write_picture(path, Image.fromarray(colours.astype(np.uint8)), "PNG")
 
 
 @contextlib.contextmanager

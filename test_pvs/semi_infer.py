@@ -25,8 +25,9 @@ from i2v.build_i2v import build_i2v_video_predictor, resolve_device
 from i2v.checkpoint import read_checkpoint_info
 from i2v.cli.arguments import add_trust_option
 from i2v.cli.checkout import NAME_VARIABLE
+from i2v.cli.numbers import count
 from i2v.config import load_config
-from i2v.errors import USER_ERRORS, describe_error
+from i2v.errors import USER_ERRORS, describe_error, listed
 from i2v.pretrained import PUBLISHED, config_of
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
@@ -65,9 +66,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--video_list", type=Path, help="only the videos of this list")
     add("--output_root", type=Path, default=ROOT / "test_pvs" / "output_semi", help="default: %(default)s")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
-    add("--gpus", type=int, help="number of visible GPUs to use (default: all)")
-    add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
-    add("--threads", type=int, default=1, help="CPU threads of each process (default: %(default)s)")
+    add("--gpus", type=count, help="number of visible GPUs to use (default: all)")
+    add("--workers", type=count, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
+    add("--threads", type=count, default=1, help="CPU threads of each process (default: %(default)s)")
     add("--shard", help="run only part I of N, as 0/4 (default: from SLURM or torchrun, else everything)")
     add("--per_object", action="store_true", help="one pass over the video per object; same masks, slower")
     add("--replay_best", action="store_true", help="clicks: repeat the best ones exactly, unlike the published script")
@@ -170,8 +171,7 @@ def plan_jobs(args: argparse.Namespace, dataset: Dataset, folder: Path, shard: S
     root = mask_info or dataset.annotations
     lacking = [video for video in dataset.videos if not (root / video).is_dir()]
     if lacking:
-        names = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-        raise FileNotFoundError(f"{root}: no annotations of {names}")
+        raise FileNotFoundError(f"{root}: no annotations of {listed(lacking, 5)}")
     lengths = {video: len(list_frames(dataset.frames(video)).names) for video in dataset.videos}
     layout, ignored = dataset.layout, _ignore_labels(args)
     return [

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from i2v.errors import USER_ERRORS, describe_error
+from i2v.errors import USER_ERRORS, describe_error, listed
 from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.output_folder import child, component
@@ -77,8 +77,7 @@ def submission_files(dataset: Dataset, pred_root: Path) -> list[Path]:
             missing.append(f"{video} ({lost} of {len(paths)})")
         files += [path.relative_to(pred_root) for path in paths]
     if missing:
-        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise FileNotFoundError(f"{pred_root}: masks missing of {names}")
+        raise FileNotFoundError(f"{pred_root}: masks missing of {listed(missing, 5)}")
     return files
 
 

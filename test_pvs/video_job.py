@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.results.export import label_map, write_label_png
-from test_pvs.mask_writer import mask_folder, write_binary_png
+from i2v.results.export import MAX_OBJECTS, label_map
+from test_pvs.mask_writer import mask_folder, write_binary_png, write_labels
 from test_pvs.prompts import Protocol, Target
 from test_pvs.targets import Annotations, list_frames, read_targets
 from test_pvs.tracking import track_apart, track_together
@@ -124,11 +124,15 @@ def _write_labels(
     prompt: Protocol,
     threads: ThreadPoolExecutor,
 ) -> Iterator[int]:
-    absent = np.zeros(targets[0].mask.shape, np.uint8)
+    labels = np.array([0, *(int(target.obj) for target in targets)])
+    if labels.max() <= MAX_OBJECTS:
+        labels = labels.astype(np.uint8)
+    places = {target.obj: place for place, target in enumerate(targets, start=1)}
+    absent = np.zeros(targets[0].mask.shape, labels.dtype)
     track = track_apart if job.per_object else track_together
-    with mask_folder(job.output.parent, job.output.name, write_label_png, threads, job.redo) as folder:
+    with mask_folder(job.output.parent, job.output.name, write_labels, threads, job.redo) as folder:
         for name in names[: min(target.frame for target in targets)]:
             folder.put(f"{name}.png", absent)
         for frame, objects, logits in track(predictor, str(job.frames), targets, prompt):
-            folder.put(f"{names[frame]}.png", label_map(logits, [int(str(obj)) for obj in objects]))
+            folder.put(f"{names[frame]}.png", labels[label_map(logits, [places[str(obj)] for obj in objects])])
             yield frame

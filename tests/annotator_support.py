@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,17 +13,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from starlette.types import ASGIApp
 from support import make_predictor
 
+from i2v.annotator.app import make_app
 from i2v.annotator.document import Click
 from i2v.annotator.engine import Engine
 from i2v.annotator.footage import Footage, VideoFootage
 from i2v.annotator.masks import decode
 from i2v.annotator.plan import plan_tracking
+from i2v.annotator.queue_app import make_queue_app
 from i2v.annotator.server import Door, make_server
 from i2v.annotator.session import Session
 from i2v.annotator.sessions import SessionBook
 from i2v.annotator.turns import ModelTurns
+from i2v.annotator.video_folder import find_videos
+from i2v.annotator.video_queue import VideoQueue
 
 T = TypeVar("T")
 
@@ -48,18 +54,27 @@ def running(footage: Footage, out: Path, resume: Path | None = None, **settings:
     """Serve in a thread, with a tiny model unless another is given, until the block ends."""
     book = SessionBook(settings.pop("predictor", None) or make_predictor(), footage, out, save_seconds=0.2, **settings)
     door = Door.open(0)
+    try:
+        with serving(make_app(book, door.token, door.port, resume), door):
+            yield Running(door.address, door.port, door.token, book, out)
+    finally:
+        footage.close()
+
+
+@contextmanager
+def serving(app: ASGIApp, door: Door) -> Iterator[None]:
+    """Serve an application in a thread until the block ends."""
     ready = threading.Event()
-    server = make_server(book, door, ready.set, resume)
+    server = make_server(app, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door.socket]}, daemon=True)
     thread.start()
     try:
         assert ready.wait(30)
-        yield Running(door.address, door.port, door.token, book, out)
+        yield
     finally:
         server.should_exit = True
         thread.join(30)
         door.socket.close()
-        footage.close()
         assert not thread.is_alive()
 
 
@@ -83,6 +98,14 @@ def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any
             footage.close()
 
     return run_async(run())
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until something is the case."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 async def finished(session: Session) -> None:
@@ -128,3 +151,23 @@ def add(predictor: Any, state: Any, frame: int, number: int, *clicks: Click) -> 
         predictor.add_new_points_or_box(
             state, frame, number, [[click.x, click.y]], [int(click.positive)], clear_old_points=False
         )
+
+
+@dataclass
+class RunningQueue:
+    """A server of several videos at work."""
+
+    address: str
+    queue: VideoQueue
+    out: Path
+
+
+@contextmanager
+def running_queue(videos: Path, **settings: Any) -> Iterator[RunningQueue]:
+    """Serve a folder of videos in a thread, with a tiny model; results go to the folder ``out`` beside it."""
+    found, out = find_videos(videos), videos.parent / "out"
+    assert found is not None
+    queue = VideoQueue(make_predictor(), found, out, **settings)
+    door = Door.open(0)
+    with serving(make_queue_app(queue, door.token, door.port), door):
+        yield RunningQueue(door.address, queue, out)

@@ -34,6 +34,8 @@ class Source:
 
     def __init__(self, video: Path | Array) -> None:
         self.frames = sorted(video.glob("*.png")) if isinstance(video, Path) else video
+        self.num_frames = len(self.frames)
+        self.height, self.width = self.read(0).shape[:2]
 
     def read(self, frame: int) -> Array:
         item = self.frames[frame]
@@ -46,8 +48,8 @@ class Source:
 class State:
     def __init__(self, video: Path | Array) -> None:
         self.source = Source(video)
-        self.num_frames = len(self.source.frames)
-        self.video_height, self.video_width = self.source.read(0).shape[:2]
+        self.num_frames = self.source.num_frames
+        self.video_height, self.video_width = self.source.height, self.source.width
         self.obj_ids: list[int] = []
         self.closed = False
 

@@ -32,8 +32,9 @@ class Visitor:
         self.open(address)
 
     def _hear(self, line: Any) -> None:
-        # That the server refused something is the browser's to say and the page's to show.
-        if line.type == "error" and "the server responded with a status of 4" not in line.text:
+        # That the server refused something, or could not be reached, is the browser's to say and the page's to show.
+        told = ("the server responded with a status of 4", "Failed to load resource: net::ERR", "WebSocket connection")
+        if line.type == "error" and not any(text in line.text for text in told):
             self.problems.append(line.text)
 
     def open(self, address: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from i2v.build_i2v import build_i2v_video_predictor
+from i2v.checkpoint import save_checkpoint
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.i2v_model import I2VModel
 
@@ -42,6 +43,12 @@ def make_predictor(*overrides: str, **kwargs) -> I2VVideoPredictor:
     )
     randomize(predictor.model)
     return predictor
+
+
+def options_of_tiny_track(folder: Path) -> list[str]:
+    """Options of `i2v track` with a tiny model, whose weights go into the folder, the working directory."""
+    save_checkpoint(make_predictor().model, folder / "w.pt")
+    return ["--config", str(TINY), "--checkpoint", "w.pt", "--device", "cpu", "--click", "16,19"]
 
 
 def render_video(num_frames: int = 12, height: int = 48, width: int = 64) -> np.ndarray:

@@ -21,7 +21,7 @@ from fuzz_files import png_chunk
 from i2v.errors import InvalidFileError
 from i2v.utils.image_file import decode_image
 from i2v.annotator.importer import Target, read_masks
-from i2v.annotator.protocol import read_command
+from i2v.annotator.commands import read_command
 from sav_dataset.utils.mask_info import read_mask_info
 from sav_dataset.utils.sav_utils import read_annotation
 

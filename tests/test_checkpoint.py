@@ -208,8 +208,8 @@ def test_weights_that_do_not_fit_are_listed_and_change_nothing(tmp_path: Path) -
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     report = compare_state_dict(model, weights)
     assert (report.missing, report.unexpected) == (("0.weight",), ("extra",))
-    assert report.mismatched[0] == Mismatch("0.bias", found="float[4]", wanted="float[3]")
-    assert report.mismatched[-1] == Mismatch("1.num_batches_tracked", found="float[]", wanted="int[]")
+    assert report.mismatched[0] == Mismatch("0.bias", found="float[4]", expected="float[3]")
+    assert report.mismatched[-1] == Mismatch("1.num_batches_tracked", found="float[]", expected="int[]")
 
     save_checkpoint(weights, tmp_path / "wide.pt")
     with pytest.raises(CheckpointError) as raised:

@@ -90,6 +90,7 @@ def test_options_reach_the_builder(clip: Path, fake: FakePredictor, capsys: Any)
         "device": "cpu",
         "hydra_overrides_extra": ["a.b=1", "c=2"],
         "trust_config": False,
+        "random_weights": False,
     }
     assert "untrained" not in capsys.readouterr().err
     assert Path("r/masks.json").exists()
@@ -375,7 +376,7 @@ def check_kept(out: Path, error: str) -> dict[str, bool]:
     for frame in pngs:
         wanted = np.where(labels_of(frame % NUM_FRAMES) == 1, 1, 0)
         np.testing.assert_array_equal(read_label_png(out / "masks" / f"{frame:05d}.png"), wanted)
-    there = {name: (out / name).exists() for name in ("masks.json", "overlay.mp4", "contact_sheet.png")}
+    there = {name: (out / name).exists() for name in ("masks.json", "overlay.mp4", "contact_sheet.png", "objects.csv")}
     if there["masks.json"]:
         assert [record["frame"] for record in json.loads((out / "masks.json").read_text())["frames"]] == pngs
     if there["overlay.mp4"]:
@@ -460,7 +461,7 @@ def test_demo_of_a_config_without_weights_says_what_its_masks_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakePredictor, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--config", "i2v-infer"]) == 0
+    assert main(["demo", "--config", "i2v-infer", "--random-weights"]) == 0
     assert fake.built_with["hydra_overrides_extra"] == ["model.image_size=128"]
     output = capsys.readouterr()
     assert "untrained" in output.err

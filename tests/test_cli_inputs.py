@@ -16,10 +16,9 @@ import pytest
 import torch
 from export_support import FakePredictor
 from PIL import Image
-from support import TINY, make_predictor, render_video
+from support import options_of_tiny_track, render_video
 from test_video_file import Clip
 
-from i2v.checkpoint import save_checkpoint
 from i2v.cli import main as cli
 from i2v.cli.main import main
 from i2v.errors import USER_ERRORS
@@ -34,14 +33,16 @@ VIDEO = render_video(4)
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of `i2v track` with a tiny model, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(make_predictor().model, tmp_path / "w.pt")
-    return ["--config", str(TINY), "--checkpoint", "w.pt", "--device", "cpu", "--click", "16,19"]
+    return options_of_tiny_track(tmp_path)
 
 
-def mjpeg() -> bytes:
+def concatenated(form: str) -> bytes:
+    """The pictures one after another, as `cat` writes them."""
     stream = io.BytesIO()
     for picture in VIDEO:
-        Image.fromarray(picture).save(stream, "JPEG", quality=95)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, form, quality=95)
+        stream.write(file.getvalue())
     return stream.getvalue()
 
 
@@ -54,7 +55,13 @@ def tracked(out: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("data", "raw"), [(mjpeg(), []), (VIDEO.tobytes(), ["--raw", "64x48"]), (Clip(4).encoded(), [])]
+    ("data", "raw"),
+    [
+        (concatenated("JPEG"), []),
+        (concatenated("PNG"), []),
+        (VIDEO.tobytes(), ["--raw", "64x48"]),
+        (Clip(4).encoded(), []),
+    ],
 )
 def test_a_video_comes_from_standard_input(
     options: list[str], monkeypatch: pytest.MonkeyPatch, data: bytes, raw: list[str]
@@ -97,7 +104,7 @@ def test_sizes_of_raw_frames(text: str) -> None:
 
 def test_a_pipe_feeds_the_command(options: list[str]) -> None:
     command = [sys.executable, "-m", "i2v", "track", "-", "--direction", "both", *options]
-    done = subprocess.run(command, input=mjpeg(), capture_output=True, check=False)
+    done = subprocess.run(command, input=concatenated("JPEG"), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert len(tracked("stdin_i2v")) == 4
 
@@ -125,6 +132,7 @@ def test_a_colon_in_a_name_is_no_protocol(options: list[str]) -> None:
             "masks.json",
             "overlay.mp4",
             "contact_sheet.png",
+            "objects.csv",
         }
         assert len(tracked(out)) == 3
 
@@ -150,7 +158,7 @@ def test_errors_of_decoders_and_of_the_system_are_sentences(
     options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any, error: Exception
 ) -> None:
     assert isinstance(error, USER_ERRORS)
-    Path("clip.mp4").write_bytes(b"a video")
+    Path("clip.mp4").write_bytes(Clip(count=3).encoded())
 
     class Failing(FakePredictor):
         def init_state(self, video: Any) -> Any:
@@ -166,6 +174,39 @@ def test_the_list_of_errors_has_all_of_ffmpeg() -> None:
     kinds = [kind for kind in vars(av.error).values() if isinstance(kind, type) and issubclass(kind, av.FFmpegError)]
     assert len(kinds) > 20
     assert all(issubclass(kind, USER_ERRORS) for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip.mp4", "--mask", "none.png"], "No such file or directory: 'none.png'"),
+        (["clip.mp4", "--mask", "clip.mp4"], "mask clip.mp4: this image cannot be read"),
+        (["clip.mp4", "--object", "7", "--mask", "labels.png"], "a label map without label 7: it has 1, 2"),
+        (["clip.mp4", "--frame", "3", "--click", "1,1"], "object 1, frame 3: the video has 3 frames, 0 to 2"),
+        (["clip.mp4", "--click", "99,1"], "point (99, 1) is off the frame"),
+        (["labels.png", "--click", "1,1"], "labels.png: this is no video"),
+        (["clip.mp4", "--click", "1,1", "--out", "labels.png/out"], "labels.png is a file"),
+        (["clip.mp4", "--click", "1,1", "--out", "shut/out"], "there is no permission to write in"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes(Clip(count=3).encoded())
+    labels = Image.fromarray(np.kron(np.arange(8).reshape(2, 4) % 3, np.ones((16, 16))).astype(np.uint8))
+    labels.save("labels.png")
+    Path("shut").mkdir()
+    # Nothing is forbidden to the user under whom tests often run.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shut")
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(cli, "build_i2v_video_predictor", build)
+    assert main(["track", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("i2v: error: ") and message in told and told.count("\n") == 1
 
 
 def bomb(path: str, sizes: list[tuple[int, int]]) -> None:

@@ -96,7 +96,7 @@ def test_track_reads_video_files_and_warns_once_of_untrained_weights(tmp_path: P
         for picture in video.transpose(0, 2, 1, 3)[:, :, :46]:
             writer.write(np.ascontiguousarray(picture))
     out = tmp_path / "out"
-    options = ["--config", str(TINY), "--device", "cpu", "--out", str(out), "--click", "19,19"]
+    options = ["--config", str(TINY), "--random-weights", "--device", "cpu", "--out", str(out), "--click", "19,19"]
     assert main(["track", str(tmp_path / "tall.mp4"), *options, "--set", "predictor.fill_hole_area=0"]) == 0
     assert capsys.readouterr().err.count("warning") == 1
     pictures = decode(out / "overlay.mp4")
@@ -106,6 +106,23 @@ def test_track_reads_video_files_and_warns_once_of_untrained_weights(tmp_path: P
     assert read_label_png(out / "masks" / "00000.png").shape == (64, 46)
 
 
+def test_no_command_uses_a_model_without_weights_unasked(tmp_path: Path, video: Array, capsys: Any) -> None:
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        writer.write(video[0])
+    out = tmp_path / "out"
+    for line in (
+        ["track", str(tmp_path / "a.mp4"), "--click", "1,1", "--out", str(out)],
+        ["demo", "--out", str(out)],
+        ["annotate", str(tmp_path / "a.mp4"), "--no-browser"],
+    ):
+        assert main([*line, "--config", str(TINY)]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"i2v: error: --config {TINY}: this config has no weights of its own: add --checkpoint")
+        assert main([*line, "--checkpoint", "w.pt", "--random-weights"]) == 2
+        assert "got both: w.pt" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_mistakes_that_the_library_finds_are_one_line_too(tmp_path: Path, video: Array, capsys: Any) -> None:
     clip = tmp_path / "a.mp4"
     with VideoWriter(clip) as writer:
@@ -113,13 +130,13 @@ def test_mistakes_that_the_library_finds_are_one_line_too(tmp_path: Path, video:
     (tmp_path / "broken.mp4").write_bytes(b"this is no video")
     (tmp_path / "w.pt").write_bytes(b"this is no checkpoint")
     for name, options, message in (
-        ("a.mp4", "--config nowhere", "nowhere"),
-        ("a.mp4", f"--config {TINY} --set model.nothing=1", "unknown key 'model.nothing'"),
-        ("a.mp4", f"--config {TINY} --set model", "model"),
-        ("a.mp4", f"--config {TINY} --device cuda:99", "cuda:99"),
+        ("a.mp4", "--random-weights --config nowhere", "nowhere"),
+        ("a.mp4", f"--random-weights --config {TINY} --set model.nothing=1", "unknown key 'model.nothing'"),
+        ("a.mp4", f"--random-weights --config {TINY} --set model", "model"),
+        ("a.mp4", f"--random-weights --config {TINY} --device cuda:99", "cuda:99"),
         ("a.mp4", f"--config {TINY} --checkpoint {tmp_path}/w.pt", "w.pt is not a checkpoint"),
         ("a.mp4", f"--config {TINY} --checkpoint {tmp_path}/none.pt", "none.pt does not exist"),
-        ("broken.mp4", f"--config {TINY}", "broken.mp4"),
+        ("broken.mp4", f"--random-weights --config {TINY}", "broken.mp4"),
     ):
         out = ["--out", str(tmp_path / "out"), "--click", "1,1"]
         assert main(["track", str(tmp_path / name), *options.split(), *out]) == 1

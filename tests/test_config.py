@@ -36,6 +36,8 @@ class ToySettings:
 
 
 class ToyModel(nn.Module):
+    device = torch.device("cpu")
+
     def __init__(self, image_size: int, widths: list[int]) -> None:
         super().__init__()
         if image_size % 16:

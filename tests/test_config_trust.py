@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from support import TINY
 
 from i2v.build_i2v import build_i2v, build_i2v_video_predictor
@@ -320,19 +321,15 @@ def test_a_foreign_folder_does_not_choose_the_config(stranger: Path, capsys: Any
 @pytest.mark.parametrize("command", ["info", "track", "demo", "annotate"])
 def test_commands_hold_a_config_to_it(stranger: Path, command: str, capsys: Any) -> None:
     path = write(stranger, f"model: {{_target_: {MODULE}.Thing}}\npredictor: {{_target_: {MODULE}.Thing}}")
-    clip = write(stranger, "", "clip.mp4")
+    frames = stranger / "frames"
+    frames.mkdir()
+    Image.new("RGB", (8, 8)).save(frames / "0.png")
     given = {
         "info": [str(nano_checkpoint())],
-        "track": [str(clip), "--click", "1,1"],
-        "demo": [],
-        "annotate": [str(TINY.parents[1]), "--no-browser"],
+        "track": [str(frames), "--click", "1,1", "--random-weights"],
+        "demo": ["--random-weights"],
+        "annotate": [str(frames), "--no-browser", "--random-weights"],
     }
-    if command == "annotate":
-        (stranger / "frames").mkdir()
-        from PIL import Image
-
-        Image.new("RGB", (8, 8)).save(stranger / "frames" / "0.png")
-        given["annotate"][0] = str(stranger / "frames")
     assert main([command, *given[command], "--config", str(path)]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("i2v: error")]
     assert len(errors) == 1 and "made for configs" in errors[0]

@@ -79,6 +79,8 @@ def test_a_file_is_fetched_once_and_kept(host: str, tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT and path.parent == tmp_path and path.name.endswith("-a.pt")
     assert fetch(f"{host}/a.pt", tmp_path) == fetch(f"{host}/a.pt#sha256={DIGEST.upper()}", tmp_path) == path
     assert Handler.asked == ["/a.pt"]
+    longer = hashlib.sha512(CONTENT).hexdigest()
+    assert fetch(f"{host}/a.pt#sha512={longer}", tmp_path) == path and Handler.asked == ["/a.pt"]
     assert fetch(f"{host}/to-here", tmp_path).read_bytes() == CONTENT
 
 
@@ -92,6 +94,8 @@ def test_a_kept_file_that_was_changed_is_fetched_anew(host: str, tmp_path: Path)
     ("address", "message"),
     [
         ("/a.pt#sha256=" + "0" * 64, rf"has the SHA-256 {DIGEST}, expected 0+"),
+        ("/a.pt#sha512=" + "0" * 128, r"has the SHA-512 [0-9a-f]{128}, expected 0+"),
+        ("/a.pt#sha512=" + "0" * 64, "or #sha512= and 128, at the end"),
         ("/a.pt#sha256=12", "expected #sha256= and 64 hexadecimal digits"),
         ("/a.pt#md5=12", "expected #sha256= and 64 hexadecimal digits"),
         ("/none.pt", "cannot be fetched: HTTP Error 404"),

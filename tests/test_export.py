@@ -17,7 +17,8 @@ from export_support import (
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.results.export import ResultFolder, RleJson, assign_labels, label_map, read_label_png, write_label_png
+from i2v.results.export import ResultFolder, assign_labels, label_map, read_label_png, write_label_png
+from i2v.results.masks_json import RleJson
 from i2v.results.overlay import PALETTE, UserPrompt
 
 
@@ -117,6 +118,7 @@ def test_results_of_a_backward_run_come_out_in_the_order_of_the_video(tmp_path: 
         "contact_sheet.png",
         "masks",
         "masks.json",
+        "objects.csv",
         "overlay.mp4",
     ]
     names = sorted(path.name for path in (results.folder / "masks").iterdir())

@@ -46,7 +46,8 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from i2v.results.export import RleJson, write_label_png
+from i2v.results.export import write_label_png
+from i2v.results.masks_json import RleJson
 from i2v.results.overlay import VideoWriter
 
 class Score:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from i2v.host_memory import keep_freed_memory
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.results.overlay import VideoWriter
 
@@ -64,6 +65,19 @@ def test_the_users_own_settings_stand():
     before, said, after = run(MALLOC_TRIM_THRESHOLD_="131072")
     assert said == "False"
     assert after > before / 2
+
+
+@needs_glibc
+@pytest.mark.parametrize("value", ["0", "false", "OFF", "no"])
+def test_the_variable_turns_it_off(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("I2V_KEEP_FREED_MEMORY", value)
+    assert not keep_freed_memory()
+
+
+def test_the_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("I2V_KEEP_FREED_MEMORY", "maybe")
+    with pytest.raises(ValueError, match="I2V_KEEP_FREED_MEMORY: expected 0 or 1, got 'maybe'"):
+        keep_freed_memory()
 
 
 class _Mallinfo(ctypes.Structure):

@@ -49,6 +49,17 @@ def reds(source: FrameSource) -> list[int]:
         (["0.jpg", "1.jpg", "cover.png"], "several kinds and names, such as 0.jpg and cover.png"),
         (["0.png", "0_mask.png", "1.png", "1_mask.png"], "0.png and 0_mask.png both count as frame 0"),
         (["left1.png", "left2.png", "right1.png", "right2.png"], "left1.png and right1.png both count as frame 1"),
+        # one picture that is no frame
+        (["00000.png", "00000_mask.png", "00001.png"], "the name of 00000_mask.png extends that of 00000.png"),
+        (["img_000.jpg", "img_000_gt.jpg", "img_001.jpg"], "the name of img_000_gt.jpg extends that of img_000.jpg"),
+        (["0.png", "1.png", "overlay_1.png"], "the name of overlay_1.png extends that of 1.png"),
+        (["cat.png", "cat copy.png"], "the name of cat copy.png extends that of cat.png"),
+        (["00000.png", "mask.png"], "mask.png seems to be no frame"),
+        (["a.png", "b.png", "GT-b2.png"], "GT-b2.png seems to be no frame"),
+        (["shot.png", "shotMask.png"], "shotMask.png seems to be no frame"),
+        (["f0.jpg", "f1.jpg", "f2.jpg", "cover.jpg"], "cover.jpg is not named like the others, such as f0.jpg"),
+        (["f0.jpg", "f1.jpg", "f2.jpg", "last day 7.jpg"], "last day 7.jpg is not named like the others"),
+        (["f0.jpg", "f1.jpg", "f2.jpg", "alpha1.jpg"], "alpha1.jpg is not named like the others"),
     ],
 )
 def test_a_folder_of_more_than_the_frames_is_an_error(tmp_path: Path, names: list[str], message: str) -> None:
@@ -67,6 +78,13 @@ def test_a_folder_of_more_than_the_frames_is_an_error(tmp_path: Path, names: lis
         ["a.png", "b.png", "thumb.png"],
         ["cam1_0001.png", "cam1_0002.png", "cam2_0003.png", "cam2_0004.png"],
         ["2024-08-01T12:30:05.jpg", "2024-08-01T12:30:06.jpg"],
+        ["IMG_2031.jpg", "IMG_2034.jpg", "IMG_2040.jpg"],
+        ["DSC_0001.jpg", "IMG_2031.jpg", "IMG_2034.jpg"],
+        ["0.5.png", "1.png", "1.5.png", "2.png"],
+        ["2024-08-01 1.00 PM.png", "2024-08-01 9.59 AM.png", "2024-08-01 10.00 AM.png"],
+        ["mask_0.png", "mask_1.png"],
+        ["5f3c.png", "9a0e.png", "beef.png", "c0de.png"],
+        ["frame (1).png", "frame (2).png"],
     ],
 )
 def test_a_folder_with_one_clear_sequence_is_read(tmp_path: Path, names: list[str]) -> None:
@@ -80,6 +98,32 @@ def test_training_reads_no_masks_for_frames(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"00000\.jpg and 00000\.png have the same name"):
         open_frames(save(tmp_path, "00000.jpg", "00000.png"))
+
+
+def test_a_mask_among_pictures_in_colour_is_an_error(tmp_path: Path) -> None:
+    labels = np.zeros((24, 32), np.uint8)
+    labels[4:9, 5:11] = 1
+    save(tmp_path, "0.png", "1.png", "2.png", "4.png", "5.png", "6.png")
+    for mode in ("P", "L", "1"):
+        for place in (0, 3, 6):
+            save(tmp_path, *(f"{number}.png" for number in range(7)))
+            Image.fromarray(labels * 255).convert(mode).save(tmp_path / f"{place}.png")
+            with pytest.raises(
+                InvalidFileError, match=rf"{place}\.png: this looks like a mask among pictures in colour"
+            ):
+                reds(open_source(tmp_path))
+
+
+def test_grey_and_black_frames_among_coloured_ones_are_frames(tmp_path: Path) -> None:
+    save(tmp_path, "0.png", "1.png")
+    Image.new("L", (32, 24)).save(tmp_path / "2.png")
+    Image.fromarray(np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)).save(tmp_path / "3.png")
+    assert reds(open_source(tmp_path)) == [0, 10, 0, 99]
+    masks = [Image.fromarray(np.eye(24, 32, k=k, dtype=np.uint8) * 255) for k in range(3)]
+    (tmp_path / "masks").mkdir()
+    for number, mask in enumerate(masks):
+        mask.save(tmp_path / "masks" / f"{number}.png")
+    assert reds(open_source(tmp_path / "masks")) == [255, 0, 0]
 
 
 # Patterns and lists
@@ -267,3 +311,48 @@ def test_names_of_bytes_are_paths(tmp_path: Path) -> None:
     assert open_source(BytesPath()).num_frames == 2
     with pytest.raises(FileNotFoundError):
         VideoFile(tmp_path / "gone.mp4")
+
+
+# GIF
+
+
+def gif(path: Path, durations: list[int], **options: Any) -> list[np.ndarray]:
+    frames = [np.asarray(picture(20 * place)) for place in range(len(durations))]
+    first, *others = map(Image.fromarray, frames)
+    first.save(path, save_all=True, append_images=others, duration=durations, **options)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("durations", "times"),
+    [
+        ([0] * 6, [0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ([40, 0, 40, 0, 0, 40], [0, 0.04, 0.14, 0.18, 0.28, 0.38]),
+        ([40] * 6, [0, 0.04, 0.08, 0.12, 0.16, 0.2]),
+        ([40, 40, 40, 40, 40, 0], [0, 0.04, 0.08, 0.12, 0.16, 0.2]),
+    ],
+)
+def test_every_frame_of_a_gif_comes(tmp_path: Path, durations: list[int], times: list[float]) -> None:
+    frames = gif(tmp_path / "a.gif", durations)
+    for given in (tmp_path / "a.gif", (tmp_path / "a.gif").read_bytes()):
+        with open_source(given) as source:
+            assert source.num_frames == 6
+            assert [source.frame_time(i) for i in range(6)] == pytest.approx(times)
+            for place in (5, 0, 3, 1, 2, 4):
+                np.testing.assert_allclose(source.read(place), frames[place], atol=8)
+            assert isinstance(source, AnimatedImage if 0 in durations[:-1] else VideoFile)
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_gifs_look_alike_with_and_without_delays(tmp_path: Path, disposal: int, alpha: int) -> None:
+    frames = []
+    for place in range(5):
+        pixels = np.full((48, 64, 4), (60, 60, 60, alpha), np.uint8)
+        pixels[10:20, 5 + 3 * place : 20 + 3 * place] = (200, 30 * place, 10, 255)
+        frames.append(Image.fromarray(pixels))
+    for name, duration in (("slow.gif", 40), ("fast.gif", 0)):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=duration, disposal=disposal)
+    slow, fast = (open_source(tmp_path / name) for name in ("slow.gif", "fast.gif"))
+    for place in range(5):
+        np.testing.assert_array_equal(fast.read(place), slow.read(place))

@@ -18,7 +18,7 @@ MODULES = [
     if path.name != "__main__.py"
 ]
 CHECKOUT_ONLY = {"train", "test_pvs", "tools", "sav_dataset", "tests"}
-EXTRAS = {"fastapi", "starlette", "uvicorn", "websockets", "tensorboard"}  # may be absent
+EXTRAS = {"fastapi", "starlette", "uvicorn", "websockets", "psutil", "tensorboard"}  # may be absent
 
 # The libraries below it are imported first, so that what is seen to change is i2v's doing.
 IMPORT_ALL = """

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
-from support import make_predictor, render_video
+from support import make_predictor, randomize, render_video
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.inference_state import InferenceState
 from i2v.inference.live_session import LiveSession
+from i2v.modeling.memory.selectors import RecentSelector
+from i2v.modeling.structures import TrackingStep
 
 CLICK = {"points": [[16, 19]], "labels": [1]}
 OTHER = {"points": [[48, 31]], "labels": [1]}
@@ -231,3 +234,177 @@ def test_a_box_over_the_border_is_clipped(predictor: I2VVideoPredictor, box, sam
         predictor.reset_state(state)
         shifted = predictor.add_new_points_or_box(state, 0, 1, [[64, 48]], [1])[2]  # the corner is on the frame
         assert not torch.equal(over, shifted)
+
+
+# What a state computed belongs to its model, precision and policy
+
+
+def test_a_state_is_refused_by_another_model(predictor: I2VVideoPredictor) -> None:
+    other, smaller = make_predictor(), make_predictor("model.image_size=128")
+    with predictor.init_state(render_video(4)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        for stranger in (other, smaller):
+            for use in (
+                lambda p: p.add_new_points_or_box(state, 1, 1, **CLICK),
+                lambda p: p.add_new_mask(state, 1, 1, torch.ones(48, 64)),
+                lambda p: p.propagate_in_video_preflight(state),
+                lambda p: list(p.propagate_in_video(state)),
+                lambda p: p.advance(state, TrackingStep(1)),
+                lambda p: p.prefetch_frame(state, 1),
+                lambda p: p.masks_on_frame(state, 0),
+            ):
+                with pytest.raises(ValueError, match="belongs to another model"):
+                    use(stranger)
+        assert sorted(masks(predictor, state)) == [0, 1, 2, 3]
+
+
+def test_features_of_another_precision_are_not_used(predictor: I2VVideoPredictor) -> None:
+    coarse = I2VVideoPredictor(predictor.model, predictor.policy, torch.bfloat16)
+    with predictor.init_state(render_video(4)) as state, predictor.init_state(render_video(4)) as fresh:
+        coarse.add_new_points_or_box(state, 3, 1, **CLICK)
+        coarse.reset_state(state)
+        logits = predictor.add_new_points_or_box(state, 3, 1, **CLICK)[2]
+        assert torch.equal(logits, predictor.add_new_points_or_box(fresh, 3, 1, **CLICK)[2])
+
+
+def test_features_of_replaced_weights_can_be_cleared(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(4)) as state, predictor.init_state(render_video(4)) as fresh:
+        predictor.add_new_points_or_box(state, 3, 1, **CLICK)
+        predictor.reset_state(state)
+        randomize(predictor.model, seed=5)
+        state.clear_features()
+        logits = predictor.add_new_points_or_box(state, 3, 1, **CLICK)[2]
+        assert torch.equal(logits, predictor.add_new_points_or_box(fresh, 3, 1, **CLICK)[2])
+
+
+def test_clicks_after_a_change_of_policy_or_precision_use_no_stale_memories(predictor: I2VVideoPredictor) -> None:
+    policy = predictor.policy
+    others = (
+        I2VVideoPredictor(predictor.model, policy.with_memory_selection("topk")),
+        I2VVideoPredictor(predictor.model, policy, torch.bfloat16),
+    )
+    for other in others:
+        clicked = []
+        for is_fresh in (False, True):
+            with predictor.init_state(render_video(12)) as state:
+                predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+                masks(predictor, state)
+                predictor.add_new_points_or_box(state, 9, 1, [[20, 20]], [1])
+                if is_fresh:
+                    state.restore_object(1, state.snapshot_object(1))
+                clicked.append(other.add_new_points_or_box(state, 9, 1, [[20, 20], [30, 30]], [1, 0])[2])
+        assert torch.equal(*clicked)
+
+
+def test_a_step_waits_for_the_end_of_a_propagation(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(6)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        propagation = predictor.propagate_in_video(state)
+        next(propagation)
+        with pytest.raises(RuntimeError, match="this state is being propagated"):
+            predictor.advance(state, TrackingStep(5))
+        rest = {frame: logits for frame, _, logits in propagation}
+        with predictor.init_state(render_video(6)) as fresh:
+            predictor.add_new_points_or_box(fresh, 0, 1, **CLICK)
+            expected = masks(predictor, fresh)
+        assert all(torch.equal(rest[frame], expected[frame]) for frame in range(1, 6))
+        assert predictor.advance(state, TrackingStep(5))[0] == 5
+
+
+def test_a_live_step_during_a_propagation_takes_no_frame(predictor: I2VVideoPredictor) -> None:
+    video = render_video(6)
+    with LiveSession(predictor) as session:
+        session.step(video[0])
+        session.add_new_points_or_box(1, **CLICK)
+        session.step(video[1])
+        propagation = predictor.propagate_in_video(session.state, 1, reverse=True)
+        next(propagation)
+        with pytest.raises(RuntimeError, match="this state is being propagated"):
+            session.step(video[2])
+        list(propagation)
+        assert session.step(video[2])[0] == 2
+
+
+def test_a_snapshot_of_another_session_is_refused(predictor: I2VVideoPredictor) -> None:
+    larger = make_predictor("model.image_size=128")
+    with predictor.init_state(render_video(4)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        snapshot = state.snapshot_object(1)
+        for model, video in (
+            (predictor, render_video(3)),
+            (predictor, render_video(4, 40, 64)),
+            (predictor, render_video(4, 48, 80)),
+            (larger, render_video(4)),
+        ):
+            with model.init_state(video) as other, pytest.raises(ValueError, match="object 1 is of another session"):
+                other.restore_object(1, snapshot)
+            assert not other.tracks
+        with predictor.init_state(render_video(4)) as same:
+            same.restore_object(1, snapshot)
+            assert same.frames_with_mask(1) == [0]
+
+
+def test_what_a_session_holds_is_read_between_steps(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(4)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        reads = (
+            lambda: predictor.frame_scores(state, 0),
+            lambda: state.has_mask(1, 0),
+            lambda: state.frames_with_mask(1),
+            lambda: state.mask_ranges(1),
+        )
+        with state.lock:  # as during a step
+            threads = [threading.Thread(target=read) for read in reads]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(0.2)
+                assert thread.is_alive()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_a_selection_of_objects_is_checked(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(4)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        for use in (
+            lambda ids: predictor.propagate_in_video(state, obj_ids=ids),
+            lambda ids: predictor.masks_on_frame(state, 0, ids),
+        ):
+            for single in (1, "1"):
+                with pytest.raises(TypeError, match="obj_ids: expected a list of object ids, got"):
+                    use(single)
+            with pytest.raises(KeyError, match="object 9 is not in the session"):
+                use([1, 9])
+        with pytest.raises(ValueError, match="obj_ids: expected at least one object, got none"):
+            predictor.propagate_in_video(state, obj_ids=[])
+        assert predictor.masks_on_frame(state, 0, [])[2].shape == (0, 1, 48, 64)
+        for frame in (-1, 4):
+            with pytest.raises(IndexError, match=f"frame {frame} is not in the video"):
+                predictor.frame_scores(state, frame)
+
+
+def test_a_propagation_ends_when_its_objects_are_removed(predictor: I2VVideoPredictor) -> None:
+    with predictor.init_state(render_video(4)) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        predictor.add_new_points_or_box(state, 0, 2, **OTHER)
+        propagation = predictor.propagate_in_video(state, obj_ids=[2])
+        assert next(propagation)[1] == [2]
+        predictor.remove_object(state, 2)
+        assert list(propagation) == []
+        assert sorted(masks(predictor, state)) == [0, 1, 2, 3]
+
+
+def test_memories_without_embeddings_cannot_be_compared(predictor: I2VVideoPredictor) -> None:
+    similarity, recent = predictor.policy, replace(predictor.policy, selector=RecentSelector())
+    with predictor.init_state(render_video(8)) as state:
+        predictor.policy = recent
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        masks(predictor, state, max_frame_num_to_track=3)
+        predictor.policy = similarity
+        with pytest.raises(ValueError, match=r"memories of frames \[.*: call reset_state and give the prompts again"):
+            masks(predictor, state, start_frame_idx=4)
+        predictor.reset_state(state)
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        assert len(masks(predictor, state)) == 8

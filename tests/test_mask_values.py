@@ -192,7 +192,98 @@ def test_grey_levels_count_from_half(dtype: type) -> None:
 def test_label_maps_stay_exact(labels: np.ndarray) -> None:
     assert meaning_of(labels, 255) is Meaning.LABELS
     for values in (labels, labels.astype(np.int64), labels.astype(np.float64)):
-        np.testing.assert_array_equal(foreground(values, "mask"), labels > 0)
+        np.testing.assert_array_equal(foreground(values, "mask"), (labels > 0) & (labels != 255))
+
+
+def many_labels(highest: int) -> np.ndarray:
+    """Squares of 8 x 8 pixels with the labels 1 to 200, as far as they go, in an order of their own."""
+    numbers = np.random.default_rng(3).permutation(np.arange(1, 301)).reshape(15, 20)
+    return np.kron(np.where(numbers <= highest, numbers, 0), np.ones((8, 8), int))
+
+
+LABEL_MAPS = {
+    "dark and bright": label_map(1, 240, 0).astype(np.int32),
+    "nearly white": label_map(1, 2, 254).astype(np.int32),
+    "dark beside void": label_map(3, 250, 255).astype(np.int32),
+    "many": many_labels(150),
+    "very many": many_labels(254),
+    "neighbours": np.where(FIRST, 129, 0) + np.where(np.roll(FIRST, 40, axis=1) & ~FIRST, 130, 0),
+    "16 bits": label_map(1, 200, 0).astype(np.int32) * 300,
+    "32 bits": np.where(FIRST, 1, 0) + np.where(SECOND, 2_000_000_000, 0),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_MAPS)
+def test_no_label_map_is_taken_for_grey_levels(tmp_path: Path, name: str) -> None:
+    labels = LABEL_MAPS[name]
+    obj_id = int(labels[50, 40] if name not in ("many", "very many") else labels.max())
+    dtype = np.uint8 if labels.max() <= 255 else np.uint16 if labels.max() <= 65535 else np.int32
+    image = Image.fromarray(labels.astype(dtype))
+    suffix = "mask.tif" if dtype == np.int32 else "mask.png"
+    np.testing.assert_array_equal(read(tmp_path, image, obj_id, suffix), labels == obj_id)
+    with pytest.raises(InvalidFileError, match="without label 77777"):
+        read(tmp_path, image, 77777, suffix)
+    np.testing.assert_array_equal(foreground(labels, "mask"), (labels > 0) & (labels != 255))
+
+
+def test_small_labels_are_labels(tmp_path: Path) -> None:
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for i, label in enumerate((1, 2, 150, 160)):
+        labels[50:53, 20 * i + 10 : 20 * i + 13] = label
+    np.testing.assert_array_equal(read(tmp_path, Image.fromarray(labels), 1), labels == 1)
+
+
+@pytest.mark.parametrize("radius", [1.5, 3, 10, 40])
+def test_soft_masks_are_levels_however_soft(tmp_path: Path, radius: float) -> None:
+    levels = soft(disc(80, 60, 50), radius)
+    np.testing.assert_array_equal(read(tmp_path, Image.fromarray(levels), 1), levels > 127)
+    np.testing.assert_array_equal(foreground(levels, "mask"), levels > 127)
+
+
+def test_a_float_picture_of_whole_numbers_is_a_label_map(tmp_path: Path) -> None:
+    image = Image.fromarray(label_map().astype(np.float32), "F")
+    np.testing.assert_array_equal(read(tmp_path, image, 2, "mask.tif"), SECOND)
+    with pytest.raises(InvalidFileError, match="without label 7"):
+        read(tmp_path, image, 7, "mask.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("first", [1, 2])
+def test_void_is_in_no_array_that_has_other_labels(dtype: type, first: int) -> None:
+    labels = label_map(first, first, 255).astype(dtype)
+    np.testing.assert_array_equal(foreground(labels, "mask"), FIRST | SECOND)
+
+
+def test_several_objects_stay_apart_on_a_transparent_ground(tmp_path: Path) -> None:
+    labels = label_map(1, 2, 0)
+    alpha = Image.fromarray((labels > 0).astype(np.uint8) * 255)
+    with_alpha = Image.merge("LA", [Image.fromarray(labels), alpha])
+    np.testing.assert_array_equal(read(tmp_path, with_alpha, 2), SECOND)
+    np.testing.assert_array_equal(read(tmp_path, Image.fromarray(labels), 1, transparency=0), FIRST)
+    opacity = bytes([0, 128, 128, *([255] * 252), 0])
+    np.testing.assert_array_equal(read(tmp_path, palette_image(label_map()), 1, transparency=opacity), FIRST)
+    np.testing.assert_array_equal(read(tmp_path, palette_image(label_map()), 1, transparency=2), FIRST)
+    painted = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    painted[FIRST], painted[SECOND] = (255, 0, 0, 255), (0, 255, 0, 255)
+    with pytest.raises(InvalidFileError, match="several colours, #00ff00, #ff0000"):
+        read(tmp_path, Image.fromarray(painted, "RGBA"))
+    dark = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    dark[FIRST, 0], dark[SECOND, 0] = 1, 2
+    with pytest.raises(InvalidFileError, match="several colours, #010000, #020000"):
+        read(tmp_path, Image.fromarray(dark))
+
+
+def test_a_stray_transparent_pixel_makes_no_cut_out(tmp_path: Path) -> None:
+    image = Image.fromarray(FIRST.astype(np.uint8) * 255).convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    np.testing.assert_array_equal(read(tmp_path, image), FIRST)
+    nearly = Image.fromarray(FIRST.astype(np.uint8) * 255).convert("RGBA")
+    nearly.putpixel((0, 0), (0, 0, 0, 254))
+    np.testing.assert_array_equal(read(tmp_path, nearly), FIRST)
+    faint = photo("RGBA")
+    faint.putalpha(Image.fromarray(FIRST.astype(np.uint8) * 100))
+    with pytest.raises(InvalidFileError, match="no pixel is half opaque"):
+        read(tmp_path, faint)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,17 @@ import pytest
 import torch
 from export_support import Score
 from PIL import Image
-from support import make_predictor, render_video
+from support import make_predictor, options_of_tiny_track, render_video
 
-from i2v.checkpoint import save_checkpoint
 from i2v.cli.main import main
 from i2v.inference.live_session import LiveSession
 from i2v.prompts.object_ids import canonical_id
-from i2v.results.export import ResultFolder, RleJson, assign_labels, read_label_png, write_label_png
+from i2v.results.export import ResultFolder, assign_labels, read_label_png, write_label_png
 from i2v.results.frame_names import FrameNames, clear_masks
+from i2v.results.masks_json import RleJson
 from i2v.results.overlay import VideoWriter
 from i2v.video.sources import open_source
 
-TINY = Path(__file__).parent / "data" / "tiny.yaml"
 VIDEO = render_video(4)
 
 
@@ -30,8 +29,7 @@ VIDEO = render_video(4)
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Of `i2v track` with a tiny model, in a working directory of its own."""
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(make_predictor().model, tmp_path / "w.pt")
-    return ["--config", str(TINY), "--checkpoint", "w.pt", "--device", "cpu", "--click", "16,19"]
+    return options_of_tiny_track(tmp_path)
 
 
 def write_frames(folder: Path, *names: str) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,15 @@ def printed(notebook) -> str:
     return "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
 
 
+def executed(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    # The kernel is another process: this checkout is what it is to import, with one thread as other tests.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    return notebook
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_notebooks_are_valid_and_small(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
@@ -34,11 +45,7 @@ def test_committed_notebooks_are_valid_and_small(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_tour_of_the_predictor_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = nbformat.read(ROOT / "notebooks" / "video_predictor.ipynb", as_version=4)
-    # The kernel is another process: this checkout is what it is to import, with one thread as other tests.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    notebook = executed("video_predictor", monkeypatch)
     text = printed(notebook)
     assert "0 ['blob'] (1, 1, 240, 320)" in text
     assert "32 frames, mean IoU" in text
@@ -48,3 +55,29 @@ def test_the_tour_of_the_predictor_runs(monkeypatch: pytest.MonkeyPatch) -> None
     pictures = [output.data["image/jpeg"] for output in outputs(notebook) if "image/jpeg" in output.get("data", {})]
     assert len(pictures) == 9
     assert sum(map(len, pictures)) < 0.8 * MAX_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_tour_of_images_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = executed("image_predictor", monkeypatch)
+    text = printed(notebook)
+    assert "(3, 240, 320) predicted IoUs:" in text and "(2, 1, 240, 320)" in text
+    assert "[(1, 240, 320), (1, 120, 160)]" in text
+    overlaps = re.search(r"two clicks: IoU ([\d.]+), box: IoU ([\d.]+)", text)
+    assert overlaps is not None and min(map(float, overlaps.groups())) > 0.6
+    assert re.search(r"^\d+ pixels at \[", text, re.MULTILINE)
+    assert len([output for output in outputs(notebook) if "image/jpeg" in output.get("data", {})]) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_fine_tuning_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    notebook = executed("fine_tuning", monkeypatch)
+    text = printed(notebook)
+    assert "2 of 2 videos are used, 16 frames with masks" in text
+    assert len(re.findall(r"^step \d+: loss [\d.]+$", text, re.MULTILINE)) == 2
+    assert "changed: ['sam_mask_decoder']" in text
+    assert re.search(r"mean IoU: 0\.\d+ before, 0\.\d+ after 2 steps", text)
+    assert [output for output in outputs(notebook) if "image/jpeg" in output.get("data", {})]

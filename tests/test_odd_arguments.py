@@ -16,6 +16,7 @@ from test_video_file import Clip
 
 from i2v.build_i2v import build_i2v_video_predictor
 from i2v.checkpoint import save_checkpoint
+from i2v.i2v_image_predictor import I2VImagePredictor
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.policy import PredictorSettings
 
@@ -37,6 +38,8 @@ def answer(predictor: I2VVideoPredictor, **prompt: Any) -> torch.Tensor:
     ("points", "labels"),
     [
         (torch.tensor(POINT).bfloat16(), torch.tensor(LABEL)),
+        (torch.tensor(POINT).to_sparse(), torch.tensor(LABEL).to_sparse()),
+        (torch._neg_view(-torch.tensor(POINT).float()), LABEL),
         (torch.tensor(POINT).half(), torch.tensor([True])),
         (torch.tensor(POINT, dtype=torch.float64, requires_grad=True), LABEL),
         ([[torch.tensor(16), torch.tensor(19.0)]], [torch.tensor(1)]),
@@ -51,7 +54,10 @@ def test_points_of_any_numbers_mean_the_same(predictor: I2VVideoPredictor, point
     assert torch.equal(answer(predictor, points=points, labels=labels), answer(predictor, points=POINT, labels=LABEL))
 
 
-@pytest.mark.parametrize("box", [torch.tensor(BOX).bfloat16(), np.array(BOX, ">i4"), np.array([BOX], object)])
+@pytest.mark.parametrize(
+    "box",
+    [torch.tensor(BOX).bfloat16(), torch.tensor(BOX).to_sparse(), np.array(BOX, ">i4"), np.array([BOX], object)],
+)
 def test_boxes_of_any_numbers_mean_the_same(predictor: I2VVideoPredictor, box: Any) -> None:
     assert torch.equal(answer(predictor, box=box), answer(predictor, box=BOX))
     assert torch.equal(answer(predictor, box=box, points=[], labels=[]), answer(predictor, box=BOX))
@@ -71,7 +77,6 @@ def test_boxes_of_any_numbers_mean_the_same(predictor: I2VVideoPredictor, box: A
         ({"points": [[1, 2], [3]], "labels": LABEL}, "expected points to be numbers"),
         ({"points": {"x": 1}, "labels": LABEL}, "expected points to be numbers"),
         ({"points": [[1 + 2j, 3]], "labels": LABEL}, "expected points to be numbers"),
-        ({"points": torch.zeros(1, 2, device="meta"), "labels": LABEL}, "expected points to be numbers"),
         ({"points": POINT, "labels": ["1"]}, "expected labels to be numbers"),
         ({"points": POINT, "labels": [None]}, "expected labels to be numbers"),
         ({"box": ["8", "10", "24", "28"]}, "expected box to be numbers"),
@@ -154,3 +159,55 @@ def test_defaults_of_the_program_change_no_mask(tmp_path: Path, changed: Callabl
         found = masks()
     for own, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("frame", [1.0, "1", None, np.array([1, 2])])
+def test_what_is_no_frame_is_told(predictor: I2VVideoPredictor, frame: Any) -> None:
+    with (
+        predictor.init_state(VIDEO) as state,
+        pytest.raises(TypeError, match="frame_idx: expected a whole number, got"),
+    ):
+        predictor.add_new_points_or_box(state, frame, 1, points=POINT, labels=LABEL)
+    with predictor.init_state(VIDEO) as state:
+        assert predictor.add_new_points_or_box(state, np.int64(1), 1, points=POINT, labels=LABEL)[0] == 1
+
+
+META = torch.device("meta")
+
+
+def test_tensors_without_values_are_told_in_a_sentence(predictor: I2VVideoPredictor) -> None:
+    images = I2VImagePredictor(predictor.model)
+    images.set_image(VIDEO[0])
+    clip, mask = torch.from_numpy(VIDEO), torch.zeros(48, 64)
+    with predictor.init_state(VIDEO) as state:
+        for call in (
+            lambda: answer(predictor, points=torch.tensor(POINT, device=META), labels=LABEL),
+            lambda: answer(predictor, points=POINT, labels=torch.tensor(LABEL, device=META)),
+            lambda: answer(predictor, points=[torch.tensor(POINT[0], device=META)], labels=LABEL),
+            lambda: answer(predictor, box=torch.tensor(BOX, device=META)),
+            lambda: predictor.add_new_mask(state, 0, 1, mask.to(META)),
+            lambda: predictor.add_new_mask(state, 0, 1, list(mask.to(META))),
+            lambda: predictor.init_state(clip.to(META)),
+            lambda: images.set_image(clip[0].to(META)),
+            lambda: images.predict(torch.tensor(POINT, device=META), LABEL),
+        ):
+            with pytest.raises(ValueError, match=r"expected a tensor with values that can be read, got .*'meta'"):
+                call()
+        for wrong in (torch.tensor(0, device=META), torch.tensor(0).to(torch.complex64)):
+            with pytest.raises(TypeError, match="frame_idx: expected a whole number"):
+                predictor.add_new_points_or_box(state, wrong, 1, points=POINT, labels=LABEL)
+            with pytest.raises(TypeError, match="object id: expected one integer"):
+                predictor.add_new_points_or_box(state, 0, wrong, points=POINT, labels=LABEL)
+    with pytest.raises(ValueError, match="expected point_coords to be numbers"):
+        images.predict(torch.tensor(POINT).to(torch.complex64), LABEL)
+
+
+def test_sparse_and_quantized_masks_and_frames_mean_the_same(predictor: I2VVideoPredictor) -> None:
+    mask = torch.zeros(48, 64)
+    mask[10:30, 8:24] = 1
+    clip = torch.from_numpy(VIDEO).float() / 255
+    quantized = torch.quantize_per_tensor(mask, 0.5, 0, torch.quint8)
+    with predictor.init_state(clip) as state, predictor.init_state(clip.to_sparse()) as sparse:
+        expected = predictor.add_new_mask(state, 0, 1, mask)[2]
+        for own, given in ((state, mask.to_sparse()), (state, quantized), (sparse, mask)):
+            assert torch.equal(predictor.add_new_mask(own, 0, 1, given)[2], expected)

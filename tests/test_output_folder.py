@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from disk_support import leave_folder
 
-from i2v.utils.output_folder import child, clear_files, component, new_folder, own_folder
+from i2v.utils.output_folder import (
+    check_replaceable,
+    check_results_folder,
+    check_writable,
+    child,
+    clear_files,
+    component,
+    new_folder,
+    own_folder,
+)
 
 OUTSIDE = ["", ".", "..", "/", "/etc/passwd", "../x", "a/b", "a/", "a\\b", "..\\x"]
 ODD = [".hidden", "a\0", "a\nb", "a\x1b[2J", "\u2028", "\u202egnp.exe", "a\u2066b", "\ud800", "x" * 201, "\u00e9" * 101]
@@ -31,6 +40,22 @@ def test_ordinary_names_stay_as_they_are(tmp_path: Path, name: str) -> None:
     with new_folder(tmp_path, name):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_where_nothing_can_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "new" / "folder")
+    with pytest.raises(NotADirectoryError, match=r"x cannot be an output folder: .*file is a file"):
+        check_writable(tmp_path / "file" / "x")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # all is allowed to the user under whom tests may run
+    for refuse in (
+        lambda: check_writable(tmp_path / "new"),
+        lambda: check_results_folder(tmp_path, (), overwrite=True),
+        lambda: check_replaceable(tmp_path / "new", "", overwrite=False),
+    ):
+        with pytest.raises(PermissionError, match=f"there is no permission to write in {tmp_path}"):
+            refuse()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def fill(folder: Path, *names: str) -> None:

@@ -44,6 +44,28 @@ def test_a_click_is_answered_and_followed(predictor, video):
     assert not torch.equal(found[5]["disc"], found[6]["disc"])
 
 
+def test_a_prompt_returns_the_objects_that_are_asked_for(predictor, video):
+    with predictor.init_state(video) as state:
+        predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+        _, ids, both = predictor.add_new_points_or_box(state, 0, 2, **OTHER_CLICK)
+        assert ids == [1, 2]
+        _, ids, own = predictor.add_new_points_or_box(state, 0, 2, **OTHER_CLICK, output_ids=[2])
+        assert ids == [2]
+        _, ids, none = predictor.add_new_points_or_box(state, 0, 3, **CLICK, output_ids=())
+        assert (ids, none.shape) == ([], (0, 1, *both.shape[2:]))
+        mask = (both[0, 0] > 0).numpy()
+        _, ids, _ = predictor.add_new_mask(state, 1, 4, mask, output_ids=[4, 1])
+        assert ids == [1, 4]
+        # What is returned does not change what is stored.
+        torch.testing.assert_close(predictor.masks_on_frame(state, 0, [2])[2], own)
+        torch.testing.assert_close(predictor.masks_on_frame(state, 0, [1])[2], both[:1])
+        with pytest.raises(KeyError, match="object 9 is not in the session"):
+            predictor.add_new_points_or_box(state, 0, 5, **CLICK, output_ids=[9])
+        assert 5 not in state.obj_ids
+        with pytest.raises(TypeError, match="expected a list of object ids"):
+            predictor.add_new_mask(state, 0, 5, mask, output_ids="5")
+
+
 def test_range_of_propagation_includes_both_ends(predictor, video):
     state = predictor.init_state(video)
     predictor.add_new_points_or_box(state, 3, 1, **CLICK)
@@ -345,7 +367,8 @@ def test_scores_of_every_object(predictor, video):
     for t in range(12):
         scores = predictor.frame_scores(state, t)
         assert set(scores) == {1, 2} and 0 <= scores[1].iou <= 1
-    assert predictor.frame_scores(state, 99) == {}
+    with pytest.raises(IndexError, match="frame 99 is not in the video"):
+        predictor.frame_scores(state, 99)
 
 
 def test_empty_mask_means_not_in_view(predictor, video):
@@ -442,7 +465,22 @@ BAD_PROMPTS = [
     ({"box": [20, 2, 10, 30]}, "x0 < x1"),
     ({"box": [70, 2, 90, 30]}, r"box \(70, 2\) to \(90, 30\) is off the frame, which is 64 x 48"),
     ({"box": [1, 2, 30, 40], "clear_old_points": False}, "clear_old_points=True"),
+    ({"points": [[1, 2], [30, 40]], "labels": [2, 3], "clear_old_points": False}, "clear_old_points=True"),
+    ({"points": [[16, 19]], "labels": [2]}, "both corners of one box, labels 2 and 3, got 1 and 0 of them"),
+    ({"points": [[16, 19], [20, 30], [1, 1]], "labels": [3, 2, 3]}, "got 1 and 2 of them"),
+    ({"points": [[30, 30], [10, 10]], "labels": [2, 3]}, "x0 < x1"),
+    ({"points": [[1, 1], [9, 9]], "labels": [2, 3], "box": [0, 0, 5, 5]}, "expected one box, got another one"),
+    ({"points": [[70, 2], [90, 30]], "labels": [2, 3]}, r"box \(70, 2\) to \(90, 30\) is off the frame"),
 ]
+
+
+def test_a_box_over_the_edge_is_clipped_however_it_is_given(predictor, video):
+    corners, state = np.array([[-0.4, -0.4], [70, 30]]), predictor.init_state(video)
+    expected = predictor.add_new_points_or_box(state, 0, 1, box=[0, 0, 64, 30])[2]
+    for prompt in ({"box": corners}, {"points": corners, "labels": [2, 3]}):
+        predictor.reset_state(state)
+        assert torch.equal(predictor.add_new_points_or_box(state, 0, 1, **prompt)[2], expected)
+    assert corners.tolist() == [[-0.4, -0.4], [70, 30]], "the caller's array is not changed"
 
 
 @pytest.mark.parametrize(("prompt", "message"), BAD_PROMPTS)

@@ -21,6 +21,8 @@ def test_nothing_said_means_the_small_model() -> None:
     assert choose_model() == choose_model(NANO) == nano and nano.is_nano
     assert choose_model("i2v-infer") == ModelChoice("i2v-infer", None)
     assert not choose_model("mine.yaml").is_nano
+    by_path = str(Path(i2v.__file__).parent / "configs" / "i2v-nano-infer.yaml")
+    assert choose_model(by_path) == ModelChoice(by_path, str(nano_checkpoint())) and choose_model(by_path).is_nano
 
 
 def test_a_checkpoint_says_for_which_config_it_is(tmp_path: Path) -> None:

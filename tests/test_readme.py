@@ -44,11 +44,12 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(i2v.build_i2v, "build_i2v_video_predictor", small)
     monkeypatch.chdir(tmp_path)
-    names: dict = {"camera": list(frames)}
+    names: dict = {"camera": list(frames), "photo": frames[0]}
     for block in blocks("python"):
         exec(block, names)
         assert names["frame"] == 2 and names["object_ids"] == [1] and names["masks"].shape == (1, 1, 360, 480)
     assert names["segmented"].dtype.is_floating_point is False
+    assert names["candidates"].shape == (3, 360, 480) and names["candidates"].dtype == bool
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("bash") for line in block.splitlines() if line])

@@ -80,19 +80,24 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
 
 
 def test_images_of_every_mode_become_rgb(tmp_path: Path) -> None:
-    grey16 = np.array([[0, 256], [32768, 65535]], np.uint16)
-    Image.fromarray(grey16).save(tmp_path / "0.png")
-    Image.fromarray(np.array([[0, 1], [128, 255]], np.uint8)).save(tmp_path / "1.png")
-    Image.fromarray(np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)).save(tmp_path / "2.png")
     palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
     palette.putpalette([9, 8, 7, 200, 100, 50])
-    palette.save(tmp_path / "3.png")
-    source = ImageFolder(tmp_path)
+    images = {
+        "grey16": Image.fromarray(np.array([[0, 256], [32768, 65535]], np.uint16)),
+        "grey": Image.fromarray(np.array([[0, 1], [128, 255]], np.uint8)),
+        "alpha": Image.fromarray(np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)),
+        "palette": palette,
+    }
+    frames = {}
+    for name, image in images.items():
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "0.png")
+        frames[name] = ImageFolder(tmp_path / name).read(0)
     expected = np.array([[0, 1], [128, 255]], np.uint8)
-    for index in (0, 1):
-        np.testing.assert_array_equal(source.read(index), np.repeat(expected[..., None], 3, axis=2))
-    assert (source.read(2) == (10, 20, 30)).all()
-    np.testing.assert_array_equal(source.read(3)[0], [[9, 8, 7], [200, 100, 50]])
+    for name in ("grey16", "grey"):
+        np.testing.assert_array_equal(frames[name], np.repeat(expected[..., None], 3, axis=2))
+    assert (frames["alpha"] == (10, 20, 30)).all()
+    np.testing.assert_array_equal(frames["palette"][0], [[9, 8, 7], [200, 100, 50]])
 
 
 def test_image_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:

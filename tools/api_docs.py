@@ -22,7 +22,7 @@ from i2v.utils.command import as_command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Programs, not a public API.
-LEFT_OUT = ("__main__", "cli", "annotator")
+LEFT_OUT = ("__main__", "cli", "annotator", "serve")
 
 
 @as_command("api_docs")

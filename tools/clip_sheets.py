@@ -28,14 +28,13 @@ from i2v.cli.arguments import add_trust_option
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.pretrained import choose_model
-from i2v.results.overlay import blend_overlay, spread_frames
+from i2v.results.overlay import PALETTE, UserPrompt, blend_overlay, draw_prompt, spread_frames
 from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.video.sources import open_source
 
 NUM_FRAMES = 6  # of each clip on the sheet: the first, the last, and others at equal distances
 TILE_WIDTH, TILE_HEIGHT, TITLE_HEIGHT = 256, 144, 14
-MARK_RADIUS = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def track(predictor: I2VVideoPredictor, video: Path, click: Click) -> Iterator[N
     """Track a click through a clip.
 
     Yields:
-        The frames ``(H, W, 3)`` that are drawn, with the mask on them and, on the first, the click.
+        The frames ``(H, W, 3)`` that are drawn, with the mask on them.
     """
     with open_source(video) as source, predictor.init_state(video) as state:
         if not source.num_frames:
@@ -80,20 +79,18 @@ def track(predictor: I2VVideoPredictor, video: Path, click: Click) -> Iterator[N
         predictor.add_new_points_or_box(state, 0, 1, points=[[click.x, click.y]], labels=[1])
         for frame, _, logits in predictor.propagate_in_video(state):
             if frame in shown:
-                mask = (logits[0, 0] > 0).cpu().numpy().astype(np.uint8)
-                picture = Image.fromarray(blend_overlay(source.read(frame), mask))
-                if frame == 0:
-                    box = (click.x - MARK_RADIUS, click.y - MARK_RADIUS, click.x + MARK_RADIUS, click.y + MARK_RADIUS)
-                    ImageDraw.Draw(picture).ellipse(box, fill="white", outline="black")
-                yield np.asarray(picture)
+                yield blend_overlay(source.read(frame), (logits[0, 0] > 0).cpu().numpy().astype(np.uint8))
 
 
 def draw_row(click: Click, frames: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """Frames of a clip beside each other, below its name."""
+    """Frames of a clip beside each other, below its name, with the click on the first."""
     row = Image.new("RGB", (NUM_FRAMES * TILE_WIDTH, TITLE_HEIGHT + TILE_HEIGHT))
     ImageDraw.Draw(row).text((3, 1), f"{click.clip}: {click.thing}", fill="white")
     for number, frame in enumerate(frames):
         tile = Image.fromarray(frame).resize((TILE_WIDTH, TILE_HEIGHT), Image.Resampling.LANCZOS)
+        if number == 0:
+            prompt = UserPrompt(obj_id=1, frame=0, clicks=((click.x, click.y, 1),))
+            draw_prompt(tile, prompt, TILE_WIDTH / frame.shape[1], tuple(PALETTE[1].tolist()))
         row.paste(tile, (number * TILE_WIDTH, TITLE_HEIGHT))
     return row
 

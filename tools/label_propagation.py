@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.modeling.backbones.efficientnet_lite import EfficientNetLite
-from i2v.video.sources import normalize
+from i2v.video.frame_loader import normalize
 from train.trunk_weights import load_efficientnet_lite, package_file
 
 HEIGHT, WIDTH = 256, 448  # of the frames that the trunk sees

@@ -28,6 +28,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.cli.arguments import TRUST, add_trust_option
+from i2v.cli.numbers import amount, count
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
@@ -118,22 +119,22 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data_root", type=Path, help="folder of a benchmark, laid out as --dataset says")
-    source.add_argument("--rendered", type=int, metavar="N", help="N rendered clips that no training has seen")
+    source.add_argument("--rendered", type=count, metavar="N", help="N rendered clips that no training has seen")
     add("--dataset", choices=DATASETS, default="davis2017", help="layout (default: %(default)s)")
     add("--video_list", type=Path, help="only the videos of this list")
-    add("--clip_frames", type=int, default=32, help="frames of a rendered clip (default: %(default)s)")
-    add("--clip_size", type=int, default=384, help="side of its square frames (default: %(default)s)")
-    add("--clip_seed", type=int, default=0, help="seed of the rendered clips (default: %(default)s)")
+    add("--clip_frames", type=count, default=32, help="frames of a rendered clip (default: %(default)s)")
+    add("--clip_size", type=count, default=384, help="side of its square frames (default: %(default)s)")
+    add("--clip_seed", type=amount, default=0, help="seed of the rendered clips (default: %(default)s)")
     add("--backgrounds", nargs="*", default=[], help="real videos, the background of half of the rendered scenes")
     add("--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="default: all of them")
     add("--config", help="name or path of the model's config")
     add_trust_option(parser)
-    add("--checkpoint", help="weights of the model: NAME for checkpoints/NAME.pt, or a path (default: random)")
+    add("--checkpoint", help="weights of the model: NAME for checkpoints/NAME.pt, a path, or 'none' for random ones")
     add("--name", help="name of the model in the tables (default: the checkpoint's, else the config's)")
     add("--prompts", nargs="*", choices=PROTOCOLS, default=["gm", "bb", "3c"], help="default: gm bb 3c")
     add("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="config override")
     add("--device", default="auto", help="cuda, cpu, ... (default: GPUs if there are any)")
-    add("--workers", type=int, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
+    add("--workers", type=count, help="processes (default: one per GPU; on the CPU one per core, at most 8)")
     add("--output", type=Path, required=True, help="folder for masks and tables")
     return parser
 
@@ -198,7 +199,9 @@ def _model(args: argparse.Namespace) -> Model | None:
             raise ValueError("--checkpoint: expected --config, too")
         return None
     load_config(args.config, args.overrides, args.trust_config)  # an invalid config is reported before any work
-    checkpoint = None if args.checkpoint is None else semi_infer.find_checkpoint(args.checkpoint)
+    if args.checkpoint is None:
+        raise ValueError("--config: expected --checkpoint, too: a name, a path, or 'none' for random weights")
+    checkpoint = semi_infer.find_checkpoint(args.checkpoint)
     name = args.name or Path(checkpoint or args.config).stem
     return Model(name, args.config, checkpoint, tuple(args.overrides), args.trust_config)
 

@@ -22,6 +22,7 @@ if not __package__:
     # A script has only its own folder on the path.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.cli.numbers import count
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.results.rle import encode_mask
 from i2v.utils.command import as_command
@@ -43,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data_root", type=Path, default=root, help="default: DATA_ROOT from the environment, else %(default)s")
     add("--annotations", type=Path, help="default: DATA_ROOT/Annotations_6fps, else DATA_ROOT/Annotations")
     add("--output", type=Path, help="default: DATA_ROOT/mask_info")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    add("--workers", type=count, default=os.cpu_count(), help="processes (default: one per core)")
     add("--video_list", type=Path, help="only the videos of this list")
     add("--overwrite", action="store_true", help="convert finished videos again (default: skip them)")
     return parser

@@ -172,7 +172,7 @@ def build_trainer(
         objective=world.wrap(objective, node.distributed.find_unused_parameters),
         rollout=rollout,
         loader=loader,
-        optimizer=ScheduledOptimizer(model, _optim_settings(config)),
+        optimizer=build_optimizer(model, config),
         prompts=build(config, "trainer.prompts"),
         settings=_trainer_settings(config),
         checkpoints=checkpoints,
@@ -204,6 +204,15 @@ def choose_trained(model: nn.Module, config: DictConfig) -> None:
             raise ConfigError("trainer.ema_decay: expected null with train=lora, whose adapters are not averaged")
         add_adapters(model, build(config, "trainer.lora"))
     freeze(model, node.freeze, node.only)
+
+
+def build_optimizer(model: nn.Module, config: DictConfig) -> ScheduledOptimizer:
+    """Build the optimizer of what a config trains; raises as :class:`ScheduledOptimizer` does."""
+    node = build(config, "trainer.optim")
+    settings = OptimSettings(
+        node["optimizer"], node["lr"], node["weight_decay"], node["layer_decay"], **node["gradient_clip"]
+    )
+    return ScheduledOptimizer(model, settings)
 
 
 def build_validator(config: DictConfig, model: I2VModel, dtype: torch.dtype) -> Validator:
@@ -374,13 +383,6 @@ def _trainer_settings(config: DictConfig) -> TrainerSettings:
         max_skipped=node.max_skipped,
         stop_after=node.stop_after,
         max_minutes=node.max_minutes,
-    )
-
-
-def _optim_settings(config: DictConfig) -> OptimSettings:
-    node = build(config, "trainer.optim")
-    return OptimSettings(
-        node["optimizer"], node["lr"], node["weight_decay"], node["layer_decay"], **node["gradient_clip"]
     )
 
 

@@ -279,12 +279,7 @@ def resume(
     """
     try:
         content = read_content(path, mapped=False)
-        place = _resume(path, content, model, optimizer, facts, allow_changed)
-        if average is not None and "average" in content:
-            average.load_state(content["average"])
-        elif average is not None:
-            average.resume(path.with_name(_AVERAGE))  # older checkpoints keep the average in its own file only
-        return place
+        return _resume(path, content, model, optimizer, facts, average, allow_changed)
     except (AttributeError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: the training state is damaged: {error}") from error
 
@@ -307,6 +302,7 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     facts: RunFacts,
+    average: WeightAverage | None,
     allow_changed: bool,
 ) -> tuple[RunProgress, list[Means]]:
     if not {"optimizer", "progress", "run", "means"} <= content.keys():
@@ -331,6 +327,11 @@ def _resume(
             "trainer.resume_changed=true"
         )
     # Load only after everything in the file has been checked, so that a failure leaves the run unchanged.
+    # The average comes first, as it checks itself before it loads.
+    if average is not None and "average" in content:
+        average.load_state(content["average"])
+    elif average is not None:
+        average.resume(path.with_name(_AVERAGE))  # older checkpoints keep the average in its own file only
     model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
     if changed:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from i2v.utils.files import replacing
@@ -33,21 +35,17 @@ class WandbLogger:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         """``folder``: of the files of the run, ``name`` and ``settings``: its own. RuntimeError without wandb."""
         self._wandb = _import("wandb", "wandb")
-        number = folder / "wandb_run.txt"
-        known = read_text(number).strip() if number.exists() else None
+        number = _RunNumber(folder / "wandb_run.txt")
         self._run = self._wandb.init(
-            project="i2v", name=name, dir=str(folder), config=dict(settings), id=known, resume="allow"
+            project="i2v", name=name, dir=str(folder), config=dict(settings), id=number.known, resume="allow"
         )
-        if known is None:
-            with replacing(number) as temporary:
-                temporary.write_text(f"{self._run.id}\n")
+        number.keep(self._run.id)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
-        pixels = (image.clamp(0, 1) * 255).byte().movedim(0, -1).numpy()
-        self._run.log({name: self._wandb.Image(pixels)}, step=step)
+        self._run.log({name: self._wandb.Image(_pixels(image))}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -59,22 +57,19 @@ class MlflowLogger:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         """As :class:`WandbLogger`; RuntimeError without mlflow."""
         self._mlflow = _import("mlflow", "mlflow-skinny")
-        number = folder / "mlflow_run.txt"
-        known = read_text(number).strip() if number.exists() else None
+        number = _RunNumber(folder / "mlflow_run.txt")
         if "MLFLOW_TRACKING_URI" not in os.environ:
             self._mlflow.set_tracking_uri((folder / "mlruns").absolute().as_uri())
-        run = self._mlflow.start_run(run_id=known, run_name=name)
-        if known is None:
+        run = self._mlflow.start_run(run_id=number.known, run_name=name)
+        if number.known is None:
             self._mlflow.log_dict(dict(settings), "config.json")
-            with replacing(number) as temporary:
-                temporary.write_text(f"{run.info.run_id}\n")
+        number.keep(run.info.run_id)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics({key: float(value) for key, value in values.items()}, step=step)
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
-        pixels = (image.clamp(0, 1) * 255).byte().movedim(0, -1).numpy()
-        self._mlflow.log_image(pixels, f"{name.replace('/', '_')}_{step}.png")
+        self._mlflow.log_image(_pixels(image), f"{name.replace('/', '_')}_{step}.png")
 
     def close(self) -> None:
         self._mlflow.end_run()
@@ -90,6 +85,29 @@ LOGGERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], CurveLogger]] = {
 def open_loggers(names: Sequence[str], folder: Path, run_name: str, settings: Mapping[str, Any]) -> list[CurveLogger]:
     """The services of these names. RuntimeError if what one needs is not installed."""
     return [LOGGERS[name](folder, run_name, settings) for name in names]
+
+
+class _RunNumber:
+    """The number that a service gave a run, in a file beside it: so a run that is gone on with is the same one there.
+
+    Attributes:
+        known: The number from before, ``None`` at the first start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.known = read_text(path).strip() if path.exists() else None
+
+    def keep(self, number: str) -> None:
+        """Write the number down, unless it is known."""
+        if self.known is None:
+            with replacing(self._path) as temporary:
+                temporary.write_text(f"{number}\n")
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    """A picture (3,H,W) in 0..1 as (H,W,3) uint8."""
+    return (image.clamp(0, 1) * 255).byte().movedim(0, -1).numpy()
 
 
 def _import(module: str, package: str) -> Any:

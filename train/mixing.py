@@ -37,7 +37,8 @@ def read_mix(entries: Any, known: list[str]) -> dict[str, float]:
 
 def expand_mix(config: DictConfig) -> None:
     """Make `data.train.loaders` from `data.mix`, where a config has it. ConfigError for a mix that cannot be."""
-    if "data" not in config or "mix" not in config.data or OmegaConf.is_missing(config.data, "mix"):
+    data = config.get("data")
+    if data is None or "mix" not in data or OmegaConf.is_missing(data, "mix"):
         return
     mix = read_mix(OmegaConf.to_container(config.data)["mix"], sorted(config.data.sets))  # type: ignore[index,call-overload]
     for name in mix:

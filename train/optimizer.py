@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-
-log = logging.getLogger(__name__)
-
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
@@ -274,8 +270,6 @@ def freeze(model: nn.Module, patterns: Iterable[str], only: Iterable[str] | None
         frozen += [name for name, _ in model.named_parameters() if name not in kept]
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    log.info("trainable parameters: %d of %d", trainable, sum(p.numel() for p in model.parameters()))
     return frozen
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image, ImageDraw
@@ -17,11 +14,12 @@ from torch import Tensor, nn
 from i2v.build_i2v import build_network, build_policy, resolve_device
 from i2v.config import instantiate as build
 from i2v.config import load_config
+from i2v.errors import USER_ERRORS, describe_error
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.structures import Prompt
 from i2v.utils.files import replacing
 from i2v.utils.output_folder import own_folder
-from train.build import choose_trained, compute_dtype, find_held_out
+from train.build import build_optimizer, choose_trained, compute_dtype, find_held_out
 from train.checkpointing import RunFacts
 from train.dataset.mixed_loader import MixedLoader
 from train.dataset.structures import BatchedClip
@@ -31,11 +29,9 @@ from train.distributed import World
 from train.metrics import TRUE_COLOUR, denormalize, tint
 from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
-from train.model.prompt_simulator import draw_plan
+from train.model.prompt_simulator import PromptPlan, SimulatedUser
 from train.run_report import ParameterCounts, describe_length
-from train.trainer import ClipObjective, Loader
-
-log = logging.getLogger(__name__)
+from train.trainer import ClipObjective, Loader, draw_plan_and_user
 
 SHEET = "check.png"
 _NUM_BATCHES = 4  # on the sheet
@@ -64,8 +60,8 @@ def check_run(config: DictConfig, world_size: int) -> Iterator[str]:
     dtype = compute_dtype(config, World(device))
     yield f"device: {device.type}, {world_size} processes, computing in {str(dtype).removeprefix('torch.')}"
     model = build_network(config)
-    with _quiet():
-        choose_trained(model, config)
+    choose_trained(model, config)
+    build_optimizer(model, config)  # which groups the parameters
     counts = ParameterCounts.of(model)
     yield counts.describe()
     yield f"weights to start from: {node.checkpoint.initial}"
@@ -91,13 +87,20 @@ def _about_data(loader: Loader, config: DictConfig) -> Iterator[str]:
 
 
 def _about_validation(config: DictConfig) -> Iterator[str]:
-    if config.trainer.mode == "train_only":
-        yield "held-out videos: none (trainer.mode=train_only)"
+    node = config.validation
+    unused = " (not used: trainer.mode=train_only)" if config.trainer.mode == "train_only" else ""
+    if unused and (node.img_folder is None or node.gt_folder is None):
+        yield f"held-out videos: none{unused}"
         return
-    videos = find_held_out(config)
+    try:
+        videos = find_held_out(config)
+    except USER_ERRORS as error:
+        if not unused:
+            raise
+        yield f"held-out videos{unused}: {describe_error(error)}"
+        return
     frames = sum(len(video.numbers) for video in videos)
-    prompts = ", ".join(config.validation.prompts)
-    yield f"held-out videos: {len(videos)}, {frames} annotated frames, prompted with {prompts}"
+    yield f"held-out videos{unused}: {len(videos)}, {frames} annotated frames, prompted with {', '.join(node.prompts)}"
 
 
 def estimate_memory(
@@ -124,8 +127,7 @@ def estimate_memory(
 def _kept_for_backward(config: DictConfig, batch: BatchedClip, device: torch.device, dtype: torch.dtype) -> int:
     """Bytes of the tensors that a forward pass keeps, each storage once, without the parameters."""
     model = build_network(config)
-    with _quiet():
-        choose_trained(model, config)
+    choose_trained(model, config)
     model.to(device).train()
     policy = build_policy(config)
     rollout = ClipRollout(FrameSegmenter(model, policy.selector, policy.masks), **config.trainer.rollout)
@@ -186,28 +188,13 @@ def _draw_frame(frame: Tensor, obj: int, prompt: Prompt | None) -> Image.Image:
     return picture
 
 
-def _plan_and_user(config: DictConfig, batch: BatchedClip, number: int) -> tuple[Any, Any]:
+def _plan_and_user(config: DictConfig, batch: BatchedClip, step: int) -> tuple[PromptPlan, SimulatedUser]:
     """What a simulated user would do at a step."""
-    settings = build(config, "trainer.prompts")
-    plan = draw_plan(settings, batch.num_frames, np.random.default_rng((settings.seed, number, 0)))
-    users = build(config, "trainer.users")
-    key = (config.trainer.seed_value, number, 0, 1)
-    return plan, users(batch.frames.device, key, range(batch.masks.shape[1]))
+    prompts, users = build(config, "trainer.prompts"), build(config, "trainer.users")
+    return draw_plan_and_user(prompts, users, batch, config.trainer.seed_value, (step, 0))
 
 
 def _resized(batch: BatchedClip, side: int) -> BatchedClip:
     frames = nn.functional.interpolate(batch.frames.flatten(0, 1), (side, side)).unflatten(0, batch.frames.shape[:2])
     masks = nn.functional.interpolate(batch.masks.float(), (side, side)) > 0
     return BatchedClip(frames, masks, batch.video_of, batch.names)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the line that freezing logs: the numbers are told otherwise."""
-    logger = logging.getLogger("train.optimizer")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from i2v.config_files import ConfigError
 from i2v.errors import brief
+from test_pvs.prompts import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Setting:
     """A key of training configs.
 
     ``kind``: ``whole`` number, ``number``, ``switch`` (true or false), ``text``, ``names`` (a list of texts) or
-    ``labels`` (a list of whole numbers). ``least`` and ``most``: bounds of numbers, both allowed. ``choices``: of texts
-    and names.
-    ``is_optional``: may be null. ``effect``: what it does, for people.
+    ``labels`` (a list of whole numbers). ``least`` and ``most``: bounds of numbers, both allowed. ``step``: of which
+    whole numbers are multiples. ``choices``: of texts and names. ``is_optional``: may be null.
+    ``effect``: what it does, for people.
     """
 
     key: str
@@ -31,6 +32,7 @@ class Setting:
     most: float = math.inf
     choices: tuple[str, ...] = ()
     is_optional: bool = False
+    step: int = 1
 
     @property
     def range(self) -> str:
@@ -38,7 +40,8 @@ class Setting:
         if self.choices:
             what = f"{'some' if self.kind == 'names' else 'one'} of {', '.join(self.choices)}"
         else:
-            what = _KINDS[self.kind] + self._bounds()
+            multiple = f", a multiple of {self.step}" if self.step > 1 else ""
+            what = _KINDS[self.kind] + self._bounds() + multiple
         return f"{what}, or null" if self.is_optional else what
 
     def fits(self, value: Any) -> bool:
@@ -58,7 +61,8 @@ class Setting:
             return False
         if self.kind != "number" and not isinstance(value, int):
             return False
-        return math.isfinite(value) and self.least <= value <= self.most
+        in_steps = self.kind == "number" or value % self.step == 0
+        return math.isfinite(value) and self.least <= value <= self.most and in_steps
 
     def _bounds(self) -> str:
         if math.isfinite(self.least) and math.isfinite(self.most):
@@ -76,7 +80,6 @@ _KINDS = {
 }
 _MODES = ("train_only", "train", "val")
 _SCHEDULES = ("cosine", "linear", "constant")
-_PROMPTS = ("gm", "bb", "1c", "3c", "5c")
 
 NUM_COMMON = 10
 """So many of the first settings are those that people change most."""
@@ -87,13 +90,11 @@ SETTINGS = (
     Setting("scratch.num_epochs", "whole", "passes over the data", least=1),
     Setting("scratch.base_lr", "number", "learning rate of all parts but the image trunk", least=0),
     Setting("scratch.vision_lr", "number", "learning rate of the image trunk", least=0),
-    Setting("scratch.resolution", "whole", "side in pixels of the model's frames; a multiple of 16", least=16),
+    Setting("scratch.resolution", "whole", "side in pixels of the model's frames", least=16, step=16),
     Setting("scratch.num_frames", "whole", "frames of a clip; memory and time grow with it", least=1),
     Setting("scratch.train_batch_size", "whole", "clips of a batch on every process", least=1),
     Setting("trainer.accumulate_steps", "whole", "batches of a step, over the ends of epochs", least=1),
-    Setting(
-        "trainer.mode", "text", "train validates as well, val does nothing else", choices=("train_only", "train", "val")
-    ),
+    Setting("trainer.mode", "text", "train validates as well, val does nothing else", choices=_MODES),
     Setting("scratch.max_num_objects", "whole", "objects of a clip", least=1),
     Setting("scratch.num_train_workers", "whole", "processes that load data; 0 loads between steps", least=0),
     Setting("scratch.phases_per_epoch", "whole", "epochs that one pass over the data takes", least=1),
@@ -110,7 +111,7 @@ SETTINGS = (
     Setting("validation.img_folder", "text", "folders of frames of the held-out videos", is_optional=True),
     Setting("validation.gt_folder", "text", "their annotations", is_optional=True),
     Setting("validation.max_videos", "whole", "only so many, the first by name", least=1, is_optional=True),
-    Setting("validation.prompts", "names", "what held-out videos are prompted with", choices=_PROMPTS),
+    Setting("validation.prompts", "names", "what held-out videos are prompted with", choices=tuple(PROTOCOLS)),
     Setting("trainer.seed_value", "whole", "what all that is random follows from", least=0),
     Setting("trainer.val_epoch_freq", "whole", "epochs from one validation to the next; 0: none", least=0),
     Setting("trainer.val_steps", "whole", "the same in steps; 0: none", least=0),

@@ -19,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from i2v.build_i2v import resolve_device
 from i2v.cli.arguments import add_trust_option
 from i2v.cli.checkout import NAME_VARIABLE
+from i2v.cli.numbers import count
 from i2v.config import ConfigError, available_configs, load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
@@ -86,8 +87,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-c", "--config", metavar="CONFIG", help="name or path; or give it first, without -c")
     parser.add_argument("--check", action="store_true", help="tell of data, steps, memory and more; take no step")
     parser.add_argument("--print-config", action="store_true", help="print the whole config, and do nothing else")
-    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes on each node; default: all GPUs")
-    parser.add_argument("--num-nodes", type=int, metavar="N", help="nodes; several need torchrun or a cluster")
+    parser.add_argument("--num-gpus", type=count, metavar="N", help="processes on each node; default: all GPUs")
+    parser.add_argument("--num-nodes", type=count, metavar="N", help="nodes; several need torchrun or a cluster")
     parser.add_argument("--use-cluster", type=int, choices=(0, 1), help="submit a job, see `submitit` in the config")
     for name in ("partition", "account", "qos"):
         parser.add_argument(f"--{name}", metavar="NAME", help=f"SLURM {name}")
@@ -117,11 +118,17 @@ def compose(arguments: argparse.Namespace) -> DictConfig:
     """Compose the config from the command line.
 
     Raises:
-        ConfigError: If the config cannot be loaded or an override is invalid.
+        ConfigError: If the config cannot be loaded, is not one of training, or an override is invalid.
     """
     given = {key: getattr(arguments, name) for name, key in _OPTIONS.items()}
     options = [f"{key}={value}" for key, value in given.items() if value is not None]
     config = load_config(arguments.config, [*options, *arguments.overrides], arguments.trust_config)
+    lacking = [section for section in ("trainer", "launcher", "submitit") if section not in config]
+    if lacking:
+        raise ConfigError(
+            f"{arguments.config} is no config of training: it has no {lacking[0]!r}; expected one like "
+            f"{', '.join(training_configs())}"
+        )
     if config.launcher.experiment_log_dir is None:
         config.launcher.experiment_log_dir = f"logs/{Path(arguments.config).stem}"
     return config

@@ -340,15 +340,10 @@ class Trainer:
 
         All that is random follows from the step and the clip's number in it.
         """
-        device, rank, count = self.model.device, self.world.rank, clip.masks.shape[1]
-        key = (self.settings.seed_value, self.progress.step, number)
-        torch.manual_seed(derive_seed(*key, _Stream.LAYERS, rank))
-        # All ranks draw the same plan, so that they have the same amount of work.
-        rng = np.random.default_rng((self.prompts.seed, self.progress.step, number))
-        plan = draw_plan(self.prompts, clip.num_frames, rng)
-        rows = range(rank * count, (rank + 1) * count)
-        user = self.users(device, (*key, _Stream.CLICKS), rows)
-        num_objects = max(self.world.mean([count])[0], 1.0)
+        seed, rank, step = self.settings.seed_value, self.world.rank, self.progress.step
+        torch.manual_seed(derive_seed(seed, step, number, _Stream.LAYERS, rank))
+        plan, user = draw_plan_and_user(self.prompts, self.users, clip, seed, (step, number), rank)
+        num_objects = max(self.world.mean([clip.masks.shape[1]])[0], 1.0)
         return (*self.objective(clip, plan, user, num_objects), plan)
 
     def _is_finite(self, values: dict[str, float], clip: BatchedClip) -> bool:
@@ -424,6 +419,25 @@ class Trainer:
             self.checkpoints.save_last(state)
             if self.average is not None:
                 self.average.save(self.checkpoints.average)
+
+
+def draw_plan_and_user(
+    prompts: PromptSettings, users: UserFactory, clip: BatchedClip, seed: int, place: tuple[int, int], rank: int = 0
+) -> tuple[PromptPlan, SimulatedUser]:
+    """Draw what is prompted and corrected on a batch, and who does it.
+
+    Args:
+        prompts: How prompts are sampled.
+        users: Creates the simulated user, on the clip's device.
+        clip: The batch.
+        seed: Seed of the run.
+        place: The step, and the number of the batch in it.
+        rank: The process. All draw the same plan, so that they have the same amount of work.
+    """
+    plan = draw_plan(prompts, clip.num_frames, np.random.default_rng((prompts.seed, *place)))
+    count = clip.masks.shape[1]
+    rows = range(rank * count, (rank + 1) * count)
+    return plan, users(clip.frames.device, (seed, *place, _Stream.CLICKS), rows)
 
 
 def _is_due(count: int, frequency: int) -> bool:

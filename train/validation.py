@@ -279,9 +279,8 @@ def find_videos(
     return videos
 
 
-def _check_sizes(frames: Path, masks: MaskVideo) -> None:
+def _check_sizes(source: ImageFolder, masks: MaskVideo) -> None:
     """ValueError, with the file, for a mask that is not of the size of the frames."""
-    source = ImageFolder(frames)
     size = (source.height, source.width)
     objects: list[str | None] = [*masks.objects()] or [None]
     for obj in objects:
@@ -290,7 +289,7 @@ def _check_sizes(frames: Path, masks: MaskVideo) -> None:
             found = read_image_size(path)
             if found != size:
                 raise ValueError(
-                    f"{path}: the mask is {describe_size(found)}, the frames in {frames} are {describe_size(size)}"
+                    f"{path}: the mask is {describe_size(found)}, the frames in {source.name} are {describe_size(size)}"
                 )
 
 
@@ -298,10 +297,11 @@ def _open_video(frames: Path, labels: Path, ignore_labels: Sequence[int] | None)
     if not frames.is_dir():
         raise FileNotFoundError(f"{frames} does not exist, but there are masks for it in {labels}")
     masks = MaskVideo.open(labels, ignore_labels=ignore_labels)
-    stems = {Path(name).stem: number for number, name in enumerate(ImageFolder(frames).files)}
+    source = ImageFolder(frames)
+    stems = {Path(name).stem: number for number, name in enumerate(source.files)}
     objects: list[str | None] = [*masks.objects()] or [None]
     found = sorted({name for obj in objects for name in masks.frames(obj)})
-    _check_sizes(frames, masks)
+    _check_sizes(source, masks)
     missing = [name for name in found if Path(name).stem not in stems]
     if missing:
         raise ValueError(f"{labels}: {len(missing)} masks have no frame in {frames}, such as {missing[0]}")

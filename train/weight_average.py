@@ -73,8 +73,9 @@ class WeightAverage:
         report = compare_state_dict(self.model, state["model"])
         if not report.fits:
             raise CheckpointError(f"the averaged weights do not fit the model: {report.describe()}")
+        steps = int(state["steps"])  # before anything is loaded, as it may be missing
         self.model.load_state_dict(state["model"])
-        self._average.n_averaged.fill_(int(state["steps"]))
+        self._average.n_averaged.fill_(steps)
 
     def resume(self, path: Path) -> None:
         """Restore what :meth:`save` wrote; if there is no such file, the average is unchanged.

@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from i2v.annotator.commands import read_command
 from i2v.annotator.guard import Guard
-from i2v.annotator.importer import Target, read_masks
-from i2v.annotator.protocol import perform, read_command
+from i2v.annotator.protocol import perform
 from i2v.annotator.session import Session
+from i2v.annotator.session_file import parse_session
+from i2v.annotator.session_list import listing, picture_of
 from i2v.annotator.sessions import SessionBook
-from i2v.annotator.views import fill, masks_on, snapshot
-from i2v.errors import USER_ERRORS, describe_error
+from i2v.annotator.views import fill, masks_on, polygons_on, snapshot
+from i2v.annotator.wording import for_page
+from i2v.errors import USER_ERRORS
 
 STATIC = Path(str(files("i2v.annotator").joinpath("static")))
 MAX_MASKS = 64  # frames in one answer
@@ -50,25 +55,38 @@ def make_app(book: SessionBook, token: str, port: int, resume: Path | None = Non
         finally:
             await book.close()
 
+    return Guard(video_app(book, lifespan), token, port)
+
+
+def video_app(book: SessionBook, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """Create the application for one video, without a guard.
+
+    Args:
+        book: The sessions.
+        lifespan: What happens when the application starts and shuts down.
+    """
     routes = [
-        Route("/", _page),
+        Route("/", show_page),
         Mount("/static", StaticFiles(directory=STATIC)),
         Route("/frames/{frame:int}.jpg", _frame),
         Route("/sessions", _list_sessions, methods=["GET"]),
         Route("/sessions", _open_session, methods=["POST"]),
+        Route("/sessions/files", _open_file, methods=["POST"]),
         Route("/sessions/{session:int}", _show_session),
         Route("/sessions/{session:int}/masks", _show_masks),
+        Route("/sessions/{session:int}/polygons", _show_polygons),
         Route("/sessions/{session:int}/commands", _command, methods=["POST"]),
-        Route("/sessions/{session:int}/import", _import, methods=["POST"]),
+        Route("/sessions/{session:int}/uploads", _upload, methods=["POST"]),
+        Route("/sessions/{session:int}/picture.jpg", _picture),
         WebSocketRoute("/sessions/{session:int}/events", _events),
     ]
-    failed = dict.fromkeys(USER_ERRORS, _failed)
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={**failed, HTTPException: _refused})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=HANDLERS)
     app.state.book = book
-    return Guard(app, token, port)
+    return app
 
 
-async def _page(_: Request) -> Response:
+async def show_page(_: Request) -> Response:
+    """Answer with the page, which finds out by itself what it is the page of."""
     return FileResponse(STATIC / "index.html", headers={"cache-control": "no-store"})
 
 
@@ -82,18 +100,45 @@ async def _frame(request: Request) -> Response:
 
 
 async def _list_sessions(request: Request) -> Response:
-    book: SessionBook = request.app.state.book
-    facts = [(s.number, len(s.document.objects), s.events.num_listeners) for s in book]
-    return JSONResponse([{"session": number, "objects": objects, "tabs": tabs} for number, objects, tabs in facts])
+    return JSONResponse(await asyncio.to_thread(listing, request.app.state.book))
 
 
 async def _open_session(request: Request) -> Response:
-    session = await request.app.state.book.open()
+    """Open the session of a ``number``, a ``new`` one, or the latest work that no page shows."""
+    book: SessionBook = request.app.state.book
+    asked = request.query_params.get("number")
+    if asked is not None:
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 7):
+            raise HTTPException(400, f"number: expected that of a session, got {asked[:20]!r}")
+        try:
+            session = await book.open_again(int(asked))
+        except KeyError:
+            raise HTTPException(404, f"there is no session {int(asked)}, and no file of it") from None
+    else:
+        session = await (book.open_new() if "new" in request.query_params else book.open())
     return JSONResponse({"session": session.number}, 201)
 
 
+async def _open_file(request: Request) -> Response:
+    """Open a new session with the contents of a session file."""
+    book: SessionBook = request.app.state.book
+    name = request.query_params.get("name", "")[:255] or "this file"
+    data = await request.body()
+    session = await book.open_new(await asyncio.to_thread(parse_session, data, name, book.footage))
+    return JSONResponse({"session": session.number}, 201)
+
+
+async def _picture(request: Request) -> Response:
+    book: SessionBook = request.app.state.book
+    try:
+        data = await asyncio.to_thread(picture_of, book, request.path_params["session"])
+    except (KeyError, IndexError):
+        raise HTTPException(404, "there is no picture of this session") from None
+    return Response(data, media_type="image/jpeg")
+
+
 async def _show_session(request: Request) -> Response:
-    return JSONResponse(snapshot(_session(request)))
+    return JSONResponse({**snapshot(_session(request)), **asdict(request.app.state.book.about)})
 
 
 async def _show_masks(request: Request) -> Response:
@@ -109,23 +154,29 @@ async def _show_masks(request: Request) -> Response:
     return JSONResponse([masks_on(session, frame) for frame in range(first, last + 1)])
 
 
+async def _show_polygons(request: Request) -> Response:
+    session = _session(request)
+    try:
+        number, frame = (int(request.query_params[key]) for key in ("object", "frame"))
+    except (KeyError, ValueError):
+        raise HTTPException(400, "polygons: expected the numbers of an object and a frame") from None
+    return JSONResponse(await asyncio.to_thread(polygons_on, session, number, frame))
+
+
 async def _command(request: Request) -> Response:
     session = _session(request)
     command = read_command(await request.body())
-    return JSONResponse(await perform(command, session, request.app.state.book))
+    reply = await perform(command, session, request.app.state.book)
+    # A page learns what the command did from events, perhaps later: this says which ones.
+    return JSONResponse(reply, headers={"x-i2v-news": str(session.events.count)})
 
 
-async def _import(request: Request) -> Response:
+async def _upload(request: Request) -> Response:
+    """Keep a file of an import; the command "import" reads all files of its batch."""
     session = _session(request)
-    name = request.query_params.get("name", "")[:255]
-    selected = request.query_params.get("object", "1")
-    if not (selected.isascii() and selected.isdigit() and 1 <= int(selected[:4]) <= 255):
-        raise HTTPException(400, f"object: expected a number from 1 to 255, got {selected[:20]!r}")
-    data = await request.body()
-    target = Target(session.size, session.footage.num_available, int(selected))
-    masks = await asyncio.to_thread(read_masks, name, data, target)
-    await session.bring_in(masks)
-    return JSONResponse({"frames": len(set().union(*masks.values()))})
+    batch, name = (request.query_params.get(key, "")[:255] for key in ("batch", "name"))
+    await asyncio.to_thread(session.uploads.add, batch, name, await request.body())
+    return JSONResponse({})
 
 
 def _session(request: Request) -> Session:
@@ -133,12 +184,16 @@ def _session(request: Request) -> Session:
     try:
         session: Session = request.app.state.book.get(number)
     except KeyError:
-        raise HTTPException(404, f"there is no session {number}: open the address again") from None
+        raise HTTPException(404, f"session {number} is not open") from None
     return session
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": describe_error(error)}, 400)
+    return JSONResponse({"error": for_page(error)}, 400)
+
+
+async def _cut_off(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -146,26 +201,36 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
+HANDLERS: dict[Any, Any] = {
+    **dict.fromkeys(USER_ERRORS, _failed),
+    HTTPException: _refused,
+    ClientDisconnect: _cut_off,
+}
+"""What applications answer to errors."""
+
+
 async def _events(socket: WebSocket) -> None:
     """Send a session's events until the page disconnects. Messages from the page are ignored."""
+    book: SessionBook = socket.app.state.book
     try:
-        session: Session = socket.app.state.book.get(socket.path_params["session"])
+        session = book.get(socket.path_params["session"])
     except KeyError:
         await socket.close(1008, "there is no such session")
         return
     await socket.accept()
     with session.events.listening() as queue:
+        book.connected(session)
         reader = asyncio.create_task(_until_gone(socket))
         try:
             # Contains the number of events so far, so that a page knows whether it missed any.
             await socket.send_json(fill(session, {"event": "listening"}))
             while not reader.done():
-                wanted = asyncio.create_task(queue.get())
-                await asyncio.wait({wanted, reader}, return_when=asyncio.FIRST_COMPLETED)
-                if not wanted.done():
-                    wanted.cancel()
+                next_event = asyncio.create_task(queue.get())
+                await asyncio.wait({next_event, reader}, return_when=asyncio.FIRST_COMPLETED)
+                if not next_event.done():
+                    next_event.cancel()
                     break
-                await socket.send_json(fill(session, wanted.result()))
+                await socket.send_json(fill(session, next_event.result()))
         except (WebSocketDisconnect, RuntimeError):
             return  # disconnected while sending
         finally:
@@ -173,6 +238,5 @@ async def _events(socket: WebSocket) -> None:
 
 
 async def _until_gone(socket: WebSocket) -> None:
-    with contextlib.suppress(WebSocketDisconnect):
-        while True:
-            await socket.receive_text()
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Hashable, Mapping
+import functools
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from torch import Tensor
 
 from i2v.annotator.document import Box, Click, Document, Paint, Place, Step
 from i2v.annotator.history import ObjectState, States
-from i2v.annotator.masks import Masks, MaskStore, StoredMask, decode
+from i2v.annotator.masks import Frames, Masks, MaskStore, Size, StoredMask, box_of, decode
 from i2v.annotator.plan import TrackRange
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.inference_state import InferenceState
 from i2v.results.rle import encode_mask
 from i2v.video.frame_source import FrameSource
+
+OnPreview: TypeAlias = Callable[[Place, bytes], None]
+"""Takes the first mask of a prompt on a (object, frame), as run lengths."""
 
 
 class Engine:
@@ -82,13 +86,22 @@ class Engine:
 
     # Edits
 
-    def edit(self, old: Document, new: Document, imported: Masks) -> dict[int, ObjectState]:
-        """Change from one document to another, and import masks. If an error is raised, nothing has changed.
+    def edit(
+        self,
+        old: Document,
+        new: Document,
+        imported: Masks,
+        cleared: Frames,
+        on_preview: OnPreview | None = None,
+    ) -> dict[int, ObjectState]:
+        """Change from one document to another, and import and clear masks. If an error is raised, nothing has changed.
 
         Args:
             old: The current document.
             new: The new document.
             imported: Masks to import, by object and frame.
+            cleared: Frames without prompts whose masks are removed, by object.
+            on_preview: Called with a prompt's first mask before the model refines it.
 
         Returns:
             The previous states of the objects that changed.
@@ -98,21 +111,23 @@ class Engine:
         """
         gone = set(old.numbers) - set(new.numbers)
         places = changed_places(old, new)
-        before = self.states(touched_objects(old, new, imported))
+        before = self.states(touched_objects(old, new, imported, cleared))
         try:
             self.exchange(dict.fromkeys(gone, ObjectState()))
             for place in places:
-                self._answer(place, old.prompts.get(place, ()), new.prompts.get(place, ()))
+                self._answer(place, old.prompts.get(place, ()), new.prompts.get(place, ()), on_preview)
             for number, masks in imported.items():
                 self._store = self._store.with_masks(number, self._store.of(number).with_imported(masks))
                 for frame in masks:
                     self._store = self._store.with_overlaps(frame, {number}, {})
+            for number, frames in cleared.items():
+                self._clear(number, frames)
         except BaseException:
             self.exchange(before)
             raise
         return before
 
-    def _answer(self, place: Place, old: tuple[Step, ...], new: tuple[Step, ...]) -> None:
+    def _answer(self, place: Place, old: tuple[Step, ...], new: tuple[Step, ...], on_preview: OnPreview | None) -> None:
         number, frame = place
         steps = new
         if old and new[: len(old)] == old:
@@ -121,8 +136,8 @@ class Engine:
             # A mask replaces earlier prompts by itself; clicks and boxes would build on their result.
             self._predictor.clear_all_prompts_in_frame(self._model, frame, number, need_output=False)
         for step in steps:
-            self._step(place, step)
-        numbers, logits = self._logits(frame)
+            self._step(place, step, on_preview if step is steps[-1] else None)
+        numbers, logits = self._logits_around(number, frame)
         mask = None
         if new:
             mask = self._masks(frame, [number], logits[[numbers.index(number)]])[number]
@@ -131,28 +146,59 @@ class Engine:
         store = self._store.with_masks(number, self._store.of(number).with_answer(frame, mask))
         self._store = store.with_overlaps(frame, {number}, _lost(numbers, logits, {number}))
 
-    def _step(self, place: Place, step: Step) -> None:
+    def _clear(self, number: int, frames: Collection[int]) -> None:
+        if number in self._model.obj_ids:
+            # Else a click on such a frame would correct the mask that is gone.
+            track = self._model.get_track(number)
+            track.drop_memories(set(frames))
+            track.drop_click_context()
+            for frame in frames:
+                track.history.drop(frame)
+                track.propagated.pop(frame, None)
+        self._store = self._store.with_masks(number, self._store.of(number).without(frames))
+        for frame in frames:
+            self._store = self._store.with_overlaps(frame, {number}, {})
+
+    def _step(self, place: Place, step: Step, on_preview: OnPreview | None) -> None:
         number, frame = place
+
+        def preview(tell: OnPreview, logits: Tensor) -> None:
+            tell(place, encode_mask((logits[0, 0] > 0).cpu().numpy()))
+
+        # None costs nothing: the first mask is then not made at video size.
+        tell_first = None if on_preview is None else functools.partial(preview, on_preview)
         if isinstance(step, Paint):
-            mask = decode(step.counts, (self._model.video_height, self._model.video_width))
-            self._predictor.add_new_mask(self._model, frame, number, mask)
+            mask = decode(step.counts, self._size)
+            self._predictor.add_new_mask(self._model, frame, number, mask, output_ids=())
         elif isinstance(step, Box):
             corners = [step.x0, step.y0, step.x1, step.y1]
-            self._predictor.add_new_points_or_box(self._model, frame, number, box=corners)
+            self._predictor.add_new_points_or_box(
+                self._model, frame, number, box=corners, output_ids=(), on_first_answer=tell_first
+            )
         else:
             assert isinstance(step, Click)
             point, label = [[step.x, step.y]], [int(step.positive)]
-            self._predictor.add_new_points_or_box(self._model, frame, number, point, label, clear_old_points=False)
+            self._predictor.add_new_points_or_box(
+                self._model,
+                frame,
+                number,
+                point,
+                label,
+                clear_old_points=False,
+                output_ids=(),
+                on_first_answer=tell_first,
+            )
 
     # Tracking
 
-    def track(self, track_range: TrackRange) -> Generator[int, None, None]:
+    def track(self, track_range: TrackRange, is_kept: Callable[[int], bool]) -> Generator[int, None, None]:
         """Track over a range, one frame per step. Close the generator before tracking another range.
 
         Prompts, removals and exchanges in between take effect from the next frame on.
 
         Args:
             track_range: The frames and objects.
+            is_kept: Whether the masks of a frame stay as they are. It is tracked over, but its masks are not taken.
 
         Yields:
             The index of the tracked frame.
@@ -163,7 +209,8 @@ class Engine:
             chosen = chosen & set(self._model.obj_ids)
         steps = self._predictor.propagate_in_video(self._model, track_range.start, count, track_range.reverse, chosen)
         for frame, numbers, logits in steps:
-            self._keep_tracked(frame, numbers, logits)
+            if not is_kept(frame):
+                self._keep_tracked(frame, numbers, logits)
             yield frame
 
     def prepare(self, frame: int) -> None:
@@ -179,16 +226,53 @@ class Engine:
         masks = self._masks(frame, numbers, logits)
         for number, mask in masks.items():
             store = store.with_masks(number, store.of(number).with_tracked(frame, mask))
-        others, more = self._logits(frame, but=numbers)
+        others, more = self._logits(frame, [n for n in self._model.obj_ids if n not in numbers])
         lost = _lost([*numbers, *others], torch.cat((logits, more)), masks.keys())
         self._store = store.with_overlaps(frame, masks.keys(), lost)
 
     # Logits
 
-    def _logits(self, frame: int, but: Collection[Any] = ()) -> tuple[list[Any], Tensor]:
-        """Return the objects that have a mask on a frame, and their logits ``(N, 1, H, W)``."""
-        known = [n for n in self._model.obj_ids if n not in but and self._model.has_mask(n, frame)]
+    @property
+    def _size(self) -> Size:
+        return self._model.video_height, self._model.video_width
+
+    def _logits(self, frame: int, numbers: Collection[Any]) -> tuple[list[Any], Tensor]:
+        """Return those of the objects that have a mask on a frame, and their logits ``(N, 1, H, W)``."""
+        known = [n for n in numbers if self._model.has_mask(n, frame)]
         return self._predictor.masks_on_frame(self._model, frame, known)[1:]
+
+    def _logits_around(self, number: int, frame: int) -> tuple[list[Any], Tensor]:
+        """Return an object and those near it that have a mask on a frame, and their logits ``(N, 1, H, W)``.
+
+        Logits at video size take most of a prompt's time where there are many objects; those far away share no pixel
+        with this one.
+        """
+        if self._predictor.settings.non_overlap_masks:  # every object's logits depend on all others
+            return self._logits(frame, self._model.obj_ids)
+        own, logits = self._logits(frame, [number] if number in self._model.obj_ids else [])
+        if not own:
+            return own, logits
+        box = box_of(encode_mask((logits[0, 0] > 0).cpu().numpy()), self._size)
+        near = [n for n in self._model.obj_ids if n != number and self._may_touch(n, frame, box)]
+        others, more = self._logits(frame, near)
+        # In the session's order, as ties go to the first.
+        place = {n: i for i, n in enumerate(self._model.obj_ids)}
+        both = sorted(zip([*own, *others], [*logits, *more], strict=True), key=lambda pair: place[pair[0]])
+        return [n for n, _ in both], torch.stack([plane for _, plane in both])
+
+    def _may_touch(self, number: Any, frame: int, box: Box | None) -> bool:
+        stored = self._store.shown(number, frame)
+        other = None if stored is None else box_of(stored.counts, self._size)
+        if stored is None or box is None or other is None:
+            return stored is None  # only the model has its mask
+        # A painted mask is shown as painted, while the model has it at its own resolution.
+        slack = max(self._size) / 16
+        return (
+            other.x0 - slack < box.x1
+            and box.x0 < other.x1 + slack
+            and other.y0 - slack < box.y1
+            and box.y0 < other.y1 + slack
+        )
 
     def _masks(self, frame: int, numbers: list[Any], logits: Tensor) -> dict[int, StoredMask]:
         """Convert logits ``(N, 1, H, W)`` to masks with scores, of the objects that have scores on the frame."""
@@ -208,10 +292,10 @@ def changed_places(old: Document, new: Document) -> list[Place]:
     return [p for p in places if p[0] in numbers and old.prompts.get(p) != new.prompts.get(p)]
 
 
-def touched_objects(old: Document, new: Document, imported: Masks) -> set[int]:
+def touched_objects(old: Document, new: Document, imported: Masks, cleared: Frames) -> set[int]:
     """Return the objects whose masks or prompts an edit changes; new names do not count."""
     gone = set(old.numbers) - set(new.numbers)
-    return gone | {number for number, _ in changed_places(old, new)} | imported.keys()
+    return gone | {number for number, _ in changed_places(old, new)} | imported.keys() | cleared.keys()
 
 
 def _lost(numbers: list[int], logits: Tensor, changed: Collection[int]) -> dict[tuple[int, int], bytes]:

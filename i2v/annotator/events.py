@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -16,10 +17,12 @@ class EventHub:
 
     Attributes:
         count: Number of events so far. It tells a page which of two responses is newer.
+        epoch: A text that differs after a session was closed and opened again, when the count starts anew.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.epoch = secrets.token_hex(8)
         self._queues: set[asyncio.Queue[Event]] = set()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -44,6 +45,11 @@ class Footage(ABC):
         """Whether more frames may arrive."""
         return False
 
+    @property
+    def replaced(self) -> str | None:
+        """What to tell a user if another video has taken the place of this one since it was opened."""
+        return None
+
     @abstractmethod
     def open(self) -> FrameSource:
         """Open a source for one session, which closes it."""
@@ -67,6 +73,7 @@ class VideoFootage(Footage):
     def __init__(self, path: Path) -> None:
         """Open the video. Raises the errors of ``open_source``."""
         self._path = path
+        self._identity = _identity(path)
         self._source = open_source(path)
         self.name = path.name or path.resolve().name
         self.height, self.width, self.frame_rate = self._source.height, self._source.width, self._source.frame_rate
@@ -79,6 +86,12 @@ class VideoFootage(Footage):
         count = self._source.num_frames
         assert count is not None
         return count
+
+    @property
+    def replaced(self) -> str | None:
+        if _identity(self._path) == self._identity:
+            return None
+        return f"{self._path} has been replaced or removed since it was opened: restart the annotator"
 
     def open(self) -> FrameSource:
         return open_source(self._path)
@@ -99,6 +112,19 @@ class VideoFootage(Footage):
 
     def close(self) -> None:
         self._source.close()
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that takes its place; of a folder, whose frames may be added to, only which it is.
+
+    ``None`` for a pattern, or if there is nothing.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    own = (found.st_dev, found.st_ino)
+    return own if stat.S_ISDIR(found.st_mode) else (*own, found.st_size, found.st_mtime_ns)
 
 
 def to_jpeg(picture: Image.Image, quality: int = JPEG_QUALITY) -> bytes:

@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COMMAND_BYTES = 2 << 20
-UPLOAD_BYTES = 64 << 20
+UPLOAD_BYTES = 256 << 20
+_UPLOADS = ("/uploads", "/files")  # ends of the paths that take files
 POLICY_VIOLATION = 1008  # a WebSocket close code
 
 _HEADERS = {
@@ -76,29 +77,53 @@ class Guard:
             return 403, "only this server's own page may request this"
         if not hmac.compare_digest(_token_of(scope).encode(errors="replace"), self._token):
             return 403, "wrong token: use the address that the command printed"
-        return self._body_refusal(scope, headers) if needs_origin and scope["type"] == "http" else None
-
-    def _body_refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit() and len(length) < 20):
-            return 411, "the length of the request is missing"
-        limit = UPLOAD_BYTES if scope["path"].endswith("/import") else COMMAND_BYTES
-        if int(length) > limit:
-            return 413, f"the request is larger than {limit >> 20} MiB"
-        return None
+        if not needs_origin or scope["type"] != "http":
+            return None
+        return refuse_body(headers, UPLOAD_BYTES if scope["path"].endswith(_UPLOADS) else COMMAND_BYTES)
 
     def _with_headers(self, send: Send) -> Send:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in {**_HEADERS, "content-security-policy": self._policy}.items():
-                    headers[name] = value
-                headers.setdefault("cache-control", "no-store")
-            await send(message)
-
-        return guarded
+        return with_safe_headers(send, self._policy)
 
 
 def _token_of(scope: Scope) -> str:
     path: str = scope["path"]
     return path.removeprefix("/").partition("/")[0]
+
+
+def refuse_body(headers: Headers, limit: int) -> tuple[int, str] | None:
+    """Return status and reason for refusing a request by the declared length of its body, ``None`` if it is fine.
+
+    Args:
+        headers: The request's headers.
+        limit: Most bytes.
+    """
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdigit() and len(length) < 20):
+        return 411, "the length of the request is missing"
+    if int(length) > limit:
+        return 413, f"the request is larger than {describe_bytes(limit)}"
+    return None
+
+
+def describe_bytes(count: int) -> str:
+    """Describe a limit, such as ``"2 MiB"``; below a mebibyte in bytes."""
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count:,} bytes"
+
+
+def with_safe_headers(send: Send, policy: str) -> Send:
+    """Return a ``send`` that adds headers for safety to every response.
+
+    Args:
+        send: The server's ``send``.
+        policy: The content security policy.
+    """
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in {**_HEADERS, "content-security-policy": policy}.items():
+                headers[name] = value
+            headers.setdefault("cache-control", "no-store")
+        await send(message)
+
+    return guarded

@@ -13,7 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
+from i2v.annotator.document import Box
+from i2v.results.instances import confidence
 from i2v.results.rle import Mask, RunLengths, Size
 
 
@@ -44,6 +47,17 @@ def checked_counts(text: str, size: Size) -> bytes:
     return text.encode("ascii")
 
 
+def box_of(counts: bytes, size: Size) -> Box | None:
+    """Return the box around a mask, ``None`` if it is empty.
+
+    Args:
+        counts: Its compressed run lengths, from ``encode_mask`` or checked.
+        size: (height, width).
+    """
+    x, y, width, height = (float(value) for value in coco_mask.toBbox({"size": list(size), "counts": counts}))
+    return Box(x, y, x + width, y + height) if width and height else None
+
+
 @dataclass(frozen=True)
 class StoredMask:
     """The mask of one object on one frame.
@@ -61,13 +75,13 @@ class StoredMask:
     @property
     def confidence(self) -> float | None:
         """Probability that the object is in view, times the predicted IoU, in 0..1; ``None`` without scores."""
-        if self.object_score is None or self.iou is None or not math.isfinite(self.object_score + self.iou):
-            return None
-        return min(1.0, max(0.0, self.iou)) / (1 + math.exp(-max(-60.0, min(60.0, self.object_score))))
+        return confidence(self.object_score, self.iou)
 
 
 Layer: TypeAlias = Mapping[int, StoredMask]  # frame -> mask
 Masks: TypeAlias = Mapping[int, Layer]  # object -> frame -> mask
+Frames: TypeAlias = Mapping[int, Collection[int]]  # object -> frames
+NO_FRAMES: Frames = {}
 Overlaps: TypeAlias = Mapping[tuple[int, int], Mapping[int, bytes]]  # (loser, winner) -> frame -> pixels, as counts
 
 
@@ -127,6 +141,11 @@ class ObjectMasks:
         unprompted = own.frames - prompted.keys()
         changed = {f for f in unprompted if first <= f <= last}
         return replace(own, outdated=self.outdated & unprompted | changed, corrected=self.corrected | {frame})
+
+    def without(self, frames: Collection[int]) -> ObjectMasks:
+        """Remove the tracked and imported masks of frames, which have no prompts."""
+        tracked, imported = ({f: m for f, m in layer.items() if f not in frames} for layer in self.layers[1:])
+        return replace(self, tracked=tracked, imported=imported, outdated=self.outdated.difference(frames))
 
     def with_imported(self, masks: Layer) -> ObjectMasks:
         """Add imported masks. They replace earlier imported and tracked masks on their frames."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Direction = Literal["forward", "backward", "both"]
@@ -76,6 +76,36 @@ def plan_tracking(
         raise ValueError(f"there is no frame to track {direction} from the prompt on frame {start}")
     # A range without end comes last.
     return sorted(ranges, key=lambda r: r.count is None)
+
+
+def clipped(ranges: Iterable[TrackRange], first: int, last: int | None) -> list[TrackRange]:
+    """Limit ranges to frames.
+
+    Args:
+        ranges: The ranges.
+        first: First frame of the limits.
+        last: Last frame of the limits; ``None`` for no limit.
+
+    Returns:
+        The ranges, without those of which nothing is left.
+
+    Raises:
+        ValueError: If tracking would start outside the limits, or nothing is left.
+    """
+    found = []
+    for track_range in ranges:
+        start = track_range.start
+        if start < first or (last is not None and start > last):
+            raise ValueError(
+                f"tracking starts from the prompt on frame {start}, outside the chosen range: prompt in it"
+            )
+        most = start - first + 1 if track_range.reverse else None if last is None else last - start + 1
+        counts = [count for count in (track_range.count, most) if count is not None]
+        found.append(replace(track_range, count=min(counts) if counts else None))
+    found = [track_range for track_range in found if track_range.count != 1]
+    if not found:
+        raise ValueError("there is no frame to track in the chosen range")
+    return found
 
 
 def plan_update(

@@ -1,163 +1,50 @@
-"""Commands from the page: one JSON object each, validated before anything is done."""
+"""What the commands from the page do."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+import numpy as np
 
-from i2v.annotator.checked_json import validate_json
-from i2v.annotator.document import Box, Click, Paint
-from i2v.annotator.exporter import Format
-from i2v.annotator.plan import Direction, Until, plan_tracking
+from i2v.annotator.commands import (
+    AddCommand,
+    BoxCommand,
+    ClassifyCommand,
+    ClickCommand,
+    CommandModel,
+    CopyCommand,
+    DeleteCommand,
+    ExportCommand,
+    ImportCommand,
+    LockCommand,
+    MergeCommand,
+    PaintCommand,
+    PlaceCommand,
+    PlainCommand,
+    PolygonsCommand,
+    PrepareCommand,
+    PromptCommand,
+    RangeCommand,
+    RenameCommand,
+    ReviewCommand,
+    ShowCommand,
+    SplitCommand,
+    TrackCommand,
+)
+from i2v.annotator.document import Box, Click, Paint, Step
+from i2v.annotator.exporter import ExportRequest, start_export
+from i2v.annotator.importer import start_import
+from i2v.annotator.plan import clipped, plan_tracking
+from i2v.annotator.polygon_edits import redraw
 from i2v.annotator.session import Session
 from i2v.annotator.sessions import SessionBook
 from i2v.results.rle import RunLengths, encode_mask
 
-MAX_RUNS = 200_000
-
-FrameNumber = Annotated[int, Field(ge=0, le=10**9)]
-Number = Annotated[int, Field(ge=1, le=255)]
-Pixel = Annotated[float, Field(ge=0, le=1e6)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
-
-
-class _Command(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
-class ClickCommand(_Command):
-    """Click on an object, or on a new one (object null)."""
-
-    do: Literal["click"]
-    object: Number | None
-    frame: FrameNumber
-    x: Pixel
-    y: Pixel
-    positive: bool
-
-
-class BoxCommand(_Command):
-    """Draw a box around an object, or around a new one (object null)."""
-
-    do: Literal["box"]
-    object: Number | None
-    frame: FrameNumber
-    x0: Pixel
-    y0: Pixel
-    x1: Pixel
-    y1: Pixel
-
-
-class PaintCommand(_Command):
-    """Paint an object's whole mask: runs of background and object in turn, in column-major order."""
-
-    do: Literal["paint"]
-    object: Number | None
-    frame: FrameNumber
-    runs: list[Annotated[int, Field(ge=0)]] = Field(fail_fast=True, max_length=MAX_RUNS)
-
-
-class PlaceCommand(_Command):
-    """Clear an object's prompts on a frame, or adopt the mask shown there as a prompt."""
-
-    do: Literal["clear", "adopt"]
-    object: Number
-    frame: FrameNumber
-
-
-class AddCommand(_Command):
-    """Add an object."""
-
-    do: Literal["add"]
-    name: Name | None = None
-
-
-class RenameCommand(_Command):
-    """Rename an object."""
-
-    do: Literal["rename"]
-    object: Number
-    name: Name
-
-
-class ShowCommand(_Command):
-    """Show or hide an object."""
-
-    do: Literal["show"]
-    object: Number
-    visible: bool
-
-
-class DeleteCommand(_Command):
-    """Delete an object and all of its masks."""
-
-    do: Literal["delete"]
-    object: Number
-
-
-class PlainCommand(_Command):
-    """A command without parameters."""
-
-    do: Literal["undo", "redo", "update", "cancel", "save"]
-
-
-class TrackCommand(_Command):
-    """Track from the prompted frame nearest to the shown one; objects null for all."""
-
-    do: Literal["track"]
-    frame: FrameNumber
-    direction: Direction
-    until: Until
-    objects: list[Number] | None = Field(None, fail_fast=True)
-
-
-class PrepareCommand(_Command):
-    """Prepare a frame that the user has been looking at for a while."""
-
-    do: Literal["prepare"]
-    frame: FrameNumber
-
-
-class ExportCommand(_Command):
-    """Write the masks to files."""
-
-    do: Literal["export"]
-    formats: list[Format] = Field(fail_fast=True)
-
-
-Command = Annotated[
-    ClickCommand
-    | BoxCommand
-    | PaintCommand
-    | PlaceCommand
-    | AddCommand
-    | RenameCommand
-    | ShowCommand
-    | DeleteCommand
-    | PlainCommand
-    | TrackCommand
-    | PrepareCommand
-    | ExportCommand,
-    Field(discriminator="do"),
-]
-_COMMANDS: TypeAdapter[Any] = TypeAdapter(Command)
-
 Reply = dict[str, Any]
 
 
-def read_command(body: bytes) -> _Command:
-    """Parse a command from JSON.
-
-    Raises:
-        InvalidFileError: If it is invalid (a ``ValueError``).
-    """
-    command: _Command = validate_json(_COMMANDS, body, "", "a command")
-    return command
-
-
-async def perform(command: _Command, session: Session, book: SessionBook) -> Reply:
+async def perform(command: CommandModel, session: Session, book: SessionBook) -> Reply:
     """Execute a command.
 
     Args:
@@ -179,18 +66,27 @@ async def perform(command: _Command, session: Session, book: SessionBook) -> Rep
 
 
 async def _click(command: ClickCommand, session: Session, _: SessionBook) -> Reply:
-    step = Click(command.x, command.y, command.positive)
-    return {"object": await session.prompt(command.object, command.frame, step)}
+    return await _prompt(command, session, Click(command.x, command.y, command.positive))
 
 
 async def _box(command: BoxCommand, session: Session, _: SessionBook) -> Reply:
-    step = Box(command.x0, command.y0, command.x1, command.y1)
-    return {"object": await session.prompt(command.object, command.frame, step)}
+    return await _prompt(command, session, Box(command.x0, command.y0, command.x1, command.y1))
 
 
 async def _paint(command: PaintCommand, session: Session, _: SessionBook) -> Reply:
-    step = Paint(encode_mask(RunLengths.of_runs(command.runs, session.size).mask()))
-    return {"object": await session.prompt(command.object, command.frame, step)}
+    return await _prompt(command, session, Paint(encode_mask(RunLengths.of_runs(command.runs, session.size).mask())))
+
+
+async def _prompt(command: PromptCommand, session: Session, step: Step) -> Reply:
+    return {"object": await session.prompt(command.object, command.frame, step, command.new)}
+
+
+async def _polygons(command: PolygonsCommand, session: Session, _: SessionBook) -> Reply:
+    changes = {change.polygon: np.array(change.vertices, dtype=np.float64) for change in command.changes}
+    if len(changes) < len(command.changes):
+        raise ValueError("polygons: expected each of them once")
+    await redraw(session, command.object, command.frame, command.mask, changes)
+    return {}
 
 
 async def _place(command: PlaceCommand, session: Session, _: SessionBook) -> Reply:
@@ -202,7 +98,7 @@ async def _place(command: PlaceCommand, session: Session, _: SessionBook) -> Rep
 
 
 async def _add(command: AddCommand, session: Session, _: SessionBook) -> Reply:
-    document = await session.edit(lambda document: document.with_object(command.name))
+    document = await session.edit(lambda document: document.with_object(command.name, command.object))
     return {"object": document.numbers[-1]}
 
 
@@ -211,8 +107,18 @@ async def _rename(command: RenameCommand, session: Session, _: SessionBook) -> R
     return {}
 
 
+async def _classify(command: ClassifyCommand, session: Session, _: SessionBook) -> Reply:
+    await session.edit(lambda document: document.classified(command.object, command.category))
+    return {}
+
+
+async def _lock(command: LockCommand, session: Session, _: SessionBook) -> Reply:
+    await session.edit(lambda document: document.with_lock(command.object, command.locked))
+    return {}
+
+
 async def _show(command: ShowCommand, session: Session, _: SessionBook) -> Reply:
-    session.show(command.object, command.visible)
+    await session.edit(lambda document: document.shown(command.object, command.visible))
     return {}
 
 
@@ -238,18 +144,55 @@ async def _plain(command: PlainCommand, session: Session, book: SessionBook) -> 
 async def _track(command: TrackCommand, session: Session, _: SessionBook) -> Reply:
     footage = session.footage
     for number in command.objects or ():
-        session.document.check(number)
+        session.document.check_unlocked(number)
+    objects = command.objects or session.unlocked
+    if objects == []:
+        raise ValueError("nothing to track: all objects are locked")
     ranges = plan_tracking(
         command.frame,
         command.direction,
         command.until,
         session.prompted_frames,
         footage.num_available,
-        command.objects,
+        objects,
         footage.live,
     )
-    session.track(ranges)
+    session.track(clipped(ranges, command.first, command.last))
     return {}
+
+
+async def _review(command: ReviewCommand, session: Session, _: SessionBook) -> Reply:
+    frames = _frames(command.first, command.last, session)
+    await session.edit(lambda document: document.with_reviewed(frames, command.accepted))
+    return {}
+
+
+async def _range(command: RangeCommand, session: Session, _: SessionBook) -> Reply:
+    _frames(command.first, command.last, session)
+    change = session.mark_absent if command.do == "absent" else session.clear_masks
+    await change(command.object, command.first, command.last)
+    return {}
+
+
+async def _copy(command: CopyCommand, session: Session, _: SessionBook) -> Reply:
+    await session.adopt(command.object, command.frame, command.to)
+    return {}
+
+
+def _frames(first: int, last: int, session: Session) -> range:
+    count = session.footage.num_available
+    if not first <= last < count:
+        raise ValueError(f"frames: expected a range in 0 to {count - 1}, got {first} to {last}")
+    return range(first, last + 1)
+
+
+async def _merge(command: MergeCommand, session: Session, _: SessionBook) -> Reply:
+    await session.merge(command.object, command.into)
+    return {}
+
+
+async def _split(command: SplitCommand, session: Session, _: SessionBook) -> Reply:
+    return {"object": await session.split(command.object, command.frame)}
 
 
 async def _prepare(command: PrepareCommand, session: Session, _: SessionBook) -> Reply:
@@ -257,8 +200,14 @@ async def _prepare(command: PrepareCommand, session: Session, _: SessionBook) ->
     return {}
 
 
+async def _import(command: ImportCommand, session: Session, _: SessionBook) -> Reply:
+    start_import(session, session.uploads.take(command.batch), command.object)
+    return {}
+
+
 async def _export(command: ExportCommand, session: Session, book: SessionBook) -> Reply:
-    book.export(session, command.formats)
+    request = ExportRequest(frozenset(command.formats), command.first, command.last, command.with_hidden)
+    start_export(session, book.export_folder(session), request)
     return {}
 
 
@@ -266,13 +215,22 @@ _HANDLERS: dict[type, Callable[[Any, Session, SessionBook], Awaitable[Reply]]] =
     ClickCommand: _click,
     BoxCommand: _box,
     PaintCommand: _paint,
+    PolygonsCommand: _polygons,
     PlaceCommand: _place,
     AddCommand: _add,
     RenameCommand: _rename,
+    ClassifyCommand: _classify,
+    LockCommand: _lock,
     ShowCommand: _show,
     DeleteCommand: _delete,
     PlainCommand: _plain,
     TrackCommand: _track,
+    ReviewCommand: _review,
+    RangeCommand: _range,
+    CopyCommand: _copy,
+    MergeCommand: _merge,
+    SplitCommand: _split,
     PrepareCommand: _prepare,
+    ImportCommand: _import,
     ExportCommand: _export,
 }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from i2v.annotator.app import make_app
-from i2v.annotator.sessions import SessionBook
+from i2v.annotator.patience import PatientProtocol
 
 HOST, PORT = "127.0.0.1", 8765
 _LARGEST_MESSAGE = 1 << 16  # bytes; pages only send keep-alive messages
@@ -41,17 +41,7 @@ class Door:
         Raises:
             OSError: If the port cannot be used.
         """
-        for candidate in (PORT, 0) if port is None else (port,):
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((HOST, candidate))
-                return cls(listener, secrets.token_urlsafe(16))
-            except OSError as error:
-                listener.close()
-                if port is not None:
-                    raise OSError(f"port {port} cannot be used: {error.strerror}; give another --port") from error
-        raise OSError("no port is free")
+        return cls(bind(HOST, port, PORT), secrets.token_urlsafe(16))
 
     @property
     def port(self) -> int:
@@ -61,6 +51,33 @@ class Door:
     @property
     def address(self) -> str:
         return f"http://{HOST}:{self.port}/{self.token}/"
+
+
+def bind(host: str, port: int | None, preferred: int) -> socket.socket:
+    """Bind a TCP socket.
+
+    Args:
+        host: Address to listen on.
+        port: The port; by default the preferred one, or any free one if it is taken.
+        preferred: The preferred port.
+
+    Raises:
+        OSError: If the address or the port cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in (preferred, 0) if port is None else (port,):
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OSError(f"{host} is no address to listen on: {error.strerror}") from error
+            if port is not None:
+                raise OSError(f"port {port} cannot be used: {error.strerror}; give another --port") from error
+    raise OSError("no port is free")
 
 
 class _Server(uvicorn.Server):
@@ -74,34 +91,37 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def make_server(book: SessionBook, door: Door, ready: Callable[[], None], resume: Path | None = None) -> uvicorn.Server:
-    """Create the server.
+def make_server(app: ASGIApp, ready: Callable[[], None]) -> uvicorn.Server:
+    """Create a server of an application.
 
     Args:
-        book: The sessions.
-        door: The socket and token.
-        ready: Called once pages can be opened.
-        resume: Session file to resume, if any.
+        app: The application.
+        ready: Called once it can be reached.
     """
     config = uvicorn.Config(
-        make_app(book, door.token, door.port, resume),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
+        http=PatientProtocol,
         ws_max_size=_LARGEST_MESSAGE,
         timeout_graceful_shutdown=3,
     )
     return _Server(config, ready)
 
 
-def serve(server: uvicorn.Server, door: Door) -> bool:
+def serve(server: uvicorn.Server, listener: socket.socket) -> bool:
     """Serve until Ctrl-C, SIGTERM or SIGHUP. Then sessions are saved and pages notified.
+
+    Args:
+        server: The server.
+        listener: The bound socket, which is closed at the end.
 
     Returns:
         Whether the server started.
     """
-    with contextlib.suppress(KeyboardInterrupt), door.socket, _sighup_as_sigterm():
-        server.run(sockets=[door.socket])
+    with contextlib.suppress(KeyboardInterrupt), listener, _sighup_as_sigterm():
+        server.run(sockets=[listener])
     return server.started
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Generator
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
-from i2v.annotator.document import Box, Click, Document, Paint, Place, Step
+from i2v.annotator.document import Click, Document, Paint, Place, Step, checked_step
 from i2v.annotator.engine import Engine, changed_places, touched_objects
 from i2v.annotator.events import EventHub
 from i2v.annotator.footage import Footage
 from i2v.annotator.history import Entry, History, States
-from i2v.annotator.masks import Masks, MaskStore, Size, decode
+from i2v.annotator.masks import NO_FRAMES, Frames, Masks, MaskStore, Size, StoredMask, decode
 from i2v.annotator.plan import TrackRange, plan_update
+from i2v.annotator.reshape import Reshaped, absent, cleared, merged, split
+from i2v.annotator.saving import Saving
 from i2v.annotator.turns import ModelTurns, Urgency
+from i2v.annotator.uploads import Uploads
 from i2v.annotator.work import Work
 from i2v.errors import USER_ERRORS
-from i2v.prompts.frame_bounds import check_points, clip_box
 
 Result = TypeVar("Result")
 
@@ -32,16 +32,17 @@ class Session:
     """One tab's objects, prompts, masks and history. Runs in the event loop; only the engine uses the model's thread.
 
     Edits are made one at a time, also while tracking. Events: ``state`` (fetch it again), ``masks`` of a frame,
-    ``refetch`` (any mask may have changed), and those of ``Work``.
+    ``refetch`` (any mask may have changed), ``preview`` (a prompt's first mask, until the masks of its frame come), and
+    those of ``Work``.
 
     Attributes:
         number: The session's number.
         footage: The video.
         events: Events for the pages.
         work: The background job.
+        uploads: Files that were sent for an import.
         history: The document and its edits.
-        hidden: Hidden objects.
-        num_changes: Number of changes to what a session file contains.
+        saving: Whether the session's changes are in its file.
         last_used: Time of the last request, in seconds of ``time.monotonic``.
     """
 
@@ -58,9 +59,9 @@ class Session:
         self.footage = footage
         self.events = EventHub()
         self.work = Work(self.events)
+        self.uploads = Uploads()
         self.history = History()
-        self.hidden: frozenset[int] = frozenset()
-        self.num_changes = 0
+        self.saving = Saving(self.events)
         self.last_used = time.monotonic()
         self._engine, self._turns = engine, turns
         self._editing = asyncio.Lock()
@@ -81,66 +82,134 @@ class Session:
         return self.footage.height, self.footage.width
 
     @property
+    def unlocked(self) -> list[int] | None:
+        """Numbers of the objects that are not locked; ``None`` if that is all of them, later ones too."""
+        free = [info.number for info in self.document.objects if not info.locked]
+        return None if len(free) == len(self.document.objects) else free
+
+    @property
     def prompted_frames(self) -> dict[int, list[int]]:
         """Prompted frames of each object."""
         return {number: self.document.prompted_frames(number) for number in self.document.numbers}
 
+    def mask_on(self, number: int, frame: int, use: str) -> StoredMask:
+        """Return the mask of an object that is shown on a frame.
+
+        Args:
+            number: The object.
+            frame: Index of the frame.
+            use: What the mask is for, for messages.
+
+        Raises:
+            ValueError: If the frame or object does not exist, or it has no mask there.
+        """
+        self._check_frame(frame)
+        self.document.check(number)
+        shown = self.store.shown(number, frame)
+        if shown is None:
+            raise ValueError(f"object {number} has no mask on frame {frame} that could {use}")
+        return shown
+
     # Edits
 
-    async def prompt(self, number: int | None, frame: int, step: Step) -> int:
+    async def prompt(self, number: int | None, frame: int, step: Step, new: bool = False) -> int:
         """Add a step on a frame. A first click on an imported mask corrects that mask.
 
         Args:
-            number: The object, or ``None`` for a new one.
+            number: The object, or ``None`` for a new one with the next free number.
             frame: Index of the frame.
             step: The step.
+            new: Whether to add the object first, under this number.
 
         Returns:
             The object's number.
 
         Raises:
-            ValueError: If the frame or object does not exist, or the step is invalid or off the frame.
+            ValueError: If the frame or object does not exist, a new object does exist, the step is invalid or off the
+                frame, or it erases where there is nothing.
         """
         self._check_frame(frame)
-        step = self._checked(step)
+        step = checked_step(step, self.size)
 
         def change(document: Document) -> Document:
-            owner = document.next_number if number is None else number
-            document = document.with_object() if number is None else document
-            base = self._base((owner, frame), document) if isinstance(step, Click) else None
-            return document.with_steps((owner, frame), *([base, step] if base else [step]))
+            adds = new or number is None
+            document = document.with_object(number=number) if adds else document
+            place = (document.numbers[-1] if adds or number is None else number), frame
+            if isinstance(step, Paint) and not decode(step.counts, self.size).any() and self._shows_nothing(place):
+                raise ValueError(f"object {place[0]} has no mask on frame {frame}: there is nothing to erase")
+            base = self._base(place, document) if isinstance(step, Click) else None
+            return document.with_steps(place, *([base, step] if base else [step]))
 
-        new = await self.edit(change)
-        return new.numbers[-1] if number is None else number
+        changed = await self.edit(change)
+        return changed.numbers[-1] if number is None else number
 
-    async def adopt(self, number: int, frame: int) -> None:
+    async def adopt(self, number: int, frame: int, to: int | None = None) -> None:
         """Turn the shown mask into a prompt, so that tracking can start from it.
 
         Args:
             number: The object.
             frame: Index of the frame.
+            to: Frame of the prompt, if it is another one.
 
         Raises:
             ValueError: If there is no mask.
         """
-        shown = self.store.shown(number, frame)
-        if shown is None:
-            raise ValueError(f"object {number} has no mask on frame {frame} that could become a prompt")
-        await self.prompt(number, frame, Paint(shown.counts))
+        shown = self.mask_on(number, frame, "become a prompt")
+        await self.prompt(number, frame if to is None else to, Paint(shown.counts))
 
-    async def bring_in(self, imported: Masks) -> None:
-        """Import masks, adding missing objects. They replace tracked masks on their frames.
+    async def mark_absent(self, number: int, first: int, last: int) -> None:
+        """Say that an object is out of view on frames: its prompts there go, and its masks are empty.
+
+        Args:
+            number: The object.
+            first: First frame.
+            last: Last frame.
+
+        Raises:
+            ValueError: If there are no such frames, or the object is locked, or one of the frames was accepted.
+        """
+        self._check_frame(last)
+        frames = range(first, last + 1)
+        await self._alone(self._reshape(lambda: absent(self.document, self.store, self.size, number, frames)))
+
+    async def clear_masks(self, number: int, first: int, last: int) -> None:
+        """Remove an object's masks and prompts on frames. Arguments and errors as for ``mark_absent``.
+
+        Raises:
+            ValueError: Also if it has no mask there.
+        """
+        self._check_frame(last)
+        frames = range(first, last + 1)
+        await self._alone(self._reshape(lambda: cleared(self.document, self.store, number, frames)))
+
+    async def merge(self, number: int, into: int) -> None:
+        """Merge an object into another one. Errors as for ``reshape.merged``."""
+        await self._alone(self._reshape(lambda: merged(self.document, self.store, self.size, number, into)))
+
+    async def split(self, number: int, frame: int) -> int:
+        """Make another object of an object from a frame on; returns its number. Errors as for ``reshape.split``."""
+        self._check_frame(frame)
+        new = await self._alone(self._reshape(lambda: split(self.document, self.store, self.size, number, frame)))
+        return new.numbers[-1]
+
+    async def bring_in(self, imported: Masks, names: Mapping[int, str] | None = None) -> None:
+        """Import masks as one edit, adding missing objects. They replace tracked masks on their frames.
 
         Args:
             imported: Masks by object and frame.
+            names: Names of objects that may be added.
 
         Raises:
             ValueError: If the video has no such frame.
         """
-        for masks in imported.values():
+        for number, masks in imported.items():
+            if number in self.document.numbers:
+                self.document.check_unlocked(number)
             for frame in masks:
                 self._check_frame(frame)
-        await self.edit(lambda document: document.with_objects(imported), imported)
+                if frame in self.document.reviewed:
+                    raise ValueError(f"frame {frame} was accepted as reviewed: take that back before importing")
+        await self.edit(lambda document: document.with_objects(imported, names), imported)
 
     async def edit(self, change: Callable[[Document], Document], imported: Masks | None = None) -> Document:
         """Apply an edit that can be undone.
@@ -170,21 +239,14 @@ class Session:
         """
         await self._alone(self._redo())
 
-    def show(self, number: int, visible: bool) -> None:
-        """Show or hide an object."""
-        self.document.check(number)
-        self.hidden = self.hidden - {number} if visible else self.hidden | {number}
-        self._announce()
-
-    async def restore(self, document: Document, imported: Masks, hidden: frozenset[int]) -> None:
+    async def restore(self, document: Document, imported: Masks) -> None:
         """Restore a saved session. This cannot be undone.
 
         Args:
             document: The document.
             imported: Masks by object and frame.
-            hidden: Hidden objects.
         """
-        await self._alone(self._restore(document, imported, hidden))
+        await self._alone(self._restore(document, imported))
 
     async def _alone(self, change: Coroutine[Any, Any, Result]) -> Result:
         """Run a change exclusively. It runs to its end even if the caller is cancelled."""
@@ -195,12 +257,19 @@ class Session:
 
         return await asyncio.shield(asyncio.ensure_future(locked()))
 
-    async def _edit(self, change: Callable[[Document], Document], imported: Masks) -> Document:
+    async def _edit(
+        self, change: Callable[[Document], Document], imported: Masks, cleared: Frames = NO_FRAMES
+    ) -> Document:
         new = change(self.document)
-        before = await self._become(new, imported)
+        before = await self._become(new, imported, cleared)
         self.history = self.history.then(new, before)
         self._announce()
         return new
+
+    async def _reshape(self, make: Callable[[], Reshaped]) -> Document:
+        # Made only when it is this edit's turn, of what the document and the masks are then.
+        reshaped = make()
+        return await self._edit(lambda _: reshaped.document, reshaped.imported, reshaped.cleared)
 
     async def _undo(self) -> None:
         entry = self.history.last
@@ -217,19 +286,33 @@ class Session:
         self.history = self.history.redone(states)
         self._announce()
 
-    async def _restore(self, document: Document, imported: Masks, hidden: frozenset[int]) -> None:
+    async def _restore(self, document: Document, imported: Masks) -> None:
         await self._become(document, imported)
-        self.history, self.hidden = History(document), hidden
+        self.history = History(document)
         self._announce()
 
-    async def _become(self, new: Document, imported: Masks) -> States:
+    async def _become(self, new: Document, imported: Masks, cleared: Frames = NO_FRAMES) -> States:
         """Update model and masks for a document that is about to become the current one."""
         old, masks = self.document, self.store
-        if not touched_objects(old, new, imported):
+        if not touched_objects(old, new, imported, cleared):
             return {}  # without waiting for the model
-        before = await self._turns.run(Urgency.ANSWER, self._engine.edit, old, new, imported)
-        self._publish_masks(masks, {frame for _, frame in changed_places(old, new)})
-        return before
+        places = changed_places(old, new)
+        loop = asyncio.get_running_loop()
+
+        def show(place: Place, counts: bytes) -> None:  # in the model's thread
+            loop.call_soon_threadsafe(self._publish_preview, place, counts)
+
+        # Only of a single prompt: a page shows one preview at a time.
+        on_preview = show if len(places) == 1 else None
+        try:
+            return await self._turns.run(Urgency.ANSWER, self._engine.edit, old, new, imported, cleared, on_preview)
+        finally:
+            # Also after an error, in place of the preview.
+            self._publish_masks(masks, {frame for _, frame in places})
+
+    def _publish_preview(self, place: Place, counts: bytes) -> None:
+        number, frame = place
+        self.events.publish("preview", frame=frame, object=number, counts=counts.decode("ascii"))
 
     async def _exchange(self, entry: Entry) -> States:
         if not entry.states:
@@ -258,21 +341,15 @@ class Session:
             return None
         return Paint(shown.counts) if decode(shown.counts, self.size).any() else None
 
-    def _checked(self, step: Step) -> Step:
-        """Return a step with boxes clipped to the frame; ValueError if it is off the frame."""
-        size = self.size[::-1]
-        if isinstance(step, Click):
-            check_points(np.array([[step.x, step.y]]), size, "a click")
-        elif isinstance(step, Box):
-            if not (step.x0 < step.x1 and step.y0 < step.y1):
-                raise ValueError("a box: expected its upper left corner first, and some width and height")
-            corners = np.array([[step.x0, step.y0], [step.x1, step.y1]], dtype=np.float64)
-            return Box(*clip_box(corners, size, "a box").flatten().tolist())
-        return step
+    def _shows_nothing(self, place: Place) -> bool:
+        shown = self.store.shown(*place)
+        return shown is None or not decode(shown.counts, self.size).any()
 
     def _check_frame(self, frame: int) -> None:
         if not 0 <= frame < self.footage.num_available:
             raise ValueError(f"frame {frame} is not in the video, which has {self.footage.num_available}")
+        if self.footage.replaced is not None:
+            raise ValueError(self.footage.replaced)
 
     # Tracking
 
@@ -296,6 +373,8 @@ class Session:
         objects = self.store.objects
         corrected = [(number, frame) for number, masks in objects.items() for frame in masks.corrected]
         outdated = {number: masks.outdated for number, masks in objects.items()}
+        free = self.unlocked
+        corrected = [place for place in corrected if free is None or place[0] in free]
         ranges = plan_update(corrected, self.prompted_frames, outdated, self.footage.num_available)
         if not ranges:
             raise ValueError("nothing to update: no tracked mask depends on a changed prompt")
@@ -311,6 +390,7 @@ class Session:
     async def close(self) -> None:
         """Cancel all work and close the video."""
         await self.work.cancel()
+        self.uploads.clear()
         if self._preparing is not None:
             self._preparing.cancel()
         await self._turns.run(Urgency.ANSWER, self._engine.close)
@@ -337,13 +417,16 @@ class Session:
                 self.history = before  # nothing to be undone
             self._announce()
 
+    def _is_reviewed(self, frame: int) -> bool:
+        return frame in self.document.reviewed
+
     def _tracked_objects(self, ranges: list[TrackRange]) -> set[int]:
         numbers = set(self.document.numbers)
         return set().union(*(numbers if r.objects is None else numbers & r.objects for r in ranges))
 
     async def _track_range(self, track_range: TrackRange, done: int) -> int:
         """Track a range; ``done`` frames were tracked before. Returns how many are done after it."""
-        steps, frame = self._engine.track(track_range), track_range.start
+        steps, frame = self._engine.track(track_range, self._is_reviewed), track_range.start
         try:
             while await self._arrival(frame):
                 tracked: int | None = await self._turns.run(Urgency.TRACK, next, steps, None)
@@ -364,7 +447,8 @@ class Session:
             self._tell_of_tracked(frame)
 
     def _tell_of_tracked(self, frame: int) -> None:
-        self.num_changes += 1
+        if self.saving.changed():
+            self.saving.announce()
         self.events.publish("masks", frame=frame)
 
     async def _arrival(self, frame: int) -> bool:
@@ -374,5 +458,5 @@ class Session:
         return 0 <= frame < self.footage.num_available
 
     def _announce(self) -> None:
-        self.num_changes += 1
+        self.saving.changed()
         self.events.publish("state")

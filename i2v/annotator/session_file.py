@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ from i2v.annotator.session import Session
 from i2v.errors import locating
 from i2v.results.export import MAX_OBJECTS
 from i2v.results.rle import encode_mask
+from i2v.results.streamed_json import compact_json
 from i2v.utils.files import replacing
 from i2v.utils.input_file import read_input
 from i2v.utils.output_folder import own_folder
@@ -116,6 +116,8 @@ class _ObjectEntry:
     number: Annotated[int, Field(ge=1, le=255)]
     name: Annotated[str, Field(max_length=80)]
     visible: bool = True
+    category: Annotated[str, Field(max_length=80)] = ""
+    locked: bool = False
 
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
@@ -127,7 +129,7 @@ class _VideoEntry:
 
 
 @checked_dataclass(frozen=True, slots=True, config=CHECKED)
-class _File:
+class SessionEntry:
     format: Literal["i2v-session"]
     version: Literal[1]
     video: _VideoEntry
@@ -135,9 +137,10 @@ class _File:
     objects: Annotated[list[_ObjectEntry], Field(fail_fast=True, max_length=MAX_OBJECTS)]
     prompts: Annotated[list[_PromptEntry], Field(fail_fast=True)]
     masks: Annotated[list[FrameEntry], Field(fail_fast=True)]
+    reviewed: Annotated[list[tuple[int, int]], Field(fail_fast=True)] = field(default_factory=list)
 
 
-_FILE = TypeAdapter(_File)
+_FILE = TypeAdapter(SessionEntry)
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,10 @@ class SavedSession:
     Attributes:
         document: Objects and prompts.
         masks: Masks by object and frame.
-        hidden: Hidden objects.
     """
 
     document: Document
     masks: Masks
-    hidden: frozenset[int]
 
 
 def save_session(path: Path, pieces: Iterator[str]) -> None:
@@ -174,22 +175,21 @@ def session_pieces(session: Session) -> Iterator[str]:
     """Yield the text of a session file in pieces. Later changes of the session do not affect it."""
     footage = session.footage
     video = {"name": footage.name, "width": footage.width, "height": footage.height, "frames": footage.num_available}
-    return _pieces(session.document, session.hidden, session.store, video, session.size)
+    return _pieces(session.document, session.store, video, session.size)
 
 
-def _pieces(
-    document: Document, hidden: frozenset[int], store: MaskStore, video: dict[str, Any], size: Size
-) -> Iterator[str]:
-    objects = [{"number": o.number, "name": o.name, "visible": o.number not in hidden} for o in document.objects]
+def _pieces(document: Document, store: MaskStore, video: dict[str, Any], size: Size) -> Iterator[str]:
+    objects = [asdict(info) for info in document.objects]
     prompts = [
         {"object": place[0], "frame": place[1], "steps": [step_as_json(step) for step in _lasting(place, steps, store)]}
         for place, steps in document.prompts.items()
     ]
     head = {"format": FORMAT, "version": VERSION, "video": video, "next_number": document.next_number}
-    yield _compact({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
+    head["reviewed"] = ranges_of(document.reviewed)
+    yield compact_json({**head, "objects": objects, "prompts": prompts})[:-1] + ',"masks":['
     for i, frame in enumerate(store.frames_of(document.numbers)):
         entry = {"frame": frame, "objects": _masks_json(document, frame, store, size)}
-        yield ("," if i else "") + "\n" + _compact(entry)
+        yield ("," if i else "") + "\n" + compact_json(entry)
     yield "\n]}\n"
 
 
@@ -220,10 +220,6 @@ def _union(masks: list[bytes], size: Size) -> bytes:
     return encode_mask(np.logical_or.reduce([decode(counts, size) for counts in masks]))
 
 
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
 def read_session(path: Path, footage: Footage) -> SavedSession:
     """Read a session file.
 
@@ -235,18 +231,23 @@ def read_session(path: Path, footage: Footage) -> SavedSession:
         OSError: If the file cannot be read.
         InvalidFileError: If it is malformed or for another video.
     """
-    saved = validate_json(_FILE, read_input(path, MAX_BYTES), str(path), "a session file")
-    with locating(path):
+    return parse_session(read_input(path, MAX_BYTES), str(path), footage)
+
+
+def parse_session(data: bytes, name: str, footage: Footage) -> SavedSession:
+    """Read a session file from its contents. Arguments and errors as for ``read_session``; ``name`` is for messages."""
+    saved = validate_json(_FILE, data, name, "a session file")
+    with locating(name):
         return _checked(saved, footage)
 
 
-def _checked(saved: _File, footage: Footage) -> SavedSession:
+def _checked(saved: SessionEntry, footage: Footage) -> SavedSession:
     size = (footage.height, footage.width)
     got = (saved.video.height, saved.video.width, saved.video.frames)
     if got[:2] != size or got[2] > footage.num_available:
         own = f"{size[1]}x{size[0]} and {footage.num_available} frames"
         raise ValueError(f"made for {saved.video.name}, {got[1]}x{got[0]} and {got[2]} frames; this video has {own}")
-    objects = tuple(ObjectInfo(entry.number, entry.name) for entry in saved.objects)
+    objects = tuple(ObjectInfo(e.number, e.name, e.visible, e.category, e.locked) for e in saved.objects)
     numbers = {info.number for info in objects}
     if len(numbers) != len(objects):
         raise ValueError("two objects have the same number")
@@ -257,9 +258,13 @@ def _checked(saved: _File, footage: Footage) -> SavedSession:
         for place, entry in zip(places, saved.prompts, strict=True)
     }
     masks = masks_by_object(saved.masks, size, footage.num_available, numbers)
-    hidden = frozenset(entry.number for entry in saved.objects if not entry.visible)
     next_number = max([saved.next_number, *(number + 1 for number in numbers)])
-    return SavedSession(Document(objects, prompts, next_number), masks, hidden)
+    reviewed: set[int] = set()
+    for first, last in saved.reviewed:
+        if not 0 <= first <= last < footage.num_available:
+            raise ValueError(f"reviewed frames {first} to {last} are not in the video")
+        reviewed.update(range(first, last + 1))
+    return SavedSession(Document(objects, prompts, next_number, frozenset(reviewed)), masks)
 
 
 def masks_by_object(
@@ -285,6 +290,17 @@ def masks_by_object(
     for frame, mask in entries:
         masks.setdefault(mask.id, {})[frame] = mask.stored(size)
     return masks
+
+
+def ranges_of(frames: Iterable[int]) -> list[tuple[int, int]]:
+    """Convert frames to ranges (first, last)."""
+    ranges: list[tuple[int, int]] = []
+    for frame in sorted(frames):
+        if ranges and ranges[-1][1] == frame - 1:
+            ranges[-1] = (ranges[-1][0], frame)
+        else:
+            ranges.append((frame, frame))
+    return ranges
 
 
 def check_places(places: Iterable[Place], num_frames: int, numbers: Collection[int] | None = None) -> None:

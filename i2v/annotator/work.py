@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from i2v.annotator.events import EventHub
-from i2v.errors import USER_ERRORS, describe_error
+from i2v.annotator.wording import for_page
+from i2v.errors import USER_ERRORS
 
 log = logging.getLogger(__name__)
 
 Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,16 @@ class Progress:
     Attributes:
         task: Name of the job.
         done: Frames done.
-        total: Frames in total; ``None`` if unlimited.
+        total: Frames in total; ``None`` if unlimited or not known.
         rate: Frames per second.
+        detail: What is being done, such as the name of a file.
     """
 
     task: str
     done: int = 0
     total: int | None = None
     rate: float | None = None
+    detail: str = ""
 
 
 class Work:
@@ -80,6 +85,27 @@ class Work:
             self.progress = replace(self.progress, done=done, rate=round(rate, 2))
             self._announce()
 
+    def describe(self, detail: str, done: int, total: int | None) -> None:
+        """Say what is being done, and how far it is."""
+        if self.progress is not None:
+            self.progress = replace(self.progress, detail=detail, done=done, total=total)
+            self._announce()
+
+    @staticmethod
+    async def each(steps: Generator[Step, None, Any], told: Callable[[Step], None]) -> None:
+        """Run the steps of a generator in a thread, passing each value to ``told`` in the event loop.
+
+        If the job is cancelled, the generator is closed after its current step.
+        """
+        loop = asyncio.get_running_loop()
+        # A single thread, so that closing waits for the step that is running.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-job") as thread:
+            try:
+                while (value := await loop.run_in_executor(thread, next, steps, None)) is not None:
+                    told(value)
+            finally:
+                await asyncio.shield(loop.run_in_executor(thread, steps.close))
+
     async def cancel(self) -> None:
         """Cancel the job and wait for its end. What it has done is kept."""
         if self._task is not None and not self._task.done():
@@ -94,7 +120,7 @@ class Work:
             self._announce()
         error = None if task.cancelled() else task.exception()
         if isinstance(error, USER_ERRORS):
-            self._events.publish("error", message=describe_error(error))
+            self._events.publish("error", message=for_page(error))
         elif error is not None:
             log.error("a job failed", exc_info=error)
             self._events.publish("error", message="this failed unexpectedly: see the terminal")

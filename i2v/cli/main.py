@@ -1,4 +1,4 @@
-"""The ``i2v`` command: track objects, annotate a video in the browser, run a demo, inspect a checkpoint.
+"""The ``i2v`` command: tracks objects, segments images, annotates and serves videos, inspects checkpoints.
 
 Only parsing and writing are imported here; torch and the model load inside the commands.
 """
@@ -9,34 +9,35 @@ import contextlib
 import functools
 import itertools
 import logging
-import re
 import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from i2v.cli.arguments import UsageError, collect_prompts, make_parser
+from i2v.cli.arguments import UsageError, check_onnx_options, check_web_options, collect_prompts, make_parser
 from i2v.cli.checkout import MODULES, become
 from i2v.demo import render_demo_clip
 from i2v.errors import USER_ERRORS, describe_error
-from i2v.pretrained import ModelChoice, choose_model, config_of
-from i2v.prompts.frame_bounds import check_points, clip_box
+from i2v.pretrained import NANO, ModelChoice, choose_model
+from i2v.prompts.frame_bounds import check_prompt
 from i2v.prompts.mask_file import read_mask_file
+from i2v.prompts.mask_values import Mask
+from i2v.results.datasets import write_datasets
 from i2v.results.export import PictureSource, ResultFolder, read_label_png
 from i2v.results.frame_names import FrameNames
+from i2v.results.matte import Matte
 from i2v.results.overlay import UserPrompt
 from i2v.utils.background import Background
 from i2v.utils.command import as_command
 from i2v.utils.file_pattern import is_pattern
-from i2v.utils.files import sha256_of
 from i2v.utils.iou import mask_iou
 from i2v.utils.output_folder import default_output_folder
 from i2v.utils.signals import interrupts_deferred
@@ -44,13 +45,14 @@ from i2v.utils.terminal import log_to_stderr, printable, printable_lines
 from i2v.video.standard_input import spooled
 
 if TYPE_CHECKING:
-    import torch
-
+    from i2v.i2v_image_predictor import I2VImagePredictor
     from i2v.i2v_video_predictor import I2VVideoPredictor
-    from i2v.inference.inference_state import InferenceState
+    from i2v.onnx_runtime.video_predictor import OnnxVideoPredictor
+
+    _AnyPredictor = I2VVideoPredictor | OnnxVideoPredictor
     from i2v.video.frame_source import FrameSource
 
-_LONGEST_CLAIM = 200  # characters shown of what a checkpoint says of itself
+_Predictor = TypeVar("_Predictor")
 # Untrained masks mean nothing at any size, and this one takes less than a minute on two CPU cores.
 UNTRAINED_DEMO = ("model.image_size=128",)
 
@@ -67,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = "-v" in arguments or "--verbose" in arguments
-    commands = {"track": _track, "annotate": _annotate, "demo": _demo, "info": _info}
+    commands = {
+        **{"track": _track, "segment": _segment, "annotate": _annotate, "serve": _serve},
+        **{"demo": _demo, "export": _export, "info": _info},
+    }
     try:
         if arguments and arguments[0] in MODULES:
             become(arguments[0], arguments[1:])
@@ -83,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
-def _say(text: str) -> None:
-    print(printable(text), flush=True)
+def _say(text: str, stream: TextIO | None = None) -> None:
+    print(printable(text), file=stream, flush=True)
 
 
 def build_i2v_video_predictor(*args: Any, **kwargs: Any) -> I2VVideoPredictor:
@@ -122,12 +127,16 @@ class _Run:
     direction: str = "forward"
     max_frames: int | None = None
     renumber: bool = False
+    mattes: tuple[Matte, ...] = ()
+    onnx: Path | None = None
 
 
 def _track(args: Namespace) -> int:
     prompts = collect_prompts(args.marks or ())
     if args.raw and str(args.video) != "-":
         raise UsageError(f"--raw is about frames on standard input, expected - as the video, got {args.video}")
+    if args.onnx is not None:
+        check_onnx_options(args)
     if str(args.video) != "-":
         return _track_video(args, prompts, args.video, args.out or default_output_folder(args.video))
     with spooled(sys.stdin.buffer, args.raw) as video:
@@ -140,30 +149,74 @@ def _track_video(args: Namespace, prompts: tuple[UserPrompt, ...], video: Path |
         prompts=prompts,
         out=out,
         overwrite=args.overwrite,
-        model=choose_model(args.config, args.checkpoint),
+        model=_choose_model(args) if args.onnx is None else ModelChoice(str(args.onnx), None),
         device=args.device,
         overrides=tuple(args.overrides),
         trust_config=args.trust_config,
         direction=args.direction,
         max_frames=args.max_frames,
         renumber=args.renumber,
+        mattes=tuple(args.mattes),
+        onnx=args.onnx,
     )
-    _perform(run)
+    results = _perform(run)
+    for path in write_datasets(results.folder, args.datasets) if args.datasets else ():
+        _say(f"wrote {path}")
     return 0
 
 
+def _segment(args: Namespace) -> int:
+    from i2v.cli.segment import segment
+
+    def build() -> I2VImagePredictor:
+        from i2v.build_i2v import build_i2v_image_predictor
+
+        model = _choose_model(args)
+        return _build(build_i2v_image_predictor, model, args.device, args.overrides, args.trust_config)
+
+    return segment(args, build, _say)
+
+
+def _export(args: Namespace) -> int:
+    check_web_options(args)
+    from i2v.cli.export import export
+
+    model = _choose_model(args)
+    return export(
+        args,
+        model,
+        lambda: _build(build_i2v_video_predictor, model, "cpu", args.overrides, args.trust_config),
+        _say,
+    )
+
+
 def _annotate(args: Namespace) -> int:
-    try:
+    with _needing("the annotator", "web", "starlette", "pydantic", "uvicorn"):
         from i2v.annotator.command import annotate
+    return annotate(args, lambda: _build_video_predictor(args), _say)
+
+
+def _serve(args: Namespace) -> int:
+    with _needing("the service", "serve", "starlette", "pydantic", "uvicorn", "psutil"):
+        from i2v.serve.command import run_service
+    return run_service(args, lambda: _build_video_predictor(args), _say)
+
+
+@contextlib.contextmanager
+def _needing(what: str, extra: str, *packages: str) -> Iterator[None]:
+    """Say which extra brings the packages that an import in the block may lack."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "pydantic", "uvicorn"):
+        package = (error.name or "").partition(".")[0]
+        if package not in packages:
             raise
-        raise RuntimeError(f"the annotator needs {error.name}: pip install 'i2v[web]'") from error
+        raise RuntimeError(f"{what} needs {package}: pip install 'i2v[{extra}]'") from error
 
-    def build() -> I2VVideoPredictor:
-        return _build(choose_model(args.config, args.checkpoint), args.device, args.overrides, args.trust_config)
 
-    return annotate(args, build, _say)
+def _build_video_predictor(args: Namespace) -> I2VVideoPredictor:
+    model = _choose_model(args)
+    return _build(build_i2v_video_predictor, model, args.device, args.overrides, args.trust_config)
 
 
 def _demo(args: Namespace) -> int:
@@ -171,7 +224,7 @@ def _demo(args: Namespace) -> int:
 
     clip = None if args.video else render_demo_clip()
     click = args.click.click if args.click else None
-    model = choose_model(args.config, args.checkpoint)
+    model = _choose_model(args)
     if clip is not None and click is None:
         click = (*centroid_pixel(clip.masks[0]), 1)
     run = _Run(
@@ -182,14 +235,14 @@ def _demo(args: Namespace) -> int:
         overwrite=args.overwrite or (clip is not None and args.out is None),
         model=model,
         device=args.device,
-        overrides=() if model.checkpoint else UNTRAINED_DEMO,
+        overrides=UNTRAINED_DEMO if args.random_weights else (),
         trust_config=args.trust_config,
     )
     results = _perform(run)
     if clip is not None:
         ious = [mask_iou(read_label_png(results.mask_path(t)) > 0, clip.masks[t]) for t in results.frames]
         print(f"mean IoU with the exact masks of the clip: {np.mean(ious):.3f}")
-    if model.checkpoint is None:
+    if args.random_weights:
         print("these masks come from random weights: use --checkpoint FILE to see the model track")
     return 0
 
@@ -197,37 +250,66 @@ def _demo(args: Namespace) -> int:
 def _perform(run: _Run) -> ResultFolder:
     _check_video(run)
     obj_ids = [prompt.obj_id for prompt in run.prompts]
-    ResultFolder(run.out, obj_ids, run.overwrite)  # fail on a bad folder before the model is loaded
-    predictor = _build(run.model, run.device, run.overrides, run.trust_config)
-    state = predictor.init_state(run.video)
+    ResultFolder(run.out, obj_ids, run.overwrite)
     # The overlay lags behind the model: with a reader of its own, neither makes the other seek.
-    with contextlib.closing(state), contextlib.closing(open_source(run.video)) as reader:
+    with contextlib.closing(open_source(run.video)) as reader:
         ordered = reader if run.direction == "forward" else None
-        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered, FrameNames(reader, run.renumber))
-        prompts = [_checked(prompt, state) for prompt in run.prompts]
-        for prompt in prompts:
-            _add_prompt(predictor, state, prompt)
-        _follow(predictor, state, replace(run, prompts=tuple(prompts)), results, reader)
+        results = ResultFolder(run.out, obj_ids, run.overwrite, ordered, FrameNames(reader, run.renumber), run.mattes)
+        prompts = [_checked(prompt, reader) for prompt in run.prompts]
+        masks = [_read_mask(prompt, reader) for prompt in prompts]
+        predictor = _predictor_of(run)  # which takes long, so what the user has given is checked before
+        with contextlib.closing(predictor.init_state(run.video)) as state:
+            for prompt, mask in zip(prompts, masks, strict=True):
+                _add_prompt(predictor, state, prompt, mask)
+            _follow(predictor, state, replace(run, prompts=tuple(prompts)), results, reader)
     return results
 
 
-def _build(model: ModelChoice, device: str | None, overrides: Sequence[str], trust_config: bool) -> I2VVideoPredictor:
-    """Print which model is used if it was not specified, and build it."""
+def _predictor_of(run: _Run) -> _AnyPredictor:
+    if run.onnx is None:
+        return _build(build_i2v_video_predictor, run.model, run.device, run.overrides, run.trust_config)
+    from i2v.onnx_runtime.video_predictor import OnnxVideoPredictor
+
+    return OnnxVideoPredictor(run.onnx)
+
+
+def _choose_model(args: Namespace) -> ModelChoice:
+    """Return what the options ask for; without a checkpoint only by ``--random-weights``."""
+    if args.random_weights:
+        if args.checkpoint is not None:
+            raise UsageError(f"expected --checkpoint or --random-weights, got both: {args.checkpoint}")
+        return ModelChoice(args.config or NANO, None)
+    model = choose_model(args.config, args.checkpoint)
     if model.checkpoint is None:
-        warning = "no --checkpoint given: the model is untrained and its masks are meaningless"
-        print(f"i2v: warning: {warning}", file=sys.stderr)
+        raise UsageError(
+            f"--config {model.config}: this config has no weights of its own: add --checkpoint FILE, "
+            "or --random-weights for an untrained model"
+        )
+    return model
+
+
+def _build(
+    builder: Callable[..., _Predictor],
+    model: ModelChoice,
+    device: str | None,
+    overrides: Sequence[str],
+    trust_config: bool,
+) -> _Predictor:
+    """Print which model is used if it was not specified, and build its predictor."""
+    if model.checkpoint is None:
+        print("i2v: warning: --random-weights: the model is untrained and its masks are meaningless", file=sys.stderr)
     elif model.is_nano:
         print(
             "i2v: using i2v-nano, the small model that comes with i2v; for another, use --checkpoint",
             file=sys.stderr,
         )
-    return build_i2v_video_predictor(
+    return builder(
         model.config,
         ckpt_path=model.checkpoint,
         device=device,
         hydra_overrides_extra=list(overrides),
         trust_config=trust_config,
-        **({} if model.checkpoint else {"random_weights": True}),
+        random_weights=model.checkpoint is None,
     )
 
 
@@ -240,25 +322,28 @@ def _check_video(run: _Run) -> None:
             raise ValueError(f"{run.video} is in the output folder, {run.out}: use another --out")
 
 
-def _checked(prompt: UserPrompt, state: InferenceState) -> UserPrompt:
+def _checked(prompt: UserPrompt, video: FrameSource) -> UserPrompt:
     # Checked here, where object, frame and video size are all known, for one clear message.
-    width, height = state.video_width, state.video_height
+    width, height = video.width, video.height
     where = f"object {prompt.obj_id}, frame {prompt.frame}"
-    if state.num_frames is not None and prompt.frame >= state.num_frames:
-        raise IndexError(f"{where}: the video has {state.num_frames} frames, 0 to {state.num_frames - 1}")
-    check_points(np.array(prompt.clicks, dtype=np.float64).reshape(-1, 3)[:, :2], (width, height), where)
-    if prompt.box is not None:
-        clip_box(np.array(prompt.box, dtype=np.float64).reshape(2, 2), (width, height), where)
+    if video.num_frames is not None and prompt.frame >= video.num_frames:
+        raise IndexError(f"{where}: the video has {video.num_frames} frames, 0 to {video.num_frames - 1}")
+    check_prompt(prompt.clicks, prompt.box, (width, height), where)
     if prompt.clicks or prompt.box or prompt.mask:
         return prompt
     # Only the demo leaves a prompt empty, because the size is not known earlier: it means the centre.
     return replace(prompt, clicks=((width / 2, height / 2, 1),))
 
 
-def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: UserPrompt) -> None:
-    if prompt.mask is not None:
-        where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
-        mask = read_mask_file(prompt.mask, prompt.obj_id, (state.video_height, state.video_width), where)
+def _read_mask(prompt: UserPrompt, video: FrameSource) -> Mask | None:
+    if prompt.mask is None:
+        return None
+    where = f"object {prompt.obj_id}, frame {prompt.frame}, mask {prompt.mask}"
+    return read_mask_file(prompt.mask, prompt.obj_id, (video.height, video.width), where)
+
+
+def _add_prompt(predictor: _AnyPredictor, state: Any, prompt: UserPrompt, mask: Mask | None) -> None:
+    if mask is not None:
         predictor.add_new_mask(state, frame_idx=prompt.frame, obj_id=prompt.obj_id, mask=mask)
         return
     clicks = np.array(prompt.clicks, dtype=np.float32).reshape(-1, 3)
@@ -273,7 +358,11 @@ def _add_prompt(predictor: I2VVideoPredictor, state: InferenceState, prompt: Use
 
 
 def _follow(
-    predictor: I2VVideoPredictor, state: InferenceState, run: _Run, results: ResultFolder, reader: PictureSource
+    predictor: _AnyPredictor,
+    state: Any,
+    run: _Run,
+    results: ResultFolder,
+    reader: PictureSource,
 ) -> None:
     stop: BaseException | None = None
     started = time.perf_counter()
@@ -288,7 +377,7 @@ def _follow(
     seconds = time.perf_counter() - started
     # The first Ctrl-C only stops tracking; a second one aborts completing the files, too.
     with contextlib.nullcontext() if stop else interrupts_deferred():
-        bar = functools.partial(tqdm, desc="writing overlay", unit=" frames")
+        bar = functools.partial(tqdm, desc="writing video", unit=" frames")
         try:
             results.finish(reader, run.prompts, progress=bar)
         except OSError as error:
@@ -307,7 +396,7 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
         print(f"i2v: stopped: {kept}", file=sys.stderr)
         return
     print(f"{count} frames in {seconds:.1f} s ({count / seconds:.2f} frames/s)")
-    for name in ("masks", "masks.json", "overlay.mp4", "contact_sheet.png"):
+    for name in ("masks", *results.file_names):
         print(f"  {printable(results.folder / name)}")
     renamed = {obj_id: label for obj_id, label in results.labels.items() if obj_id != label}
     if renamed:
@@ -315,9 +404,7 @@ def _report(results: ResultFolder, seconds: float, stopped: bool) -> None:
         print(f"labels in the masks, which hold 1 to 255 only: {printable(table)}")
 
 
-def _propagate(
-    predictor: I2VVideoPredictor, state: InferenceState, run: _Run
-) -> Iterator[tuple[int, Sequence[Any], torch.Tensor]]:
+def _propagate(predictor: _AnyPredictor, state: Any, run: _Run) -> Iterator[tuple[int, Sequence[Any], Any]]:
     """Yield each tracked frame once, in tracking order, with a progress bar."""
     prompted = [prompt.frame for prompt in run.prompts]
     start = max(prompted) if run.direction == "backward" else min(prompted)
@@ -347,31 +434,6 @@ def _num_to_track(num_frames: int | None, start: int, run: _Run) -> int | None:
 
 
 def _info(args: Namespace) -> int:
-    from i2v.build_i2v import build_i2v
-    from i2v.checkpoint import compare_state_dict, read_checkpoint, read_checkpoint_info
+    from i2v.cli.info import info
 
-    info = read_checkpoint_info(args.checkpoint)
-    config = args.config or config_of(args.checkpoint, info.metadata)
-    model = build_i2v(config, device="cpu", trust_config=args.trust_config)
-    report = compare_state_dict(model, read_checkpoint(args.checkpoint))
-    facts = {
-        "file": args.checkpoint,
-        "size": f"{args.checkpoint.stat().st_size:,} bytes",
-        "sha256": sha256_of(args.checkpoint),
-        "entries": f"{info.num_entries:,}",
-        "numbers": f"{info.num_values:,}",
-        "dtypes": ", ".join(info.dtypes),
-        "also holds": ", ".join(info.other_keys) or "nothing",
-        "fits": f"{config}: {'yes' if report.fits else 'no'}; {report.describe()}",
-    }
-    for name, fact in (*facts.items(), *_claims(info.metadata, facts)):
-        print(f"{name:<12}{printable(fact)}")
-    return 0 if report.fits else 1
-
-
-def _claims(metadata: Mapping[str, str | int | float], facts: Container[str]) -> Iterator[tuple[str, object]]:
-    """Yield the checkpoint's metadata. Names that look like one of our facts, or are not plain names, are quoted."""
-    for name, claim in metadata.items():
-        is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name, re.ASCII) and name not in facts
-        text = " ".join(str(claim).split())  # long runs of spaces could fake a new line in a terminal
-        yield (name if is_plain else repr(printable(name, _LONGEST_CLAIM))), printable(text, _LONGEST_CLAIM)
+    return info(args, _say)

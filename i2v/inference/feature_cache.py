@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from i2v.inference.precision import Precision
 from i2v.modeling.structures import FrameFeatures
 from i2v.video.frame_loader import FrameLoader, normalize
 from i2v.video.sources import window_indices
@@ -44,6 +45,10 @@ class LRU(Generic[Value]):
         while len(self._values) > self._capacity:
             self._values.popitem(last=False)
 
+    def clear(self) -> None:
+        """Drop all values."""
+        self._values.clear()
+
 
 class Encoder(Protocol):
     """The encoding part of ``I2VModel``; see there for shapes."""
@@ -54,18 +59,30 @@ class Encoder(Protocol):
 
 
 class FeatureCache:
-    """Caches a loader's frames and an encoder's features of them on a device."""
+    """Caches a loader's frames and an encoder's features of them on a device.
 
-    def __init__(self, loader: FrameLoader, window_length: int, device: torch.device, frames_at_once: int = 1) -> None:
+    The features are those of one precision at a time: asked for another one, the cache computes them anew.
+    """
+
+    def __init__(
+        self,
+        loader: FrameLoader,
+        encoder: Encoder,
+        window_length: int,
+        device: torch.device,
+        frames_at_once: int = 1,
+    ) -> None:
         """Create an empty cache.
 
         Args:
             loader: Where frames come from.
+            encoder: What encodes them.
             window_length: Frames in the encoder's window.
             device: Device of frames and features.
             frames_at_once: Most frames to encode as one batch, if the caller says which come next.
         """
         self._loader = loader
+        self._encoder = encoder
         self._device = device
         self._window_length = window_length
         self._frames_at_once = frames_at_once
@@ -74,13 +91,16 @@ class FeatureCache:
         self._stem_features: LRU[Tensor] = LRU(window_length + frames_at_once)
         # Room for a whole batch, so that features encoded ahead are not evicted before their turn.
         self._features: LRU[FrameFeatures] = LRU(NUM_CACHED_FEATURES + frames_at_once - 1)
+        # Clicks come in a row on one frame.
+        self._mirrored: LRU[FrameFeatures] = LRU(1)
+        self._precision: Precision | None = None  # of everything in the three caches above
 
-    def features(self, frame: int, encoder: Encoder, following: Sequence[int] = ()) -> FrameFeatures:
+    def features(self, frame: int, precision: Precision, following: Sequence[int] = ()) -> FrameFeatures:
         """Return a frame's features, computing them if they are not cached.
 
         Args:
             frame: Index of the frame.
-            encoder: What encodes it.
+            precision: The precision under which the caller computes.
             following: Frames that will be asked for next, in order. If ``frame`` has to be encoded, the first few of
                 them are encoded in the same batch.
 
@@ -88,19 +108,42 @@ class FeatureCache:
             IndexError: If the video has no such frame.
             InvalidFileError: If the frame cannot be decoded.
         """
-        return self._features.get(frame, lambda: self._encode(frame, encoder, following))
+        self._set_precision(precision)
+        return self._features.get(frame, lambda: self._encode(frame, following))
+
+    def mirrored(self, frame: int, precision: Precision, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
+        """Return the features of a frame's mirror image, of which only the latest are kept.
+
+        Args:
+            frame: Index of the frame.
+            precision: The precision under which the caller computes.
+            encode: Computes them.
+        """
+        self._set_precision(precision)
+        return self._mirrored.get(frame, encode)
+
+    def _set_precision(self, precision: Precision) -> None:
+        if precision != self._precision:
+            self.clear()
+            self._precision = precision
+
+    def clear(self) -> None:
+        """Drop all features. Frames, which do not depend on the encoder, stay."""
+        self._stem_features.clear()
+        self._features.clear()
+        self._mirrored.clear()
 
     def empty_copy(self) -> FeatureCache:
         """Return an empty cache with the same loader and settings."""
-        return FeatureCache(self._loader, self._window_length, self._device, self._frames_at_once)
+        return FeatureCache(self._loader, self._encoder, self._window_length, self._device, self._frames_at_once)
 
-    def _encode(self, frame: int, encoder: Encoder, following: Sequence[int]) -> FrameFeatures:
+    def _encode(self, frame: int, following: Sequence[int]) -> FrameFeatures:
         missing = (f for f in following[: self._frames_at_once - 1] if f not in self._features)
         frames = [frame, *takewhile(self._can_read, missing)]
-        windows = [[self._stem(i, encoder) for i in window_indices(f, self._window_length)] for f in frames]
+        windows = [[self._stem(i) for i in window_indices(f, self._window_length)] for f in frames]
         # From frames of windows to windows of frames: one batch for each of the T places in a window.
         stem_features = [torch.cat(batch) for batch in zip(*windows, strict=True)]
-        encoded = encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), stem_features)
+        encoded = self._encoder.encode_frames(torch.cat([self._frame(f) for f in frames]), stem_features)
         # Only the features ahead are stored here; the LRU's `get` stores those of the requested frame.
         first, *others = encoded.split()
         for other, features in zip(frames[1:], others, strict=True):
@@ -115,8 +158,8 @@ class FeatureCache:
             return False
         return True
 
-    def _stem(self, index: int, encoder: Encoder) -> Tensor:
-        return self._stem_features.get(index, lambda: encoder.stem_features(self._frame(index)))
+    def _stem(self, index: int) -> Tensor:
+        return self._stem_features.get(index, lambda: self._encoder.stem_features(self._frame(index)))
 
     def _frame(self, index: int) -> Tensor:
         """A normalized frame ``(1, 3, S, S)`` on the device."""

@@ -106,7 +106,14 @@ class FrameSegmenter:
         embedding = self._embedding(features)
         memories = self.model.memorize(features, predictions, self.masks, from_prompt)
         return [
-            FrameMemory(frame, memory.features, memory.foreground, prediction.pointer, embedding)
+            FrameMemory(
+                frame,
+                memory.features,
+                memory.foreground,
+                prediction.pointer,
+                embedding,
+                self.selector.near_distractor(prediction),
+            )
             for memory, prediction in zip(memories, predictions, strict=True)
         ]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 
-from i2v.inference.feature_cache import Encoder, FeatureCache
-from i2v.inference.object_track import ObjectScores, ObjectSnapshot, ObjectTrack
+from i2v.inference.feature_cache import FeatureCache
+from i2v.inference.object_track import ObjectScores, ObjectSnapshot, ObjectTrack, SessionFormat
+from i2v.inference.precision import Precision
+from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.structures import FrameFeatures
 from i2v.prompts.object_ids import canonical_id
 from i2v.video.frame_loader import FrameLoader
@@ -22,12 +24,14 @@ class InferenceState:
     """A session over one video: the objects with their prompts, masks and memories.
 
     ``I2VVideoPredictor.init_state`` creates it. Frames and their features are only cached and can be recomputed at any
-    time. ``close``, or the end of a ``with`` block, stops reading ahead and closes the video.
+    time. A state belongs to the model that it was created with: if you replace that model's weights, call
+    ``clear_features``. ``close``, or the end of a ``with`` block, stops reading ahead and closes the video.
 
     Several threads may share a state: the predictor's methods wait for each other. Only one propagation may run on a
     state at a time; to track in both directions at once, propagate a ``copy``.
 
     Attributes:
+        model: The network that encodes the frames.
         device: Device of the model and of the features.
         storage_device: Device of the memories.
         frames_at_once: Most frames that a propagation encodes as one batch.
@@ -37,9 +41,7 @@ class InferenceState:
     def __init__(
         self,
         source: FrameSource,
-        image_size: int,
-        window_length: int,
-        device: torch.device,
+        model: I2VModel,
         storage_device: torch.device | None = None,
         frames_at_once: int = 1,
     ) -> None:
@@ -47,21 +49,20 @@ class InferenceState:
 
         Args:
             source: The video.
-            image_size: Side ``S`` of the model image in pixels.
-            window_length: Frames in the model's window.
-            device: Device of the model and of the features.
-            storage_device: Device of the memories, ``device`` by default.
+            model: The network that encodes the frames.
+            storage_device: Device of the memories, by default the model's.
             frames_at_once: See ``PredictorSettings``.
         """
-        self.device = device
-        self.storage_device = storage_device or device
+        self.model = model
+        self.device = model.device
+        self.storage_device = storage_device or model.device
         self.frames_at_once = frames_at_once
         self.tracks: dict[Hashable, ObjectTrack] = {}
         self._process = os.getpid()
         # Reentrant, because methods that hold it call others that take it.
         self._lock = threading.RLock()
-        self._video = _OpenVideo(source, FrameLoader(source, image_size))
-        self._cache = FeatureCache(self._video.loader, window_length, device, frames_at_once)
+        self._video = _OpenVideo(source, FrameLoader(source, model.image_size))
+        self._cache = FeatureCache(self._video.loader, model, model.window_length, model.device, frames_at_once)
         self._is_propagating = False
 
     @property
@@ -126,8 +127,9 @@ class InferenceState:
 
     def has_mask(self, obj_id: Hashable, frame: int) -> bool:
         """Whether an object has a mask on a frame, from a prompt or from tracking."""
-        track = self.tracks.get(canonical_id(obj_id))
-        return track is not None and track.has_mask(frame)
+        with self.lock:
+            track = self.tracks.get(canonical_id(obj_id))
+            return track is not None and track.has_mask(frame)
 
     def frames_with_mask(self, obj_id: Hashable) -> list[int]:
         """Return the indices of the frames on which an object has a mask, in order.
@@ -135,7 +137,8 @@ class InferenceState:
         Raises:
             KeyError: If the session has no such object.
         """
-        return self.get_track(obj_id).frames
+        with self.lock:
+            return self.get_track(obj_id).frames
 
     def mask_ranges(self, obj_id: Hashable) -> list[range]:
         """Return the frames on which an object has a mask as ranges of consecutive indices.
@@ -153,7 +156,8 @@ class InferenceState:
 
     def scores(self, frame: int) -> dict[Hashable, ObjectScores]:
         """Return the scores of every object that has a mask on a frame, by object id."""
-        all_scores = {obj_id: track.scores(frame) for obj_id, track in self.tracks.items()}
+        with self.lock:
+            all_scores = {obj_id: track.scores(frame) for obj_id, track in self.tracks.items()}
         return {obj_id: scores for obj_id, scores in all_scores.items() if scores is not None}
 
     def snapshot_object(self, obj_id: Hashable) -> ObjectSnapshot:
@@ -165,13 +169,28 @@ class InferenceState:
             KeyError: If the session has no such object.
         """
         with self.lock:
-            return ObjectSnapshot(self.get_track(obj_id).without_features())
+            return ObjectSnapshot(self._format, self.get_track(obj_id).without_features())
 
     def restore_object(self, obj_id: Hashable, snapshot: ObjectSnapshot) -> None:
-        """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times."""
+        """Replace an object, or add it again, as it was at a snapshot. A snapshot can be restored many times.
+
+        Raises:
+            ValueError: If the snapshot is of a video of another size or length, or of a model of another size.
+        """
         with self.lock:
+            if not snapshot.session.fits(self._format):
+                raise ValueError(
+                    f"the snapshot of object {obj_id!r} is of another session: expected {self._format}, "
+                    f"got {snapshot.session}"
+                )
             # A copy, so that tracking on does not change the snapshot.
             self.tracks[canonical_id(obj_id)] = snapshot.track.copy()
+
+    @property
+    def _format(self) -> SessionFormat:
+        size, channels = (self.video_height, self.video_width), self.model.no_mem_embed.shape[-1]
+        widths = (channels, self.model.no_obj_embed_spatial.shape[-1])
+        return SessionFormat(size, self.num_frames, self.model.image_size, widths)
 
     # Copies
 
@@ -205,13 +224,40 @@ class InferenceState:
 
     # Frames
 
-    def features(self, frame: int, encoder: Encoder, following: Sequence[int] = ()) -> FrameFeatures:
+    def features(self, frame: int, precision: Precision, following: Sequence[int] = ()) -> FrameFeatures:
         """Return a frame's features, computing them if they are not cached; see ``FeatureCache.features``."""
-        return self._cache.features(frame, encoder, following)
+        return self._cache.features(frame, precision, following)
+
+    def mirrored_features(self, frame: int, precision: Precision, encode: Callable[[], FrameFeatures]) -> FrameFeatures:
+        """Return the features of a frame's mirror image; see ``FeatureCache.mirrored``."""
+        return self._cache.mirrored(frame, precision, encode)
+
+    def clear_features(self) -> None:
+        """Drop everything computed from frames alone, to be called after the model's weights were replaced.
+
+        Objects keep their prompts, masks and memories, which are results of the old weights; remove them with
+        ``I2VVideoPredictor.reset_state`` to start over.
+        """
+        with self.lock:
+            self._cache.clear()
+            for track in self.tracks.values():
+                track.drop_click_context()
 
     def read_ahead(self, frames: range) -> None:
         """Decode ``frames``, which will be asked for next, in the background. At least one frame is expected."""
         self._video.loader.expect(frames.start, frames.step)
+
+    def check_idle(self) -> None:
+        """Check that no propagation of the state is suspended or running.
+
+        Raises:
+            RuntimeError: If one is.
+        """
+        if self._is_propagating:
+            raise RuntimeError(
+                "this state is being propagated: exhaust or close() that generator before the next one, or "
+                "propagate a copy, state.copy()"
+            )
 
     @contextmanager
     def propagating(self) -> Iterator[None]:
@@ -221,17 +267,38 @@ class InferenceState:
             RuntimeError: If another propagation has not ended.
         """
         with self.lock:
-            if self._is_propagating:
-                raise RuntimeError(
-                    "this state is being propagated: exhaust or close() that generator before the next one, or "
-                    "propagate a copy, state.copy()"
-                )
+            self.check_idle()
             self._is_propagating = True
         # The lock is released between frames, so that prompts can be given while a propagation is suspended.
         try:
             yield
         finally:
             self._is_propagating = False
+
+    # Entries, as in SAM 2's sessions, which are dictionaries
+
+    def __getitem__(self, key: str) -> Any:
+        """Return what a session of SAM 2 has under a key, as far as it is not about how SAM 2 stores its tensors.
+
+        Raises:
+            KeyError: If there is no such entry.
+        """
+        if key not in self:
+            raise KeyError(
+                f"expected one of {', '.join(_SAM2_ENTRIES)}, got {key!r}; frames are state.source.read(frame), masks "
+                "predictor.masks_on_frame(state, frame)"
+            )
+        return _SAM2_ENTRIES[key](self)
+
+    def __contains__(self, key: object) -> bool:
+        return key in _SAM2_ENTRIES
+
+    def keys(self) -> list[str]:
+        """Return the keys of all entries."""
+        return list(_SAM2_ENTRIES)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SAM2_ENTRIES)
 
     def close(self) -> None:
         """Stop reading ahead, and close the video unless a copy of the state is still open. Nothing after a fork."""
@@ -243,6 +310,19 @@ class InferenceState:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_SAM2_ENTRIES: dict[str, Callable[[InferenceState], Any]] = {
+    "num_frames": lambda state: state.num_frames,
+    "video_height": lambda state: state.video_height,
+    "video_width": lambda state: state.video_width,
+    "device": lambda state: state.device,
+    "storage_device": lambda state: state.storage_device,
+    "offload_state_to_cpu": lambda state: state.storage_device.type == "cpu",
+    "obj_ids": lambda state: state.obj_ids,
+    "obj_id_to_idx": lambda state: {obj_id: index for index, obj_id in enumerate(state.obj_ids)},
+    "obj_idx_to_id": lambda state: dict(enumerate(state.obj_ids)),
+}
 
 
 class _OpenVideo:

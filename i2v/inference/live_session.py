@@ -57,7 +57,10 @@ class LiveSession:
         Raises:
             TypeError: If ``frame`` is not an image.
             ValueError: If it has another size than the first one.
+            RuntimeError: If a propagation of the state has not ended. The frame is not taken.
         """
+        if self._state is not None:
+            self._state.check_idle()
         self._frames.append(frame)
         self._latest += 1
         if self._state is None:

@@ -84,7 +84,10 @@ class PackedResult:
 
 
 class MaskHistory:
-    """Results by frame index: the latest as they are, older ones compressed."""
+    """Results by frame index: the latest as they are, older ones compressed.
+
+    While one thread compresses a result, others go on finding it.
+    """
 
     def __init__(self, num_exact: int = 32) -> None:
         """Create an empty history that keeps the latest ``num_exact`` results exact."""
@@ -97,8 +100,9 @@ class MaskHistory:
 
     @property
     def frames(self) -> list[int]:
-        """Indices of the frames that have a result, in no particular order."""
-        return [*self._packed, *self._exact]
+        """Indices of the frames that have a result, each once, in no particular order."""
+        # Exact ones first, as results only move from there to the others.
+        return list(dict.fromkeys([*self._exact, *self._packed]))
 
     def copy(self) -> MaskHistory:
         """Return an independent history. The results, which do not change, are shared."""
@@ -113,7 +117,9 @@ class MaskHistory:
         self._exact[frame] = result
         if len(self._exact) > self._num_exact:
             oldest = next(iter(self._exact))
-            self._packed[oldest] = PackedResult.pack(self._exact.pop(oldest))
+            # Removed last: compression takes long, and the frame has a result all along.
+            self._packed[oldest] = PackedResult.pack(self._exact[oldest])
+            self._exact.pop(oldest)
 
     def get(self, frame: int, device: torch.device) -> FrameResult | None:
         """Return the result of a frame, or ``None``. Compressed results are unpacked to ``device``."""

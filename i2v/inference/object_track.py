@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from i2v.inference.mask_history import FrameResult, MaskHistory
+from i2v.inference.policy import InferencePolicy
+from i2v.inference.precision import Precision
 from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
 from i2v.modeling.structures import FrameContext, FramePrediction, Prompt, TrackingStep
 
@@ -62,12 +64,16 @@ class ClickContext:
         frame: Index of the frame.
         bank: The memories.
         context: The conditioned frame.
+        policy: The policy under which it was computed.
+        precision: The precision in which it was computed.
         generator_state: State of the track's generator before memories were drawn, so that the draw can be repeated.
     """
 
     frame: int
     bank: MemoryBank
     context: FrameContext
+    policy: InferencePolicy
+    precision: Precision
     generator_state: torch.Tensor
 
 
@@ -112,11 +118,14 @@ class ObjectTrack:
     def without_features(self) -> ObjectTrack:
         """A copy that holds no features of a frame, which are large; the next click computes the same ones again."""
         other = self.copy()
-        if other.click_context is not None:
-            # Rewind, so that recomputing the context draws the same memories.
-            other.generator.set_state(other.click_context.generator_state)
-            other.click_context = None
+        other.drop_click_context()
         return other
+
+    def drop_click_context(self) -> None:
+        """Drop the conditioned frame; the next click on it computes it again, from the same draw of memories."""
+        if self.click_context is not None:
+            self.generator.set_state(self.click_context.generator_state)
+            self.click_context = None
 
     def has_mask(self, frame: int) -> bool:
         """Whether the object has a mask on a frame, from a prompt or from tracking."""
@@ -188,17 +197,51 @@ class ObjectTrack:
         self.history.clear()
         self.propagated.clear()
         self.dropped.clear()
-        self.bank = MemoryBank(span=self.bank.span)
+        self.bank = MemoryBank(span=self.bank.span, num_resolving=self.bank.num_resolving)
         for frame, prompted in sorted(self.prompted.items()):
             self.add_prompted(frame, PromptedFrame(prompted.memory, prompted.result, conditioning=True))
         for frame, pending in self.pending.items():
             self.pending[frame] = PendingPrompt(pending.prediction, conditioning=True)
 
 
+@dataclass(frozen=True)
+class SessionFormat:
+    """What two sessions have to share for an object of one to fit the other.
+
+    Attributes:
+        video_size: (height, width) in pixels.
+        num_frames: Frames of the video; ``None`` for a live video that is still running, which fits any number.
+        image_size: Side of the model image in pixels.
+        widths: Channels of the model's frame features and memories.
+    """
+
+    video_size: tuple[int, int]
+    num_frames: int | None
+    image_size: int
+    widths: tuple[int, int]
+
+    def fits(self, other: SessionFormat) -> bool:
+        """Whether an object of one session fits the other."""
+        one_is_live = self.num_frames is None or other.num_frames is None
+        return replace(self, num_frames=other.num_frames if one_is_live else self.num_frames) == other
+
+    def __str__(self) -> str:
+        height, width = self.video_size
+        frames = "a live video" if self.num_frames is None else f"{self.num_frames} frames"
+        video = f"{frames} of {height}x{width} (height x width)"
+        return f"{video} in a model of {self.image_size} pixels and widths {self.widths}"
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectSnapshot:
-    """An object of a session at some moment; see ``InferenceState.snapshot_object``."""
+    """An object of a session at some moment; see ``InferenceState.snapshot_object``.
 
+    Attributes:
+        session: What kind of session it fits.
+        track: The object.
+    """
+
+    session: SessionFormat
     track: ObjectTrack = field(repr=False)
 
 

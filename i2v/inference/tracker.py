@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from i2v.inference.crop_refinement import CropRefiner
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.inference.inference_state import InferenceState
 from i2v.inference.object_track import ClickContext, ObjectTrack, PromptedFrame, to_frame_result
@@ -48,6 +51,7 @@ class Tracker:
         self.policy = policy
         self.precision = precision
         self.segmenter = FrameSegmenter(model, policy.selector, policy.masks, policy.static_shapes)
+        self.refiner = CropRefiner(model, policy.masks) if policy.settings.refine_prompts else None
 
     def precision_context(self) -> AbstractContextManager[None]:
         """Context manager under which all methods that compute are to be called."""
@@ -55,7 +59,7 @@ class Tracker:
 
     def features(self, state: InferenceState, frame: int, following: Sequence[int] = ()) -> FrameFeatures:
         """Return the features of a frame, which all objects share; see ``FeatureCache.features``."""
-        return state.features(frame, self.model, following)
+        return state.features(frame, self.precision, following)
 
     def context(self, state: InferenceState, track: ObjectTrack, frame: int, with_memory: bool) -> FrameContext:
         """Prepare a frame for prompts on one object, conditioned on the object's memories if ``with_memory``."""
@@ -65,18 +69,58 @@ class Tracker:
         latest = track.click_context
         # Banks are immutable, so the same object means the same memories.
         if latest is not None and latest.frame == frame and latest.bank is track.bank:
-            return latest.context
+            if latest.policy == self.policy and latest.precision == self.precision:
+                return latest.context
+            track.drop_click_context()
         step = TrackingStep(frame, reverse=track.propagated[frame])
         self._restore_memories(state, track, step, self.policy.settings.num_restored_for_click)
         # Saved before the draw: a snapshot drops this context, and must draw the same memories again.
         generator_state = track.generator.get_state()
         context = self.segmenter.condition_on_memory(step, features, track.bank, track.generator)
-        track.click_context = ClickContext(frame, track.bank, context, generator_state)
+        track.click_context = ClickContext(frame, track.bank, context, self.policy, self.precision, generator_state)
         return context
 
-    def predict(self, context: FrameContext, prompt: Prompt | None) -> FramePrediction:
-        """Predict masks from a prompt, or from memory alone. Small holes are filled in ``low_res`` only."""
+    def predict_prompted(
+        self,
+        state: InferenceState,
+        frame: int,
+        context: FrameContext,
+        prompt: Prompt,
+        on_first_answer: Callable[[FramePrediction], None] | None = None,
+    ) -> FramePrediction:
+        """Predict the mask for one object's prompt on a frame. Small holes are filled in ``low_res`` only.
+
+        Args:
+            state: The session.
+            frame: Index of the frame.
+            context: See ``context``.
+            prompt: The prompt.
+            on_first_answer: Called with the prediction that is about to be refined, if it is.
+        """
         prediction = self.segmenter.segment(context, prompt)
+        refiner, picture = self.refiner, None
+        if refiner is not None and context.readout is None and prompt.points is not None:
+            picture = _read_if_kept(state, frame)
+        if refiner is not None and picture is not None:
+            if on_first_answer is not None:
+                on_first_answer(self._fill_holes(prediction))
+            mirrored = functools.partial(self._mirrored_features, state, frame, refiner, picture)
+            prediction = refiner.refine(picture, prompt, prediction, mirrored)
+        return self._fill_holes(prediction)
+
+    def prefetch(self, state: InferenceState, frame: int) -> None:
+        """Compute what prompts on a frame share."""
+        self.features(state, frame)
+        picture = None if self.refiner is None else _read_if_kept(state, frame)
+        if self.refiner is not None and picture is not None:
+            self._mirrored_features(state, frame, self.refiner, picture)
+
+    def _mirrored_features(
+        self, state: InferenceState, frame: int, refiner: CropRefiner, picture: np.ndarray
+    ) -> FrameFeatures:
+        return state.mirrored_features(frame, self.precision, lambda: refiner.mirrored_features(picture))
+
+    def _fill_holes(self, prediction: FramePrediction) -> FramePrediction:
         return replace(prediction, low_res=fill_holes(prediction.low_res, self.policy.settings.fill_hole_area))
 
     def commit_prompts(
@@ -154,7 +198,7 @@ class Tracker:
         batches = [MemoryReadout.batch([readouts[i] for i in group]) for group in groups]
         predictions: dict[int, FramePrediction] = {}
         for group, context in zip(groups, self.model.condition_all(features, batches), strict=True):
-            predictions.update(zip(group, self.predict(context, None).split(), strict=True))
+            predictions.update(zip(group, self._fill_holes(self.segmenter.segment(context)).split(), strict=True))
         return [predictions[i] for i in range(len(tracks))]
 
     def _memorize(
@@ -220,6 +264,14 @@ class Tracker:
         prediction = FramePrediction(masks, result.iou[:, None], masks, masks, result.pointer, result.object_score)
         memory = self.segmenter.memorize(frame, self.features(state, frame), self.model.upsample(prediction))
         return memory.to(state.storage_device)
+
+
+def _read_if_kept(state: InferenceState, frame: int) -> np.ndarray | None:
+    """Read a frame, or return ``None`` if the video is live and no longer has it: features are kept for longer."""
+    try:
+        return state.source.read(frame)
+    except IndexError:
+        return None
 
 
 def _group_by_layout(readouts: Sequence[MemoryReadout]) -> list[list[int]]:

@@ -20,20 +20,18 @@ Backend = Literal["reference", "fast"]
 
 # The output of these layers follows from their weights alone. A subclass, such as a parametrized layer or one with
 # adapters, may compute anything.
-_KNOWN_LAYERS = frozenset(
-    {
-        nn.Conv2d,
-        nn.Conv3d,
-        nn.Linear,
-        nn.BatchNorm2d,
-        nn.LayerNorm,
-        nn.GELU,
-        nn.ReLU,
-        nn.Dropout,
-        nn.Identity,
-        nn.Sequential,
-        nn.ModuleList,
-    }
+_KNOWN_LAYERS = (  # no set: torch.compile of PyTorch 2.6 does not look classes up in one
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.Linear,
+    nn.BatchNorm2d,
+    nn.LayerNorm,
+    nn.GELU,
+    nn.ReLU,
+    nn.Dropout,
+    nn.Identity,
+    nn.Sequential,
+    nn.ModuleList,
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -73,14 +71,34 @@ def set_backend(model: nn.Module, backend: Backend) -> None:
 
 
 def is_unmodified(module: nn.Module) -> bool:
-    """Whether a module computes what its class says: a known class, no hooks, ``forward`` not replaced.
+    """Whether a module computes what fast implementations take for granted.
 
-    Hooks on all modules of the process count, too. Submodules are not checked.
+    It is of a known class, has no hooks, its ``forward`` was not replaced, and no attribute was set that they do not
+    read; see ``_is_ordinary``. Hooks on all modules of the process count, too. Submodules are not checked.
     """
     if _has_global_hooks():
         return False
     known = type(module) in _KNOWN_LAYERS or type(module).__module__.startswith("i2v.")
-    return known and "forward" not in vars(module) and not any(getattr(module, hooks) for hooks in _HOOKS)
+    is_itself = known and "forward" not in vars(module) and not has_hooks(module)
+    return is_itself and _is_ordinary(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks are registered on a module itself."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def _is_ordinary(module: nn.Module) -> bool:
+    """Whether a layer has the weights and the settings that this library's layers of its class have.
+
+    Convolutions are not dilated and pad with zeros. Linear layers have a bias, batch norms weights and running
+    statistics.
+    """
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        return module.padding_mode == "zeros" and set(module.dilation) == {1} and not isinstance(module.padding, str)
+    if isinstance(module, nn.BatchNorm2d):
+        return module.weight is not None and module.bias is not None and module.running_mean is not None
+    return not isinstance(module, nn.Linear) or module.bias is not None
 
 
 def _has_global_hooks() -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2v.modeling.backbones.image_encoder import ImageEncoder
+from i2v.modeling.constants import MASK_PROMPT_BIAS, MASK_PROMPT_SCALE
 from i2v.modeling.layers import MLP
 from i2v.modeling.memory.memory_attention import MemoryAttention
 from i2v.modeling.memory.memory_bank import MemoryFeatures
@@ -28,7 +29,6 @@ from i2v.modeling.structures import (
 )
 from i2v.utils.masks import resize_logits
 
-MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0  # turn a mask prompt of 0 and 1 into logits of -10 and 10
 FOREGROUND_THRESHOLD = 0.5  # a memory token is foreground from this mean mask probability on
 
 

@@ -107,6 +107,8 @@ class StripModule(FastPathModule):
         total = height // stride
         if rows >= total or height % stride or x.device.type != "cpu" or torch.compiler.is_compiling():
             return function(x, True)
+        if halo and not self._strips_suffice(stride, halo):
+            return function(x, True)
         strips = []
         for top in range(0, total, rows):
             bottom = min(top + rows, total)
@@ -115,6 +117,16 @@ class StripModule(FastPathModule):
             first, last = max(top - halo, 0), min(bottom + halo, total)
             strips.append(function(x[:, :, first * stride : last * stride], True)[:, :, top - first : bottom - first])
         return torch.cat(strips, dim=2)
+
+    def _strips_suffice(self, stride: int, halo: int) -> bool:
+        """Whether the module's convolutions, in order, have that stride, keep the size and reach no further."""
+        total_stride, reach = 1, 0  # both in input rows
+        for conv in (module for module in self.modules() if isinstance(module, nn.Conv2d)):
+            if conv.padding[0] != conv.kernel_size[0] // 2:
+                return False
+            reach += conv.kernel_size[0] // 2 * total_stride
+            total_stride *= conv.stride[0]
+        return total_stride == stride and reach <= halo * stride
 
 
 def gelu(x: Tensor, inplace: bool) -> Tensor:

@@ -22,15 +22,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from i2v.modeling.constants import BACKGROUND as BACKGROUND
+from i2v.modeling.constants import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from i2v.modeling.constants import IMAGE_MEAN as IMAGE_MEAN
+from i2v.modeling.constants import IMAGE_STD as IMAGE_STD
+from i2v.modeling.constants import NO_OBJECT_LOGIT as NO_OBJECT_LOGIT
+from i2v.modeling.constants import OBJECT as OBJECT
+from i2v.modeling.constants import PADDING as PADDING
+
 if TYPE_CHECKING:
     from i2v.modeling.memory.readout import MemoryReadout
-
-# Normalized RGB, here and in all docstrings: (value / 255 - mean) / deviation, per channel.
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-
-BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING = 0, 1, 2, 3, -1  # point labels
-NO_OBJECT_LOGIT = -1024.0  # mask logits of an absent object
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,26 @@ class Prompt:
     def with_prior(self, logits: Tensor | None) -> Prompt:
         """Return the same points as a correction of low-res ``logits`` ``(B, 1, 4h, 4w)``."""
         return replace(self, prior=logits)
+
+    @staticmethod
+    def batch(prompts: Sequence[Prompt]) -> Prompt:
+        """Concatenate prompts of points along the object axis. All must have as many points, and a prior or none."""
+        points, labels, priors = zip(*((p.points, p.labels, p.prior) for p in prompts), strict=True)
+        return Prompt(torch.cat(points), torch.cat(labels), prior=None if priors[0] is None else torch.cat(priors))
+
+    def split(self) -> list[Prompt]:
+        """Split a prompt of points into one for each object."""
+        assert self.points is not None and self.labels is not None
+        priors = [None] * len(self.points) if self.prior is None else self.prior.split(1)
+        return [
+            Prompt(points, labels, prior=prior)
+            for points, labels, prior in zip(self.points.split(1), self.labels.split(1), priors, strict=True)
+        ]
+
+    def to(self, device: torch.device) -> Prompt:
+        """Return the prompt with all tensors on a device."""
+        parts = (self.points, self.labels, self.mask, self.prior)
+        return Prompt(*(None if part is None else part.to(device) for part in parts))
 
     @property
     def num_points(self) -> int:

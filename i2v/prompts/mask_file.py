@@ -9,21 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from i2v.errors import StrPath, brief, locating
-from i2v.prompts.mask_values import VOID, Mask, Meaning, flat_values, foreground, meaning_of
+from i2v.errors import StrPath, brief, listed, locating
+from i2v.prompts.mask_values import VOID, Mask, Meaning, flat_values, foreground, meaning_of, whole_numbers
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image
 from i2v.utils.input_file import read_input
 
 _MOST_SHOWN = 12  # labels or colours in a message
-_HALF_OPAQUE = 128
+HALF_OPAQUE = 128  # of 255
 _NEARLY_BLACK = 25
+_MOST_LABELS = 64  # of a cut-out that is a label map; a photo has more values
+_PLAIN = 0.9  # of what is visible is in areas of one colour where several objects are painted
 
 
 def read_mask_file(path: StrPath, obj_id: Hashable, size: tuple[int, int], where: str) -> Mask:
     """Read an object's mask from a picture.
 
-    - Where opacity varies (RGBA, LA, transparent colours of a palette), what is opaque is the object: a cut-out. A
-      palette whose label 0 alone is transparent stays a label map.
+    - Where a part is transparent (RGBA, LA, transparent colours of a palette), what is visible is the object: a
+      cut-out. Several labels, or black and white, remain what they are on a transparent ground.
     - A palette picture, and a grey one of few labels, is a label map: the pixels whose value is the object's id.
     - A grey or coloured picture of black and one value is the mask; a soft one, such as a JPEG, counts from half of its
       range.
@@ -50,9 +52,9 @@ def read_mask_file(path: StrPath, obj_id: Hashable, size: tuple[int, int], where
 
 
 def _mask_of(image: Image.Image, obj_id: Hashable) -> Mask:
-    alpha = _varying_alpha(image)
-    if alpha is not None:
-        return np.asarray(alpha >= _HALF_OPAQUE)
+    visible = _visible(image)
+    if visible is not None:
+        return _cut_out(image, visible, obj_id)
     if image.mode in ("P", "PA"):
         values = np.asarray(image if image.mode == "P" else image.getchannel("P"))
         is_binary = set(np.unique(values).tolist()) <= {0, VOID}
@@ -60,7 +62,9 @@ def _mask_of(image: Image.Image, obj_id: Hashable) -> Mask:
     if image.mode == "1":
         return np.asarray(image)
     if image.mode == "F":
-        return foreground(np.asarray(image), "its values")
+        values = np.asarray(image)
+        numbers = whole_numbers(values)
+        return foreground(values, "its values") if numbers is None else _grey(numbers, obj_id, is_lossy=False)
     is_lossy = image.format in ("JPEG", "MPO")
     if image.mode != "L" and not image.mode.startswith("I"):
         colours = np.asarray(image.convert("RGB"))
@@ -81,12 +85,12 @@ def _grey(values: NDArray[Any], obj_id: Hashable, is_lossy: bool) -> Mask:
 def _coloured(colours: NDArray[np.uint8], is_lossy: bool) -> Mask:
     """Pixels of the one colour of a picture (H,W,3); several objects in several colours have no numbers."""
     brightness = colours.max(axis=2)
-    packed = (colours.astype(np.int64) << np.array([16, 8, 0])).sum(axis=2)
+    packed = _numbered(colours)
     # A lossy format leaves a little colour in black.
-    flat = [] if is_lossy else flat_values(np.where(brightness > _NEARLY_BLACK, packed, 0))
+    black = _NEARLY_BLACK if brightness.max() > _NEARLY_BLACK else 0
+    flat = [] if is_lossy else flat_values(np.where(brightness > black, packed, 0))
     if len(flat) > 1:
-        found = _listed([f"#{colour:06x}" for colour in flat])
-        raise ValueError(f"the picture has several colours, {found}: expected a label map or a single colour")
+        raise ValueError(_several_colours(flat))
     return _brighter(brightness, int(brightness.max()) // 2)
 
 
@@ -97,28 +101,64 @@ def _brighter(values: NDArray[Any], limit: int) -> Mask:
     return mask
 
 
-def _varying_alpha(image: Image.Image) -> NDArray[np.uint8] | None:
-    """Opacity (H,W), 0 to 255, if it tells an object from its surroundings; ``None`` where it says nothing."""
+def _visible(image: Image.Image) -> Mask | None:
+    """What is at least half opaque (H,W), if that is a part of the picture; ``None`` where opacity says nothing."""
     if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
         return None
-    if image.mode.startswith("I") or (image.mode == "P" and _is_label_map_on_transparent(image)):
+    if image.mode.startswith("I"):
         return None
     alpha = np.asarray(image.convert("RGBA").getchannel("A"))
     if not alpha.any():
         raise ValueError("the picture is transparent everywhere, so it shows no object")
-    return None if alpha.min() == alpha.max() else alpha
+    visible = np.asarray(alpha >= HALF_OPAQUE)
+    if not visible.any() and alpha.min() != alpha.max():
+        raise ValueError(
+            f"no pixel is half opaque, expected the object to be: the highest opacity is {alpha.max()} of 255"
+        )
+    return None if visible.all() or not visible.any() else visible
 
 
-def _is_label_map_on_transparent(image: Image.Image) -> bool:
-    values = np.asarray(image)
-    present = np.unique(values)
-    opacity = image.info["transparency"]
-    if isinstance(opacity, bytes):
-        clear = [label for label in present.tolist() if label < len(opacity) and opacity[label] < VOID]
+def _cut_out(image: Image.Image, visible: Mask, obj_id: Hashable) -> Mask:
+    """The object of a picture that is transparent around it, or that happens to be transparent somewhere.
+
+    What is visible is the object, unless it is itself a label map, or a mask in black and white.
+    """
+    if image.mode in ("P", "PA", "L", "LA", "La"):
+        values = np.asarray(image.getchannel(0))
     else:
-        clear = [opacity] if opacity in present else []
-    labels = present[present != 0]
-    return clear in ([0], []) and len(labels) > 1 and meaning_of(values, VOID) is Meaning.LABELS
+        colours = np.asarray(image.convert("RGB"))
+        if (colours.min(axis=2) != colours.max(axis=2)).any():
+            _check_one_colour(np.where(visible, _numbered(colours) + 1, 0))
+            return visible
+        values = colours[..., 0]
+    shown = np.unique(values[visible])
+    if len(shown) == 1:
+        return visible
+    if len(shown) == 2 and shown[0] == 0 and shown[1] in (1, VOID) and image.mode not in ("P", "PA"):
+        return np.asarray(visible & (values > 0))
+    # One more, so that visible black is a value like any other.
+    is_label_map = (
+        len(shown) <= _MOST_LABELS and len(flat_values(np.where(visible, values.astype(np.int64) + 1, 0))) > 1
+    )
+    return _labelled(np.where(visible, values, 0), obj_id) if is_label_map else visible
+
+
+def _check_one_colour(packed: NDArray[np.int64]) -> None:
+    """Check that what is visible, numbered from 1, is not painted in several colours: a photo has no plain areas."""
+    flat = flat_values(packed)
+    if len(flat) > 1 and np.isin(packed, flat).sum() >= _PLAIN * np.count_nonzero(packed):
+        raise ValueError(_several_colours([colour - 1 for colour in flat]))
+
+
+def _numbered(colours: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Colours (H,W,3) as numbers (H,W), 0xRRGGBB."""
+    packed: NDArray[np.int64] = (colours.astype(np.int64) << np.array([16, 8, 0])).sum(axis=2)
+    return packed
+
+
+def _several_colours(colours: list[int]) -> str:
+    found = listed([f"#{colour:06x}" for colour in colours], _MOST_SHOWN)
+    return f"the picture has several colours, {found}: expected a label map or a single colour"
 
 
 def _labelled(values: NDArray[Any], obj_id: Hashable) -> Mask:
@@ -126,10 +166,7 @@ def _labelled(values: NDArray[Any], obj_id: Hashable) -> Mask:
     if not labels:
         return np.zeros(values.shape, np.bool_)
     if obj_id not in labels:
-        raise ValueError(f"the picture is a label map without label {brief(obj_id)}: it has {_listed(labels)}")
+        raise ValueError(
+            f"the picture is a label map without label {brief(obj_id)}: it has {listed(labels, _MOST_SHOWN)}"
+        )
     return np.asarray(values == obj_id)
-
-
-def _listed(names: list[Any]) -> str:
-    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return ", ".join(map(str, names[:_MOST_SHOWN])) + more

@@ -27,7 +27,7 @@ def canonical_id(obj_id: Any) -> Hashable:
         return str(obj_id)
     try:
         return operator.index(obj_id)
-    except TypeError:
+    except (TypeError, RuntimeError):  # the latter of tensors without values
         pass
     if isinstance(obj_id, np.bool_):
         return int(obj_id)

@@ -1,9 +1,7 @@
-"""Parsing of prompts: checks users' input and converts it to the model's coordinates."""
+"""Prompts that were read, in the model's coordinates and as tensors."""
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -11,51 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from i2v.errors import brief
-from i2v.modeling.structures import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, Prompt
-from i2v.prompts.frame_bounds import check_points, clip_box
-from i2v.prompts.mask_values import foreground
-from i2v.prompts.small_objects import keep_visible, warn_if_small
-
-
-def read_points(
-    points: Any, labels: Any, box: Any, video_size: tuple[int, int], normalized: bool, where: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read points and a box as one list of labelled points, box corners first.
-
-    Args:
-        points: ``(P, 2)`` or ``(1, P, 2)``, x first, as anything NumPy or PyTorch can convert, or ``None``.
-        labels: ``(P,)`` or ``(1, P)``: 1 object, 0 background, 2 and 3 box corners, -1 padding; or ``None``.
-        box: x0, y0, x1, y1, or ``None``. A box that exceeds the frame is clipped to it.
-        video_size: (height, width) in pixels.
-        normalized: Whether coordinates are in 0..1 of the frame instead of pixels.
-        where: Prefix of error messages, such as ``describe_location`` returns.
-
-    Returns:
-        Coordinates ``(P, 2)`` float32 in 0..1 of the frame, and labels ``(P,)`` int32.
-
-    Raises:
-        ValueError: If the prompt is malformed or off the frame.
-    """
-    if (points is None) != (labels is None):
-        raise ValueError(f"{where}: points and labels must be given together")
-    if points is None and box is None:
-        raise ValueError(f"{where}: expected points with labels, or a box, got neither")
-    height, width = video_size
-    scale = np.array([1, 1] if normalized else [width, height], dtype=np.float32)
-    coordinates: np.ndarray = np.zeros((0, 2), dtype=np.float32)
-    point_labels: np.ndarray = np.zeros(0, dtype=np.int32)
-    if points is not None:
-        coordinates, point_labels = _read_clicks(points, labels, where)
-    if box is not None:
-        corners = clip_box(_read_box(box, where), scale, where)
-        coordinates = np.concatenate((corners, coordinates))
-        point_labels = np.concatenate((np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=np.int32), point_labels))
-    if (point_labels == PADDING).all():
-        raise ValueError(f"{where}: expected a box or at least one point with label 1 (object) or 0, got none")
-    check_points(coordinates[point_labels != PADDING], scale, where)
-    # Padding points have no place, so only real ones were checked.
-    return coordinates / scale, point_labels
+from i2v.modeling.structures import Prompt
+from i2v.prompts.object_area import warn_if_small
+from i2v.prompts.reading import read_binary_mask
+from i2v.prompts.small_objects import keep_visible
 
 
 def to_prompt(coordinates: np.ndarray, labels: np.ndarray, image_size: int, device: torch.device) -> Prompt:
@@ -69,13 +26,6 @@ def to_prompt(coordinates: np.ndarray, labels: np.ndarray, image_size: int, devi
     """
     points = torch.from_numpy(coordinates).to(device)[None] * image_size
     return Prompt.click(points, torch.from_numpy(labels).to(device)[None])
-
-
-def warn_of_small_box(coordinates: np.ndarray, labels: np.ndarray, image_size: int, where: str) -> None:
-    """Log a warning if a prompt of ``read_points`` has a box around an object that is too small to be followed."""
-    corners = coordinates[np.isin(labels, (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))]
-    if len(corners) == 2:
-        warn_if_small(float(np.prod(corners[1] - corners[0])) * image_size**2, where)
 
 
 def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: str) -> Tensor:
@@ -96,19 +46,10 @@ def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: st
     Raises:
         ValueError: If the mask is not two-dimensional, has another shape, or values that are no mask, such as NaN.
     """
-    values = _mask_array(mask, where)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{where}: expected a mask of shape (height, width), got {values.shape}")
-    height, width = values.shape
-    if (height, width) != (image_size, image_size) and not _same_shape((height, width), video_size):
-        raise ValueError(
-            f"{where}: expected a mask of the video's size {video_size[0]}x{video_size[1]} (height x width) or of its "
-            f"shape, got {height}x{width}"
-        )
-    binary = torch.from_numpy(np.ascontiguousarray(foreground(values, where)))
+    binary = torch.from_numpy(np.ascontiguousarray(read_binary_mask(mask, video_size, image_size, where)))
     coverage = binary.float()[None, None]
-    if (height, width) != (image_size, image_size):
-        size = (image_size, image_size)
+    size = (image_size, image_size)
+    if tuple(binary.shape) != size:
         # Antialiasing keeps thin structures when a large mask shrinks; thresholding makes it binary again.
         coverage = F.interpolate(coverage, size=size, mode="bilinear", align_corners=False, antialias=True)
     resized = (coverage >= 0.5).float()
@@ -116,87 +57,3 @@ def read_mask(mask: Any, video_size: tuple[int, int], image_size: int, where: st
         return resized
     warn_if_small(float(coverage.sum()), where)
     return keep_visible(resized, coverage, video_size)
-
-
-def describe_location(frame: int, obj_id: Hashable) -> str:
-    """Name an object on a frame for error messages."""
-    return f"frame {frame}, object {obj_id!r}"
-
-
-def _read_clicks(points: Any, labels: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    coordinates = _numbers(points, "points", where)
-    point_labels = _numbers(labels, "labels", where)
-    if coordinates.ndim == 3 and coordinates.shape[0] == 1:
-        coordinates = coordinates[0]
-    if point_labels.ndim == 2 and point_labels.shape[0] == 1:
-        point_labels = point_labels[0]
-    # An empty list has shape (0,), which says nothing about pairs.
-    if coordinates.size == 0:
-        coordinates = coordinates.reshape(0, 2)
-    if coordinates.ndim != 2 or coordinates.shape[1] != 2:
-        raise ValueError(f"{where}: expected points of shape (P, 2), got {coordinates.shape}")
-    if point_labels.shape != (len(coordinates),):
-        raise ValueError(
-            f"{where}: expected {len(coordinates)} labels, one for each point, got shape {point_labels.shape}"
-        )
-    known = np.isin(point_labels, [0, 1, 2, 3, PADDING])
-    if not known.all():
-        raise ValueError(f"{where}: expected labels 1 (object) or 0 (background), got {point_labels[~known][0]:g}")
-    return coordinates, point_labels.astype(np.int32)
-
-
-def _read_box(box: Any, where: str) -> np.ndarray:
-    corners = _numbers(box, "box", where)
-    if corners.size != 4:
-        raise ValueError(f"{where}: expected one box x0, y0, x1, y1, got shape {corners.shape}")
-    corners = corners.reshape(2, 2)
-    if not (corners[0] < corners[1]).all():
-        raise ValueError(f"{where}: expected a box with x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
-    return corners
-
-
-def _mask_array(mask: Any, where: str) -> np.ndarray:
-    try:
-        return np.asarray(_on_host(mask))
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{where}: expected a mask of shape (height, width): {error}") from error
-
-
-def _numbers(values: Any, name: str, where: str) -> np.ndarray:
-    """Values as float32, of any numbers that NumPy and PyTorch have; texts that look like numbers are none."""
-    try:
-        array = np.asarray(_on_host(values))
-        if array.dtype.kind == "O":
-            array = np.array([_number(value) for value in array.flat], dtype=np.float64).reshape(array.shape)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"values of type {array.dtype}")
-        return array.astype(np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{where}: expected {name} to be numbers, got {brief(values)}") from error
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, Tensor):
-        return float(value)
-    if not isinstance(value, numbers.Real | np.bool_):
-        raise TypeError(f"a {type(value).__name__}")
-    return float(value)
-
-
-def _on_host(values: Any) -> Any:
-    """The same without tensors, which may be on another device, or of a type that NumPy has not."""
-    if isinstance(values, Tensor):
-        host = values.detach().cpu()
-        return (host.float() if host.is_floating_point() else host).numpy()
-    if isinstance(values, list | tuple):
-        return [_on_host(value) for value in values]
-    return values
-
-
-def _same_shape(size: tuple[int, int], video_size: tuple[int, int]) -> bool:
-    """Whether two (height, width) have the same aspect ratio, up to rounding one side to whole pixels."""
-    height, width = size
-    return (
-        abs(width - height * video_size[1] / video_size[0]) <= 1
-        or abs(height - width * video_size[0] / video_size[1]) <= 1
-    )

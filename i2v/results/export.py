@@ -7,10 +7,8 @@ fast.
 from __future__ import annotations
 
 import contextlib
-import io
-import json
+import functools
 import logging
-import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from i2v.errors import InvalidFileError, brief
+from i2v.errors import InvalidFileError
 from i2v.prompts.object_ids import canonical_id
-from i2v.results.frame_names import NUMBERED, FrameNames, clear_masks
+from i2v.results.frame_names import NUMBERED, FrameNames, clear_masks, uneven_times
+from i2v.results.masks_json import RleJson, check_json_ids
+from i2v.results.matte import MATTE_NAMES, Matte, compose_matte, matte_writer
+from i2v.results.object_table import MaskScores, ObjectRow, write_object_table
 from i2v.results.overlay import (
     COARSE_CRF,
     CRF,
@@ -35,9 +35,9 @@ from i2v.results.overlay import (
     blend_overlay,
     spread_frames,
 )
-from i2v.utils.files import DiskFullError, StreamedFile
+from i2v.utils.files import DiskFullError
 from i2v.utils.image_file import load_image
-from i2v.utils.output_folder import clear_files, own_folder, refuse_link
+from i2v.utils.output_folder import check_results_folder, clear_files, own_folder
 from i2v.utils.picture_file import write_picture
 from i2v.utils.signals import interrupts_deferred
 from i2v.utils.temporary import remove_leftovers
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 MAX_OBJECTS = 255
 Progress: TypeAlias = Callable[[list[int]], Iterable[int]]
 JSON_NAME, VIDEO_NAME, SHEET_NAME = "masks.json", "overlay.mp4", "contact_sheet.png"
+TABLE_NAME = "objects.csv"
 MASK_NAME = NUMBERED
 
 
@@ -64,21 +65,6 @@ class PictureSource(Protocol):
     def frame_rate(self) -> float | None: ...
 
     def read(self, frame: int, /) -> Pixels: ...
-
-
-class MaskScores(Protocol):
-    """The model's scores for one object on one frame.
-
-    Attributes:
-        object_score: Logit that the object is in view.
-        iou: Predicted mask quality in 0..1.
-    """
-
-    @property
-    def object_score(self) -> float: ...
-
-    @property
-    def iou(self) -> float: ...
 
 
 def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
@@ -102,7 +88,7 @@ def assign_labels(obj_ids: Iterable[Hashable]) -> dict[Hashable, int]:
     return {obj_id: position for position, obj_id in enumerate(ids, start=1)}
 
 
-def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
+def label_map(logits: torch.Tensor | NDArray[np.float32], labels: Sequence[int]) -> Pixels:
     """Merge mask logits into a label map. Where masks overlap, the highest logit wins.
 
     Args:
@@ -119,6 +105,9 @@ def label_map(logits: torch.Tensor, labels: Sequence[int]) -> Pixels:
         raise ValueError(f"labels: expected {len(logits)}, one per object, got {len(labels)}")
     if not labels:
         return np.zeros(tuple(logits.shape[-2:]), np.uint8)
+    if isinstance(logits, np.ndarray):
+        winners = np.asarray(labels, np.uint8)[logits[:, 0].argmax(axis=0)]
+        return np.where(logits[:, 0].max(axis=0) > 0, winners, np.uint8(0))
     if len(labels) == 1:
         return (logits[0, 0] > 0).cpu().numpy() * np.uint8(labels[0])
     best, winner = logits[:, 0].max(dim=0)
@@ -151,122 +140,10 @@ def read_label_png(path: str | Path) -> Pixels:
     return np.array(image, dtype=np.uint8)
 
 
-class RleJson(StreamedFile):
-    """Writes masks as compact JSON in COCO RLE: one line per frame, with an entry for each object on it.
-
-    The file is valid JSON after every frame, so that the frames written before a full disk are kept.
-    """
-
-    _END = b"\n]}\n"
-
-    def __init__(
-        self,
-        path: str | Path,
-        labels: Mapping[Hashable, int],
-        frame_rate: float | None = None,
-        names: FrameNames | None = None,
-    ) -> None:
-        """Open nothing yet.
-
-        Args:
-            path: Path of the JSON file.
-            labels: Label of each object in the label maps.
-            frame_rate: Frames per second, if known.
-            names: What is said of each frame; by default its number only.
-
-        Raises:
-            ValueError: If an id is neither an integer nor a text, so that JSON does not have it.
-        """
-        super().__init__(path)
-        self._labels = {canonical_id(obj_id): label for obj_id, label in labels.items()}
-        check_json_ids(self._labels, self.path)
-        self._frame_rate = frame_rate
-        self._names = names or FrameNames()
-        self._file: io.FileIO | None = None
-        self._size = 0  # bytes, up to the end of the last frame
-
-    def write(self, frame: int, labels: Pixels, scores: Mapping[Hashable, MaskScores | None]) -> None:
-        """Append a frame.
-
-        Args:
-            frame: Index of the frame.
-            labels: Label map ``(H, W)``.
-            scores: Scores of the objects on this frame. Each gets an entry, with area 0 if its mask is empty.
-
-        Raises:
-            DiskFullError: If the disk is full. The file keeps the previous frames.
-            OSError: If writing fails otherwise.
-        """
-        given = {canonical_id(obj_id): score for obj_id, score in scores.items()}
-        entries = [_entry(obj_id, labels == self._labels[obj_id], score) for obj_id, score in given.items()]
-        line = _compact({**self._names.describe(frame), "objects": entries})
-        with self._writing():
-            if self._file is None:
-                self._file = io.FileIO(self._make(), "w")
-            text = f",\n{line}" if self.num_frames else f"{self._header(labels.shape)}\n{line}"
-            self._write_after_last_frame(self._file, text.encode("ascii") + self._END)
-            self._size += len(text)
-            self.num_frames += 1
-
-    def _write_after_last_frame(self, file: io.FileIO, data: bytes) -> None:
-        file.seek(self._size)
-        rest = memoryview(data)
-        while rest:
-            # On a nearly full disk, write() can take only a part.
-            rest = rest[file.write(rest) or 0 :]
-
-    def _undo_write(self) -> bool:
-        if self._file is None or not self.num_frames:
-            return False
-        try:
-            # The closing brackets were there before the failed write, so they still fit on a full disk.
-            self._file.truncate(self._size)
-            self._write_after_last_frame(self._file, self._END)
-        except OSError:
-            return False
-        return True
-
-    def _header(self, size: tuple[int, ...]) -> str:
-        objects = [{"id": obj_id, "label": label} for obj_id, label in self._labels.items()]
-        video = {} if self._names.video is None else {"video": self._names.video}
-        fields = _compact({**video, "size": size, "frame_rate": self._frame_rate, "objects": objects})
-        return fields[:-1] + ',"frames":['
-
-    def _finalize(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def check_json_ids(obj_ids: Iterable[Hashable], path: str | Path) -> None:
-    """ValueError unless ids can be written to JSON and read from it: integers and texts."""
-    for obj_id in obj_ids:
-        if not isinstance(obj_id, int | str):
-            raise ValueError(f"{path}: ids of objects: expected integers or texts, got {brief(obj_id)}")
-
-
-def _entry(obj_id: Hashable, mask: NDArray[np.bool_], scores: MaskScores | None) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {
-        "id": obj_id,
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-        "bbox": [int(value) for value in coco_mask.toBbox(rle)],
-        "area": int(coco_mask.area(rle)),
-        "object_score": None if scores is None else _rounded(scores.object_score),
-        "iou": None if scores is None else _rounded(scores.iou),
-    }
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _rounded(score: float) -> float | None:
-    # JSON has no NaN: write null instead.
-    return round(float(score), 4) if math.isfinite(score) else None
-
-
 class ResultFolder:
-    """The results of one tracking run: masks/00000.png ..., masks.json, overlay.mp4 and contact_sheet.png.
+    """The results of one tracking run: masks/00000.png ..., masks.json, objects.csv, overlay.mp4, contact_sheet.png.
+
+    Cut-outs of the objects are further videos, where they are asked for.
 
     Masks of frames from picture files are named after these, see ``FrameNames``. Where labels differ from ids, the
     header of masks.json has the table of both.
@@ -288,6 +165,7 @@ class ResultFolder:
         overwrite: bool = False,
         ordered: PictureSource | None = None,
         names: FrameNames | None = None,
+        mattes: Sequence[Matte] = (),
     ) -> None:
         """Check the folder. Nothing is created yet.
 
@@ -296,8 +174,8 @@ class ResultFolder:
             obj_ids: Ids of all objects.
             overwrite: Whether to replace earlier results in the folder.
             ordered: The video, if frames will be added in its order. Nobody else may read from this source.
-
             names: How frames are named; by default by number.
+            mattes: Cut-outs to write, see ``i2v.results.matte``.
 
         Raises:
             FileExistsError: If the folder is a file, or not empty and ``overwrite`` is false.
@@ -308,16 +186,14 @@ class ResultFolder:
         self.labels = assign_labels(obj_ids)
         check_json_ids(self.labels, self.folder / JSON_NAME)
         self._names = names or FrameNames()
+        self._mattes = tuple(dict.fromkeys(mattes))
+        self._times = uneven_times(ordered)
         self._scores: dict[int, dict[Hashable, MaskScores | None]] = {}
+        self._rows: dict[int, list[ObjectRow]] = {}
         self._ordered = ordered
         self._masks: RleJson | None = None
         self._video: VideoWriter | None = None
-        for own in (self.folder, self.folder / "masks"):
-            refuse_link(own)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise FileExistsError(f"{self.folder} is a file, expected an output folder")
-        if not overwrite and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise FileExistsError(f"{self.folder} is not empty: give --overwrite or another --out")
+        check_results_folder(self.folder, ("masks",), overwrite)
 
     @property
     def frames(self) -> list[int]:
@@ -332,7 +208,7 @@ class ResultFolder:
         self,
         frame: int,
         obj_ids: Sequence[Hashable],
-        logits: torch.Tensor,
+        logits: torch.Tensor | NDArray[np.float32],
         scores: Mapping[Any, MaskScores],
     ) -> None:
         """Write a frame's masks, and keep its scores for ``finish``.
@@ -348,7 +224,7 @@ class ResultFolder:
         """
         self.add_labels(frame, obj_ids, self.label_map(obj_ids, logits), scores)
 
-    def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor) -> Pixels:
+    def label_map(self, obj_ids: Sequence[Hashable], logits: torch.Tensor | NDArray[np.float32]) -> Pixels:
         """Merge mask logits ``(N, 1, H, W)`` into a label map ``(H, W)``, with the labels of this run."""
         return label_map(logits, [self.labels[canonical_id(obj_id)] for obj_id in obj_ids])
 
@@ -363,13 +239,13 @@ class ResultFolder:
             masks = self._masks or self._begin()
             write_label_png(self.mask_path(frame), labels)
             try:
-                masks.write(frame, labels, given)
+                self._rows[frame] = masks.write(frame, labels, given)
             except OSError:
                 self.mask_path(frame).unlink(missing_ok=True)
                 raise
             self._scores[frame] = given
             if self._video is not None and picture is not None:
-                self._video.write(picture)
+                self._video.write(picture, self._times(frame))
 
     def _begin(self) -> RleJson:
         # The folder is the user's: only remove files that have our names.
@@ -377,7 +253,8 @@ class ResultFolder:
         pngs = own_folder(self.folder / "masks")
         for folder in (self.folder, pngs):
             remove_leftovers(folder)
-        clear_files(self.folder, "|".join(map(re.escape, (JSON_NAME, VIDEO_NAME, SHEET_NAME))))
+        made = (JSON_NAME, TABLE_NAME, VIDEO_NAME, SHEET_NAME, *MATTE_NAMES.values())
+        clear_files(self.folder, "|".join(map(re.escape, made)))
         clear_masks(pngs)
         self._masks = self._new_masks(self._ordered)
         if self._ordered is not None:
@@ -389,24 +266,27 @@ class ResultFolder:
         return RleJson(self.folder / JSON_NAME, self.labels, frame_rate, self._names)
 
     def finish(self, source: PictureSource, prompts: Sequence[UserPrompt], progress: Progress = iter) -> None:
-        """Complete JSON and video, or create them from the finished frames, and write the contact sheet.
+        """Complete JSON and video, or create them from the finished frames, and write the other files.
 
         If a file cannot be written, the others are still completed before the error is raised.
 
         Args:
             source: The video.
             prompts: The user's prompts, for the contact sheet.
-            progress: Wraps the loop over frames if a video is created, for example as a progress bar.
+            progress: Wraps the loop over frames whenever a video is created, for example as a progress bar.
 
         Raises:
             OSError: The first error in writing a file.
         """
         troubles: list[OSError] = []
-        for write in (
+        writes: tuple[Callable[[], None], ...] = (
             lambda: self._complete_masks(source),
             lambda: self._complete_video(source, progress),
             lambda: self._write_sheet(source, prompts),
-        ):
+            self._write_table,
+            *(functools.partial(self._write_matte, kind, source, progress) for kind in self._mattes),
+        )
+        for write in writes:
             try:
                 write()
             except OSError as error:
@@ -414,9 +294,14 @@ class ResultFolder:
         if troubles:
             raise troubles[0]
 
+    @property
+    def file_names(self) -> list[str]:
+        """Names of the files that are written besides the masks."""
+        return [JSON_NAME, VIDEO_NAME, SHEET_NAME, TABLE_NAME, *(MATTE_NAMES[kind] for kind in self._mattes)]
+
     def lacks(self) -> list[str]:
         """List what is missing besides the finished frames' PNGs, for a message. Empty if ``finish`` succeeded."""
-        names = [name for name in (JSON_NAME, VIDEO_NAME, SHEET_NAME) if not (self.folder / name).exists()]
+        names = [name for name in self.file_names if not (self.folder / name).exists()]
         written = len(self._scores) if self._masks is None else self._masks.num_frames
         if JSON_NAME not in names and written < len(self._scores):
             names.append(f"{len(self._scores) - written} frames in {JSON_NAME}")
@@ -448,9 +333,22 @@ class ResultFolder:
         log.warning("%s: the disk is nearly full: its video is coarser than usual", self.folder / VIDEO_NAME)
 
     def _write_video(self, source: PictureSource, progress: Progress, crf: int = CRF) -> None:
+        times = uneven_times(source)
         with VideoWriter(self.folder / VIDEO_NAME, source.frame_rate, crf) as video:
             for frame in progress(self.frames):
-                video.write(self._overlay(source, frame))
+                video.write(self._overlay(source, frame), times(frame))
+
+    def _write_matte(self, kind: Matte, source: PictureSource, progress: Progress) -> None:
+        times = uneven_times(source)
+        with matte_writer(kind, self.folder, source.frame_rate) as video:
+            for frame in progress(self.frames):
+                cut_out = compose_matte(kind, source.read(frame), read_label_png(self.mask_path(frame)))
+                video.write(cut_out, times(frame))
+
+    def _write_table(self) -> None:
+        if self._rows:
+            times = {frame: self._names.time(frame) for frame in self.frames}
+            write_object_table(self.folder / TABLE_NAME, self._rows, times)
 
     def _write_sheet(self, source: PictureSource, prompts: Sequence[UserPrompt]) -> None:
         chosen = spread_frames(self.frames, keep=[prompt.frame for prompt in prompts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,14 +57,37 @@ class FrameNames:
         """Name of a frame's mask file."""
         return f"{frame:05d}.png" if self._stems is None else f"{self._stems[frame]}.png"
 
+    def time(self, frame: int) -> float | None:
+        """When a frame is shown, in seconds after the first one; ``None`` where nothing says so."""
+        time = None if self._source is None else self._source.frame_time(frame)
+        return None if time is None else round(time, 6)
+
     def describe(self, frame: int) -> dict[str, Any]:
         """What JSON says of a frame: its number, and the name of its file and its time in seconds where it has them."""
         known: dict[str, Any] = {"frame": frame}
         if self._source is not None:
-            time = self._source.frame_time(frame)
-            facts = {"name": self._source.frame_name(frame), "time": None if time is None else round(time, 6)}
+            facts = {"name": self._source.frame_name(frame), "time": self.time(frame)}
             known |= {key: value for key, value in facts.items() if value is not None}
         return known
+
+
+def uneven_times(source: object) -> Callable[[int], float | None]:
+    """Return the times of a source's frames where they do not come at its frame rate, as videos of phones do.
+
+    Args:
+        source: The video.
+
+    Returns:
+        The time of a frame in seconds by its index; ``None`` for all if they are unknown, or within half a frame of an
+        even rate.
+    """
+    rate = getattr(source, "frame_rate", None)
+    if isinstance(source, DescribedFrames) and rate:
+        times = [source.frame_time(frame) for frame in range(source.num_frames or 0)]
+        known = [time for time in times if time is not None]
+        if len(known) == len(times) and any(abs(time * rate - k) > 0.5 for k, time in enumerate(known)):
+            return source.frame_time
+    return lambda frame: None
 
 
 def clear_masks(folder: Path) -> None:
@@ -71,9 +95,13 @@ def clear_masks(folder: Path) -> None:
 
     Raises ValueError as ``i2v.utils.output_folder.clear_files``.
     """
+    clear_files(folder, "|".join((NUMBERED, *map(re.escape, own_masks(folder)))))
+
+
+def own_masks(folder: Path) -> list[str]:
+    """Names of the files in a folder that are PNGs with exactly our palette."""
     with os.scandir(folder) as entries:
-        own = [entry.name for entry in entries if entry.is_file(follow_symlinks=False) and _is_own(entry.path)]
-    clear_files(folder, "|".join((NUMBERED, *map(re.escape, own))))
+        return [entry.name for entry in entries if entry.is_file(follow_symlinks=False) and _is_own(entry.path)]
 
 
 def _is_own(path: str) -> bool:

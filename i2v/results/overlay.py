@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import av
 import numpy as np
@@ -32,6 +32,8 @@ SHEET_FRAMES = 12
 CRF = 20
 """Video quality: H.264's constant rate factor, lower is better. Six more halve the size."""
 COARSE_CRF = 32
+TICKS_PER_SECOND = 90_000
+"""Unit of the times of frames that do not come at a constant rate."""
 # Above this many pixels the encoder's lookahead is off: it buffers a dozen frames, which is 1.5 GB at 8K.
 LARGE_PICTURE = 4096 * 2304
 Pixels = NDArray[np.uint8]
@@ -122,7 +124,13 @@ def _size(array: NDArray[Any]) -> str:
 
 
 class VideoWriter(StreamedFile):
-    """Writes an MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come."""
+    """Writes an MP4 that browsers play: H.264, yuv420p, index at the front. Frames are encoded as they come.
+
+    Frames come at a constant rate, or each at its time. Subclasses write other formats.
+    """
+
+    container = "mp4"
+    container_options: ClassVar[dict[str, str]] = {"movflags": "+faststart"}
 
     def __init__(self, path: str | Path, frame_rate: float | None = None, crf: int = CRF) -> None:
         """Open nothing yet.
@@ -145,24 +153,32 @@ class VideoWriter(StreamedFile):
         self._shape: tuple[int, ...] | None = None
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
+        self._first_time: float | None = None
+        self._last_tick = -1
 
-    def write(self, picture: Pixels) -> None:
+    def write(self, picture: Pixels, time: float | None = None) -> None:
         """Append a frame.
 
         Args:
-            picture: ``(H, W, 3)`` uint8 RGB, all of one size.
+            picture: ``(H, W, 3)`` uint8 RGB, all of one size; writers of other formats can take RGBA.
+            time: When it is shown in seconds, later than the frame before. The first frame is shown at the start of
+                the file. Either all frames have a time, or none, and then they come at the frame rate.
 
         Raises:
             OSError: If writing fails, for example a DiskFullError. No file will be created.
             ValueError: If the size differs from the first frame's, or the encoder does not support it (over 16384
-                pixels a side, for example).
+                pixels a side, for example), or the time is missing or given only here.
         """
+        if self.num_frames and (time is None) != (self._first_time is None):
+            raise ValueError(f"{self.path}: frame {self.num_frames}: expected a time for all frames or for none")
         if self._shape not in (None, picture.shape):
-            got, wanted = picture.shape, self._shape
-            raise ValueError(f"{self.path}: frame {self.num_frames} has shape {got}, those before it {wanted}")
+            got, expected = picture.shape, self._shape
+            raise ValueError(f"{self.path}: frame {self.num_frames} has shape {got}, those before it {expected}")
         self._shape = picture.shape
-        image = _video_frame(picture)
-        image.pts = self.num_frames
+        if time is not None and self._first_time is None:
+            self._first_time = time
+        image = self._video_frame(picture)
+        image.pts = self._tick(time)
         with self._writing():
             container, stream = self._opened(image.width, image.height)
             try:
@@ -175,12 +191,29 @@ class VideoWriter(StreamedFile):
                 raise ValueError(f"{self.path}: the encoder takes no frames of {size} pixels: {error}") from error
             self.num_frames += 1
 
+    def _tick(self, time: float | None) -> int:
+        """The time of the next frame in units of the stream's time base."""
+        tick = self.num_frames
+        if time is not None and self._first_time is not None:
+            tick = round((time - self._first_time) * TICKS_PER_SECOND)
+        self._last_tick = max(tick, self._last_tick + 1)
+        return self._last_tick
+
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
         if self._container is None or self._stream is None:
-            options = {"movflags": "+faststart"}
-            self._container = av.open(file_url(self._make()), "w", format="mp4", options=options)
-            self._stream = _add_stream(self._container, self._rate, width, height, self._crf)
+            url = file_url(self._make())
+            self._container = av.open(url, "w", format=self.container, options=self.container_options)
+            self._stream = self._add_stream(self._container, self._rate, width, height)
+            if self._first_time is not None:
+                self._stream.codec_context.time_base = Fraction(1, TICKS_PER_SECOND)
         return self._container, self._stream
+
+    def _add_stream(self, container: OutputContainer, rate: Fraction, width: int, height: int) -> VideoStream:
+        return _add_h264(container, rate, width, height, self._crf)
+
+    def _video_frame(self, picture: Pixels) -> av.VideoFrame:
+        image = av.VideoFrame.from_ndarray(pad_to_even(picture), format="rgb24")
+        return image.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
 
     def _finalize(self) -> None:
         if self._container is not None and self._stream is not None:
@@ -194,15 +227,13 @@ class VideoWriter(StreamedFile):
                     self._container.close()
 
 
-def _video_frame(picture: Pixels) -> av.VideoFrame:
-    # yuv420p needs even sides: pad rather than crop.
+def pad_to_even(picture: Pixels) -> Pixels:
+    """Repeat the last row and column of ``(H, W, C)`` where a side is odd: chroma is stored for 2 x 2 pixels."""
     height, width = picture.shape[:2]
-    even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    image = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-    return image.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+    return np.ascontiguousarray(np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
 
 
-def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: int, crf: int) -> VideoStream:
+def _add_h264(container: OutputContainer, rate: Fraction, width: int, height: int, crf: int) -> VideoStream:
     if "libx264" in av.codecs_available:
         options = {"preset": "veryfast", "crf": str(crf)}
         if width * height > LARGE_PICTURE:
@@ -213,10 +244,14 @@ def _add_stream(container: OutputContainer, rate: Fraction, width: int, height: 
         stream = container.add_stream("mpeg4", rate=rate)
         stream.bit_rate = max(400_000, int(width * height * rate / 4 * 2 ** ((CRF - crf) / 6)))
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    # Players guess the colour space of untagged files by their size. 1 means BT.709 and limited range.
+    tag_colours(stream)
+    return stream
+
+
+def tag_colours(stream: VideoStream) -> None:
+    """Say that a stream is BT.709 of limited range: players guess the colour space of untagged files by their size."""
     context = stream.codec_context
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-    return stream
 
 
 def spread_frames(frames: Sequence[int], count: int = SHEET_FRAMES, keep: Iterable[int] = ()) -> list[int]:
@@ -275,7 +310,7 @@ class ContactSheet:
         thumb = Image.fromarray(picture).resize((max(1, round(width * scale)), max(1, round(height * scale))))
         prompts = [prompt for prompt in self._prompts if prompt.frame == frame]
         for prompt in prompts:
-            _draw_prompt(thumb, prompt, scale, tuple(PALETTE[self._labels[prompt.obj_id]].tolist()))
+            draw_prompt(thumb, prompt, scale, tuple(PALETTE[self._labels[prompt.obj_id]].tolist()))
         self._place(frame, thumb, f"frame {frame}" + (" - prompt" if prompts else ""))
 
     def _place(self, frame: int, thumb: Image.Image, text: str) -> None:
@@ -309,7 +344,15 @@ def _num_columns(count: int, cell_aspect: float) -> int:
     return min(range(1, count + 1), key=cost)
 
 
-def _draw_prompt(thumb: Image.Image, prompt: UserPrompt, scale: float, colour: tuple[int, ...]) -> None:
+def draw_prompt(thumb: Image.Image, prompt: UserPrompt, scale: float, colour: tuple[int, ...]) -> None:
+    """Draw the box and the clicks of a prompt on a picture of a frame.
+
+    Args:
+        thumb: The picture, changed in place.
+        prompt: The prompt, in pixels of the frame.
+        scale: Pixels of the picture in one of the frame.
+        colour: RGB of the object.
+    """
     draw = ImageDraw.Draw(thumb)
     if prompt.box is not None:
         corners = [value * scale for value in prompt.box]

@@ -97,8 +97,8 @@ class RunLengths:
         most = size[0] * size[1]
         for run in runs:
             if type(run) is not int or not 0 <= run <= most:
-                wanted = f"expected whole numbers that cover {size[1]}x{size[0]} pixels"
-                raise ValueError(f"the run lengths of a mask: {wanted}, got {brief(run)}")
+                expected = f"expected whole numbers that cover {size[1]}x{size[0]} pixels"
+                raise ValueError(f"the run lengths of a mask: {expected}, got {brief(run)}")
         return RunLengths(size, _checked(np.array(runs, np.int64), size))
 
     @property

@@ -199,8 +199,13 @@ class StreamedFile(ABC):
 
 def sha256_of(path: str | Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: str | Path, algorithm: str) -> str:
+    """Compute a digest of a file by one of ``hashlib``'s algorithms, in hexadecimal."""
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
+        digest = hashlib.new(algorithm)
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import mmap
 import re
 from collections.abc import Iterator
 
@@ -26,10 +27,13 @@ _MAX_PARTS = 100_000
 # A JPEG is decoded once per scan. Real files have about ten; a hostile one can have thousands, at 50 bytes each.
 _MAX_SCANS = 64
 
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+"""What pictures begin with."""
+JPEG_END, PNG_END = b"\xff\xd9", b"IEND"
+"""Kinds of the parts that pictures end with, see ``picture_parts``."""
 # Other bytes after 0xff belong to the data of a scan.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_END, _SCAN, _NO_LENGTH = b"\xff\xd9", b"\xff\xda", (b"\xff\x01", _JPEG)
+_SCAN, _NO_LENGTH = b"\xff\xda", (b"\xff\x01", JPEG, JPEG_END)
 
 
 def load_image(
@@ -122,24 +126,38 @@ def _known_formats() -> frozenset[str]:
 def _check_parts(data: bytes, name: StrPath) -> None:
     """Raise InvalidFileError if a file has so many parts that reading it would take minutes."""
     scans = 0
-    for parts, part in enumerate(_parts(data), start=1):
+    for parts, (part, *_) in enumerate(picture_parts(data), start=1):
         scans += part == _SCAN
         if parts > _MAX_PARTS or scans > _MAX_SCANS:
             what = f"{_MAX_SCANS} scans" if scans > _MAX_SCANS else f"{_MAX_PARTS:,} parts"
             raise InvalidFileError(name, f"this image has more than {what}")
 
 
-def _parts(data: bytes) -> Iterator[bytes]:
-    """Yield the kinds of a JPEG's segments, up to the end of its first image, or of a PNG's chunks."""
-    if data.startswith(_JPEG):
-        at = len(_JPEG)
-        while (found := _MARKER.search(data, at)) is not None and found[0] != _END:
-            yield found[0]
-            at = found.end()
-            if found[0] not in _NO_LENGTH:
-                at += int.from_bytes(data[at : at + 2], "big")
-    elif data.startswith(_PNG):
-        at = len(_PNG)
-        while at < len(data) and (kind := data[at + 4 : at + 8]) != b"IEND":
-            yield kind
-            at += int.from_bytes(data[at : at + 4], "big") + 12  # 12 bytes of length, kind and checksum
+def picture_parts(data: bytes | mmap.mmap, start: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """Walk through a JPEG or PNG without decoding it.
+
+    Args:
+        data: The file.
+        start: Where in it the picture begins.
+
+    Yields:
+        Segments of a JPEG up to the end of its first image, or chunks of a PNG: the kind, which is the marker in a
+        JPEG, where the content begins, and where the next part can begin at the earliest. The last one is ``JPEG_END``
+        or ``PNG_END``, unless the picture is cut: then it may end beyond the data.
+    """
+    kind = b""
+    if data[start : start + 2] == JPEG:
+        at = start + len(JPEG)
+        while kind != JPEG_END and (found := _MARKER.search(data, at)) is not None:
+            kind, at = found[0], found.end()
+            if kind in _NO_LENGTH:
+                yield kind, at, at
+                continue
+            content, at = at + 2, at + int.from_bytes(data[at : at + 2], "big")
+            yield kind, content, at
+    elif data[start : start + len(PNG)] == PNG:
+        at = start + len(PNG)
+        while at < len(data) and kind != PNG_END:
+            kind, content = data[at + 4 : at + 8], at + 8
+            at = content + int.from_bytes(data[at : at + 4], "big") + 4  # the checksum
+            yield kind, content, at

@@ -147,6 +147,10 @@ class JsonValue:
         """Return a string."""
         return str(self._as(str, "a text"))
 
+    def boolean(self) -> bool:
+        """Return true or false."""
+        return bool(self._as(bool, "true or false"))
+
     def integer(self, least: int = 0, most: int = _LARGEST_INTEGER) -> int:
         """Return an integer. Floats with an integer value, such as 4.0, are accepted.
 

@@ -9,13 +9,16 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from i2v.errors import brief
 from i2v.utils.files import replacing_folder
 
 MAX_NAME_BYTES = 200  # file systems allow 255, but temporary names are longer
+RESULTS_SUFFIX = "_i2v"
+"""End of the names of default output folders."""
+
 IMAGES = r"[^.].*\.(png|jpg)"
 """Regular expression of the names of images that runs write."""
 
@@ -37,13 +40,18 @@ def component(name: str) -> str:
         reason = "it is empty, or names another folder"
     elif name.startswith("."):
         reason = "names that start with a dot are hidden"
-    elif any(unicodedata.category(c) in _NO_NAME or unicodedata.bidirectional(c) in _TURNING for c in name):
+    elif not is_showable(name):
         reason = "it has characters that cannot be shown"
     elif len(name.encode()) > MAX_NAME_BYTES:
         reason = f"it is longer than {MAX_NAME_BYTES} bytes"
     if reason is not None:
         raise ValueError(f"expected the name of a file or folder, got {brief(name)}: {reason}")
     return name
+
+
+def is_showable(name: str) -> bool:
+    """Whether a name has no control characters, and none that change the direction of the text."""
+    return not any(unicodedata.category(c) in _NO_NAME or unicodedata.bidirectional(c) in _TURNING for c in name)
 
 
 def child(folder: Path, name: str) -> Path:
@@ -65,6 +73,42 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link to {os.readlink(path)}: results go to real folders only")
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, or that it can be created. Nothing is created.
+
+    Raises:
+        NotADirectoryError: If it, or a folder above it, is a file.
+        PermissionError: If the system does not let this user write there.
+    """
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be an output folder: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written to: there is no permission to write in {above}")
+
+
+def check_results_folder(folder: Path, inner: Iterable[str], overwrite: bool) -> None:
+    """Check that results can go into a folder. Nothing is created.
+
+    Args:
+        folder: The folder, which need not exist.
+        inner: Names of the folders in it that hold results.
+        overwrite: Whether earlier results may be replaced.
+
+    Raises:
+        ValueError: If one of the folders is a symbolic link.
+        FileExistsError: If the folder is a file, or not empty and ``overwrite`` is false.
+        OSError: As ``check_writable``.
+    """
+    for own in (folder, *(folder / name for name in inner)):
+        refuse_link(own)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, expected an output folder")
+    check_writable(folder)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: give --overwrite or another --out")
 
 
 def own_folder(folder: Path) -> Path:
@@ -121,14 +165,27 @@ def new_folder(
         FileExistsError: If the folder exists and may not be replaced. Nothing is changed then.
     """
     folder = child(own_folder(parent), name)
-    _check_free(folder, made, overwrite)
+    check_replaceable(folder, made, overwrite)
     with replacing_folder(folder, one_of_many) as hidden:
         yield hidden
-        _check_free(folder, made, overwrite)  # again: the folder may have changed meanwhile
+        check_replaceable(folder, made, overwrite)  # again: the folder may have changed meanwhile
 
 
-def _check_free(folder: Path, made: str, overwrite: bool) -> None:
+def check_replaceable(folder: Path, made: str, overwrite: bool) -> None:
+    """Check that a folder can be made as a whole. Nothing is created.
+
+    Args:
+        folder: The folder.
+        made: Regular expression of the names of the files that it will hold.
+        overwrite: Whether it may replace an existing folder, which may only contain such files.
+
+    Raises:
+        ValueError: If it is a symbolic link.
+        FileExistsError: If it exists and may not be replaced.
+        OSError: As ``check_writable``, for the folder above.
+    """
     refuse_link(folder)
+    check_writable(folder.parent)
     if not folder.exists():
         return
     if not overwrite:
@@ -155,4 +212,4 @@ def default_output_folder(video: Path) -> Path:
     named = video.resolve()
     if not named.exists() and re.search(r"[*?\[%]", video.name):
         named = next(folder for folder in named.parents if folder.is_dir())
-    return Path(f"{named.name if named.is_dir() else named.stem}_i2v")
+    return Path(f"{named.name if named.is_dir() else named.stem}{RESULTS_SUFFIX}")

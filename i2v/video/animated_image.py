@@ -1,4 +1,4 @@
-"""Picture files that hold several frames: animated WebP, PNG and AVIF, and TIFF of several pages."""
+"""Picture files that hold several frames: animated WebP, PNG and AVIF, TIFF of several pages, GIF without delays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
+from PIL import Image
 
 from i2v.errors import InvalidFileError, StrPath, reading
 from i2v.utils.image_file import MAX_BYTES, open_picture
@@ -19,8 +20,10 @@ from i2v.video.frame_source import FrameSource, picture_to_rgb
 
 MAX_FRAMES = 100_000
 _KEPT_BYTES = 64 << 20  # of frames decoded lately, for those who go backwards
-_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF")
-_MAGICS = (b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FORMATS = ("PNG", "WEBP", "TIFF", "AVIF", "GIF")
+_GIF = b"GIF8"
+_MAGICS = (b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", _GIF)
+_DEFAULT_DURATION = 0.1  # seconds, of a frame whose duration is 0, as in browsers
 _HEAD = 16  # bytes in which a file says its format
 
 
@@ -111,10 +114,10 @@ class _OpenPicture:
                 self._image.seek(frame)
                 if self._image.format != "PNG":
                     self._image.load()  # they say it only then
-                duration = self._image.info.get("duration")
+                duration = self._image.info.get("duration", 0 if self._image.format == "GIF" else None)
                 if duration is None:
                     return None
-                durations.append(float(duration) / 1000)
+                durations.append(float(duration) / 1000 or _DEFAULT_DURATION)
             self._position = -1
             return [0.0, *itertools.accumulate(durations)]
 
@@ -127,15 +130,24 @@ class _OpenPicture:
             self._image.seek(frame)
             check_size(self._image.width, self._image.height)  # those of a TIFF differ
             self._image.load()
-            pixels = picture_to_rgb(self._image)
+            pixels = picture_to_rgb(_on_white(self._image) if self._image.format == "GIF" else self._image)
         self._position = frame
         self._kept[frame] = pixels
         while len(self._kept) > 1 and len(self._kept) * pixels.nbytes > _KEPT_BYTES:
             self._kept.popitem(last=False)
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """Put a picture on white, as FFmpeg does with a GIF, whose transparent parts have no colour."""
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground
+
+
 def is_animated(picture: StrPath | bytes) -> bool:
-    """Whether a file, or its bytes, is a picture of several frames.
+    """Whether a file, or its bytes, is a picture of several frames that is better not left to FFmpeg.
+
+    FFmpeg merges the frames of a GIF that have no delay, and does not know the other formats or all of their kinds.
 
     Raises:
         OSError: If the file cannot be read.
@@ -146,12 +158,35 @@ def is_animated(picture: StrPath | bytes) -> bool:
         if not _may_be_picture(head) or os.path.getsize(picture) > MAX_BYTES:
             return False
         picture = read_input(picture, MAX_BYTES)
-    if not _may_be_picture(picture[:_HEAD]):
+    if not _may_be_picture(picture[:_HEAD]) or (picture.startswith(_GIF) and all(_gif_delays(picture))):
         return False
     try:
         return int(getattr(open_picture(picture, "", _FORMATS), "n_frames", 1)) > 1
     except Exception:  # noqa: BLE001 what is wrong with it is said by whoever reads it
         return False
+
+
+def _gif_delays(data: bytes) -> list[int]:
+    """The delay after each image of a GIF but the last, in hundredths of a second; of those that are not cut."""
+    at, delay, delays = 13 + _table_size(data[10:11]), 0, list[int]()
+    while (kind := data[at : at + 1]) in (b"!", b","):
+        if kind == b"!":  # an extension; 0xf9 is that about the next image
+            if data[at + 1 : at + 2] == b"\xf9":
+                delay = int.from_bytes(data[at + 4 : at + 6], "little")
+            at += 2
+        else:
+            delays.append(delay)
+            delay = 0
+            at += 11 + _table_size(data[at + 9 : at + 10])
+        while at < len(data) and data[at]:  # blocks, of which each says its length
+            at += 1 + data[at]
+        at += 1
+    return delays[:-1]
+
+
+def _table_size(flags: bytes) -> int:
+    """Bytes of the colour table that the flags of a GIF or of an image in it declare."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
 def _may_be_picture(head: bytes) -> bool:

@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
+from i2v.modeling.constants import IMAGE_MEAN, IMAGE_STD
 from i2v.video.frame_source import FrameSource
-
-# Frames that the model reads for one step, the current one included; the cache needs room for them.
-WINDOW_LENGTH = 5
+from i2v.video.window import WINDOW_LENGTH
 
 
 class FrameLoader:
@@ -101,15 +99,15 @@ class FrameLoader:
         count = self.source.num_frames
         if count is None:
             return
-        wanted = [i for i in range(index, index + step * (self._ahead + 1), step) if 0 <= i < count]
+        expected = [i for i in range(index, index + step * (self._ahead + 1), step) if 0 <= i < count]
         with self._lock:
             if self._closed:
                 return
-            self._drop_guesses(keep=wanted)
-            for i in reversed(wanted):  # the nearest frame is evicted last
+            self._drop_guesses(keep=expected)
+            for i in reversed(expected):  # the nearest frame is evicted last
                 if i in self._frames:
                     self._frames.move_to_end(i)
-            for i in wanted:
+            for i in expected:
                 if i not in self._frames:
                     self._guesses.add(i)
                     self._submit(i)
@@ -185,10 +183,25 @@ class FrameLoader:
                 del self._frames[index]
 
     def _load(self, index: int) -> torch.Tensor:
-        picture = Image.fromarray(self.source.read(index))
-        resized = np.asarray(picture.resize((self.image_size, self.image_size)))
-        # NumPy does the copy: a torch operation would start another thread pool for this thread.
-        return torch.from_numpy(resized.transpose(2, 0, 1).copy())
+        return to_model_size(self.source.read(index), self.image_size)
+
+
+def to_model_size(
+    picture: np.ndarray, image_size: int, box: tuple[float, float, float, float] | None = None
+) -> torch.Tensor:
+    """Resize a picture, or a part of it, to the size of the model image.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8 RGB.
+        image_size: Side ``S`` of the model image in pixels.
+        box: Left, top, right and bottom of the part in pixels, which may be fractions; by default the whole picture.
+
+    Returns:
+        ``(3, S, S)`` uint8.
+    """
+    resized = np.asarray(Image.fromarray(picture).resize((image_size, image_size), box=box))
+    # NumPy does the copy: a torch operation would start another thread pool for a thread that reads ahead.
+    return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
 
 def normalize(frames: torch.Tensor) -> torch.Tensor:

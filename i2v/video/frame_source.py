@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import threading
@@ -9,11 +10,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar, Union
 
 import numpy as np
-import torch
 from PIL import Image
+
+from i2v.errors import brief
+from i2v.utils.tensors import is_tensor, tensor_to_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import TypeIs
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"),
@@ -22,7 +29,7 @@ IMAGE_SUFFIXES = (
 """Of picture files that are taken for frames, in lower case."""
 
 # One picture as users pass it; see `rgb_array` for shapes and value ranges.
-Frame: TypeAlias = np.ndarray | torch.Tensor | Image.Image
+Frame: TypeAlias = Union[np.ndarray, "Tensor", Image.Image]
 
 _Source = TypeVar("_Source", bound="FrameSource")
 
@@ -98,7 +105,7 @@ class FrameSource(ABC):
 class FrameArray(FrameSource):
     """Frames in memory. A frame is copied or converted only when it is read."""
 
-    def __init__(self, frames: np.ndarray | torch.Tensor | Sequence[Frame], name: str = "array") -> None:
+    def __init__(self, frames: np.ndarray | Tensor | Sequence[Frame], name: str = "array") -> None:
         """Check the frames.
 
         Args:
@@ -113,13 +120,14 @@ class FrameArray(FrameSource):
         """
         self.name = name
         self.frame_rate = None
-        if isinstance(frames, (np.ndarray, torch.Tensor)) and frames.ndim != 4:
+        if _is_array(frames) and frames.ndim != 4:
             raise ValueError(f"{name}: expected shape (T,H,W,3) or (T,3,H,W), got {tuple(frames.shape)}")
         if len(frames) == 0:
             raise ValueError(f"{name}: got no frames")
-        self._frames = frames
-        self.height, self.width = frame_size(frames[0], f"{name}: frame 0")
-        if not isinstance(frames, (np.ndarray, torch.Tensor)):
+        # Single frames of sparse tensors cannot be taken in inference mode.
+        self._frames = tensor_to_array(frames, name) if is_tensor(frames) and frames.is_sparse else frames
+        self.height, self.width = frame_size(self._frames[0], f"{name}: frame 0")
+        if not _is_array(frames):
             for index, frame in enumerate(frames):
                 _check_size(frame, (self.height, self.width), f"{name}: frame {index}")
         self.read(0)  # floats in 0..255 are a common mistake: fail now rather than midway
@@ -251,6 +259,27 @@ class LiveFrames(FrameSource):
             return self._size
 
 
+def check_frame(frame_idx: Any, source: FrameSource, num_frames: int | None) -> int:
+    """Return the index of a frame of a video as an integer.
+
+    Args:
+        frame_idx: An integer of any kind.
+        source: The video.
+        num_frames: How many frames it has, if that is known.
+
+    Raises:
+        TypeError: If ``frame_idx`` is no integer.
+        IndexError: If the video has no such frame.
+    """
+    try:
+        frame = operator.index(frame_idx)
+    except (TypeError, RuntimeError):  # the latter of tensors without values
+        raise TypeError(f"frame_idx: expected a whole number, got {brief(frame_idx)}") from None
+    if frame < 0 or (num_frames is not None and frame >= num_frames):
+        raise IndexError(f"frame {frame} is not in the video {source.name}, which has {num_frames} frames")
+    return frame
+
+
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key for file names in natural order: digits compare as numbers, letters ignore case.
 
@@ -273,7 +302,7 @@ def frame_size(frame: Frame, where: str) -> tuple[int, int]:
     """
     if isinstance(frame, Image.Image):
         size = (frame.height, frame.width)
-    elif isinstance(frame, (np.ndarray, torch.Tensor)):
+    elif _is_array(frame):
         shape = tuple(frame.shape)
         if len(shape) != 3 or (shape[2] != 3 and shape[0] != 3):
             raise ValueError(f"{where}: expected shape (H,W,3) or (3,H,W), got {shape}")
@@ -303,9 +332,8 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     frame_size(frame, where)
     if isinstance(frame, Image.Image):
         return picture_to_rgb(frame)
-    if isinstance(frame, torch.Tensor):
-        tensor = frame.detach().cpu()
-        frame = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if is_tensor(frame):
+        frame = tensor_to_array(frame, where)
     if frame.shape[2] != 3:
         frame = frame.transpose(1, 2, 0)
     if frame.dtype == np.uint8:
@@ -315,11 +343,15 @@ def rgb_array(frame: Frame, where: str) -> np.ndarray:
     return _scaled(frame, where)
 
 
-def _check_size(frame: Frame, wanted: tuple[int, int] | None, where: str) -> tuple[int, int]:
-    """Return the frame's (height, width); ValueError if it differs from ``wanted``."""
+def _is_array(value: object) -> TypeIs[np.ndarray | Tensor]:
+    return isinstance(value, np.ndarray) or is_tensor(value)
+
+
+def _check_size(frame: Frame, expected: tuple[int, int] | None, where: str) -> tuple[int, int]:
+    """Return the frame's (height, width); ValueError if it differs from ``expected``."""
     size = frame_size(frame, where)
-    if wanted is not None and size != wanted:
-        raise ValueError(f"{where}: the picture is {size[1]}x{size[0]}, expected {wanted[1]}x{wanted[0]}")
+    if expected is not None and size != expected:
+        raise ValueError(f"{where}: the picture is {size[1]}x{size[0]}, expected {expected[1]}x{expected[0]}")
     return size
 
 

@@ -2,30 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
+from PIL.Image import Image
+from PIL.ImageFile import ImageFile
 
-from i2v.errors import InvalidFileError, brief, locating
-from i2v.utils.file_pattern import NUMBER
-from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, read_image_size
+from i2v.errors import USER_ERRORS, InvalidFileError, brief, locating
+from i2v.utils.file_pattern import NUMBER, is_pattern
+from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, open_picture
 from i2v.utils.input_file import read_input, read_text
+from i2v.utils.listing import is_visible, visible_entries
 from i2v.video.frame_source import IMAGE_SUFFIXES, FrameSource, natural_key, picture_to_rgb
+from i2v.video.sequence_names import check_sequence
 
+_MOST_LABELS = 8  # values of a picture that is taken for a mask; frames have more
+_QUOTED = r"'([^']*)'|\\(.)"  # in FFmpeg's lists: text between quotes, and one character after a backslash
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".ffconcat")
-_KINDS = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif", ".j2k": ".jp2"}
 
 
-class ImageFiles(FrameSource):
-    """Picture files in a given order; a frame's number is its place in that order.
+class PictureFrames(FrameSource):
+    """Pictures as the frames of a video.
 
-    Pictures are taken as stored: EXIF orientation is not applied, as in the published model. All must have the size of
-    the first, which is checked when a frame is read.
+    They are taken as stored: EXIF orientation is not applied, as in the published model. All must have the size of the
+    first, and none may be a mask among pictures in colour; that is checked when a frame is read.
     """
+
+    def __init__(self, name: str, formats: tuple[str, ...]) -> None:
+        """Look at the first picture. Raises the errors of ``i2v.utils.image_file.load_image``."""
+        self.name = name
+        self.frame_rate = None
+        self._formats = formats
+        with self._open(0) as first:
+            self.height, self.width = first.height, first.width
+        self._in_colour = any(map(self._is_coloured, {0, self.num_frames // 2, self.num_frames - 1}))
+
+    @property
+    @abstractmethod
+    def num_frames(self) -> int:
+        """Number of pictures."""
+
+    @abstractmethod
+    def _encoded(self, index: int) -> bytes:
+        """The file of picture ``index``."""
+
+    @abstractmethod
+    def _where(self, index: int) -> str:
+        """How picture ``index`` is called in messages."""
+
+    def read(self, index: int) -> np.ndarray:
+        """Return frame ``index`` as (H,W,3) uint8.
+
+        Raises:
+            IndexError: If there is no such frame.
+            InvalidFileError: If its picture is damaged, of another size, or a mask.
+        """
+        self._check_index(index)
+        image = decode_image(self._encoded(index), self._where(index), self._formats)
+        if image.size != (self.width, self.height):
+            raise InvalidFileError(
+                self._where(index),
+                f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} like the first one, "
+                f"{os.path.basename(self._where(0))}",
+            )
+        if self._in_colour and _is_mask(image):
+            raise InvalidFileError(
+                self._where(index), "this looks like a mask among pictures in colour: expected the frames of one video"
+            )
+        with locating(self._where(index)):
+            return picture_to_rgb(image)
+
+    def _open(self, index: int) -> ImageFile:
+        return open_picture(self._encoded(index), self._where(index), self._formats)
+
+    def _is_coloured(self, index: int) -> bool:
+        with contextlib.suppress(*USER_ERRORS), self._open(index) as image:
+            return len(image.getbands()) > 1
+        return False  # what is wrong is said when it is read
+
+
+def _is_mask(image: Image) -> bool:
+    """Whether a picture has one channel of few values, as label maps have, but not of one, as a black frame has."""
+    return len(image.getbands()) == 1 and 1 < len(np.unique(np.asarray(image))) <= _MOST_LABELS
+
+
+class ImageFiles(PictureFrames):
+    """Picture files in a given order; a frame's number is its place in that order."""
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], name: str) -> None:
         """Look at the first file.
@@ -41,12 +109,10 @@ class ImageFiles(FrameSource):
         """
         if not paths:
             raise ValueError(f"{name}: no images: expected {' '.join(IMAGE_SUFFIXES)}")
-        self.name = name
-        self.frame_rate = None
         # They may be read from another working directory, in another process.
         self._paths = [os.path.abspath(os.fspath(path)) for path in paths]
         self._shown = [os.fspath(path) for path in paths]
-        self.height, self.width = read_image_size(self._shown[0], FRAME_FORMATS)
+        super().__init__(name, FRAME_FORMATS)
 
     @property
     def files(self) -> list[str]:
@@ -61,30 +127,18 @@ class ImageFiles(FrameSource):
         self._check_index(index)
         return os.path.basename(self._paths[index])
 
-    def read(self, index: int) -> np.ndarray:
-        """Return frame ``index`` as (H,W,3) uint8.
+    def _encoded(self, index: int) -> bytes:
+        return read_input(self._paths[index], MAX_BYTES)
 
-        Raises:
-            IndexError: If there is no such frame.
-            InvalidFileError: If its file is damaged or of another size.
-        """
-        self._check_index(index)
-        image = decode_image(read_input(self._paths[index], MAX_BYTES), self._shown[index], FRAME_FORMATS)
-        if image.size != (self.width, self.height):
-            raise InvalidFileError(
-                self._shown[index],
-                f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} "
-                f"like the first one, {os.path.basename(self._paths[0])}",
-            )
-        with locating(self._shown[index]):
-            return picture_to_rgb(image)
+    def _where(self, index: int) -> str:
+        return self._shown[index]
 
 
 class ImageFolder(ImageFiles):
     """The pictures of a folder in natural order.
 
-    Files with the suffixes of ``IMAGE_SUFFIXES`` count, in any letter case; others, sub-folders and names that start
-    with a dot are passed over.
+    Files with the suffixes of ``IMAGE_SUFFIXES`` count, in any letter case; others, sub-folders and leftovers (see
+    ``i2v.utils.listing``) are passed over.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -96,12 +150,9 @@ class ImageFolder(ImageFiles):
                 ``check_sequence``.
         """
         name = os.fspath(folder)
-        with os.scandir(name) as entries:
-            names = [entry.name for entry in entries if _is_image(entry.name) and entry.is_file()]
-        if not names:
-            raise ValueError(f"{name}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
-        check_sequence(names, name)
-        super().__init__([os.path.join(name, file) for file in sorted(names, key=natural_key)], name)
+        paths = _in_folder(name)
+        check_sequence(map(os.path.basename, paths), name)
+        super().__init__(paths, name)
 
 
 def image_pattern(pattern: str) -> ImageFiles:
@@ -115,17 +166,33 @@ def image_pattern(pattern: str) -> ImageFiles:
         FileNotFoundError: If no file matches.
         ValueError: If a match is no picture, or they are not one sequence; see ``check_sequence``.
     """
-    found = _numbered_files(pattern) if NUMBER.search(pattern) else _globbed(pattern)
-    paths: list[str] = [path for path in found if os.path.isfile(path) and not os.path.basename(path).startswith(".")]
-    if not paths:
-        raise FileNotFoundError(f"{pattern}: no file matches this pattern")
-    strange = next((path for path in paths if not _is_image(os.path.basename(path))), None)
-    if strange is not None:
-        raise ValueError(f"{pattern}: {strange} is no picture, expected {' '.join(IMAGE_SUFFIXES)}")
+    paths = _matching(pattern)
     for folder, names in itertools.groupby(sorted(paths, key=os.path.dirname), key=os.path.dirname):
         check_sequence([os.path.basename(path) for path in names], os.path.join(folder, os.path.basename(pattern)))
-    paths.sort(key=_path_key)
     return ImageFiles(paths, pattern)
+
+
+def find_pictures(given: str | os.PathLike[str]) -> list[str]:
+    """Find pictures that need not be the frames of one video.
+
+    Args:
+        given: A picture file, a folder of them, or a pattern as in ``image_pattern``.
+
+    Returns:
+        Their paths, those of a folder or pattern in natural order.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or no file matches.
+        ValueError: If a folder has no pictures, or a match is none.
+    """
+    path = os.fspath(given)
+    if os.path.isdir(path):
+        return _in_folder(path)
+    if is_pattern(path):
+        return _matching(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path}: no such image file or folder of images")
+    return [path]
 
 
 def is_list(path: str) -> bool:
@@ -162,65 +229,29 @@ def image_list(path: str | os.PathLike[str]) -> ImageFiles:
     return ImageFiles(paths, shown)
 
 
-def check_sequence(names: Iterable[str], where: str) -> None:
-    """Check that pictures of one folder can be the frames of one video.
-
-    Frames and their masks often lie in one folder, and would be taken for twice as many frames.
-
-    Args:
-        names: File names.
-        where: The folder, for messages.
-
-    Raises:
-        ValueError: If two files have the same stem or number, if there are files of several kinds (such as JPEG and
-            PNG) whose names differ by more than their numbers, or if names differ so and count the same frames twice.
-    """
-    numbers: dict[str, dict[tuple[int, ...], str]] = {}
-    stems: dict[str, str] = {}
-    kinds: dict[str, str] = {}
-    for name in sorted(names):
-        stem, suffix = os.path.splitext(name.casefold())
-        if stem in stems:
-            _fail(where, f"{stems[stem]} and {name} have the same name")
-        stems[stem] = name
-        kinds.setdefault(_KINDS.get(suffix, suffix), name)
-        parts = re.split(r"([0-9]+)", stem)
-        of_pattern = numbers.setdefault("#".join(parts[::2]), {})
-        number = tuple(map(int, parts[1::2]))
-        if number in of_pattern:
-            _fail(where, f"{of_pattern[number]} and {name} have the same number")
-        of_pattern[number] = name
-    if len(numbers) > 1 and len(kinds) > 1:
-        _fail(where, f"there are images of several kinds and names, such as {' and '.join(kinds.values())}")
-    _check_overlap(list(numbers.values()), where)
-
-
-def _check_overlap(series: list[dict[tuple[int, ...], str]], where: str) -> None:
-    """ValueError if two series of names count the same frames, as 0.png, 1.png, 0_mask.png, 1_mask.png."""
-    owners: dict[tuple[int, ...], list[int]] = {}
-    long = [numbers for numbers in series if len(numbers) > 1 and () not in numbers]
-    for place, numbers in enumerate(long):
-        for number in numbers:
-            owners.setdefault(number, []).append(place)
-    shared: dict[tuple[int, int], int] = {}
-    for places in owners.values():
-        for pair in itertools.combinations(places[:8], 2):
-            shared[pair] = shared.get(pair, 0) + 1
-    for (first, second), count in shared.items():
-        if 2 * count >= min(len(long[first]), len(long[second])):
-            number = next(number for number in long[first] if number in long[second])
-            _fail(where, f"{long[first][number]} and {long[second][number]} both count as frame {number[-1]}")
-
-
-def _fail(where: str, reason: str) -> None:
-    raise ValueError(
-        f"{where}: {reason}: expected the frames of one video; where masks lie beside them, give a pattern like *.jpg"
-    )
-
-
 def _is_image(name: str) -> bool:
-    # A leading dot marks hidden files, among them the ones macOS leaves beside each copied picture.
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    # macOS leaves a hidden file beside each copied picture, with the same suffix.
+    return name.lower().endswith(IMAGE_SUFFIXES) and is_visible(name)
+
+
+def _in_folder(folder: str) -> list[str]:
+    """Pictures of a folder in natural order. ValueError if there are none."""
+    names = [entry.name for entry in visible_entries(folder) if _is_image(entry.name) and entry.is_file()]
+    if not names:
+        raise ValueError(f"{folder}: no images in this folder: expected {' '.join(IMAGE_SUFFIXES)}")
+    return [os.path.join(folder, name) for name in sorted(names, key=natural_key)]
+
+
+def _matching(pattern: str) -> list[str]:
+    """Pictures that match a pattern in natural order. Raises the errors of ``find_pictures``."""
+    found = _numbered_files(pattern) if NUMBER.search(pattern) else _globbed(pattern)
+    paths: list[str] = [path for path in found if os.path.isfile(path) and is_visible(os.path.basename(path))]
+    if not paths:
+        raise FileNotFoundError(f"{pattern}: no file matches this pattern")
+    strange = next((path for path in paths if not _is_image(os.path.basename(path))), None)
+    if strange is not None:
+        raise ValueError(f"{pattern}: {strange} is no picture, expected {' '.join(IMAGE_SUFFIXES)}")
+    return sorted(paths, key=_path_key)
 
 
 def _path_key(path: str) -> list[tuple[list[str | int], str]]:
@@ -262,5 +293,5 @@ def _listed(line: str) -> str | None:
     text = line.strip()
     if not text or text.startswith(("#", "ffconcat ", "duration ")):
         return None
-    concat = re.fullmatch(r"file\s+(?:'([^']*)'|(\S.*))", text)
-    return (concat[1] or concat[2]) if concat else text
+    concat = re.fullmatch(r"file\s+(\S.*)", text)
+    return re.sub(_QUOTED, lambda part: part[1] or part[2] or "", concat[1]) if concat else text

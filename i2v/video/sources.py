@@ -1,7 +1,8 @@
-"""Opening a video of any kind, and the model's temporal window.
+"""Opening a video of any kind.
 
 Arrays and cameras are in ``frame_source``, pictures in ``image_files`` and ``animated_image``, video files in
-``video_file``, and frames at the model's size in ``frame_loader``. Their public names are re-exported here.
+``video_file``. Their public names are re-exported here. Frames at the model's size are in ``frame_loader``, which needs
+PyTorch.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from i2v.utils.file_pattern import is_pattern
+from i2v.utils.tensors import is_tensor
 from i2v.video.animated_image import AnimatedImage, is_animated
-from i2v.video.frame_loader import WINDOW_LENGTH, FrameLoader, normalize
 from i2v.video.frame_source import FrameArray, FrameSource, LiveFrames
 from i2v.video.image_files import ImageFiles, ImageFolder, image_list, image_pattern, is_list
+from i2v.video.picture_stream import PictureStream, begins_with_pictures
 from i2v.video.video_file import VideoFile
+from i2v.video.window import window_indices
 
 __all__ = [
     "AnimatedImage",
     "FrameArray",
-    "FrameLoader",
     "FrameSource",
     "ImageFiles",
     "ImageFolder",
     "LiveFrames",
+    "PictureStream",
     "VideoFile",
-    "normalize",
     "open_source",
+    "open_video_file",
     "window_indices",
 ]
 
@@ -44,6 +46,7 @@ def open_source(video: Any) -> FrameSource:
             - path of a folder: ``ImageFolder``
             - path of a video file, or its bytes: ``VideoFile``
             - path of an animated WebP, PNG or AVIF or of a TIFF with several pages, or its bytes: ``AnimatedImage``
+            - path of JPEG or PNG pictures one after another, or their bytes: ``PictureStream``
             - pattern such as ``frames/*.jpg`` or ``frames/%05d.jpg``, or text file with a picture on each line:
               ``ImageFiles``
             - open binary file, or ``io.BytesIO``: what its path or its bytes are
@@ -62,10 +65,10 @@ def open_source(video: Any) -> FrameSource:
     if isinstance(video, FrameSource):
         return video
     if isinstance(video, (bytes, bytearray, memoryview)):
-        return _open_file(bytes(video))
+        return open_video_file(bytes(video))
     if isinstance(video, (str, os.PathLike)):
         return _open_path(os.fsdecode(video))
-    if isinstance(video, (np.ndarray, torch.Tensor, list, tuple)):
+    if isinstance(video, (np.ndarray, list, tuple)) or is_tensor(video):
         return FrameArray(video)
     if callable(getattr(video, "read", None)):
         return _open_stream(video)
@@ -77,6 +80,23 @@ def open_source(video: Any) -> FrameSource:
     )
 
 
+def open_video_file(file: str | bytes) -> FrameSource:
+    """Open one file that is the whole video: never a folder, a pattern or a list that names other files.
+
+    Args:
+        file: Path of the file, or its bytes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no video.
+    """
+    if isinstance(file, str) and not os.path.isfile(file):
+        return VideoFile(file)  # says what is wrong
+    if is_animated(file):
+        return AnimatedImage(file)
+    return PictureStream(file) if begins_with_pictures(file) else VideoFile(file)
+
+
 def _open_path(path: str) -> FrameSource:
     if is_pattern(path):
         return image_pattern(path)
@@ -84,13 +104,7 @@ def _open_path(path: str) -> FrameSource:
         raise FileNotFoundError(f"{path}: there is no such file or folder")
     if os.path.isdir(path):
         return ImageFolder(path)
-    return image_list(path) if os.path.isfile(path) and is_list(path) else _open_file(path)
-
-
-def _open_file(file: str | bytes) -> FrameSource:
-    if isinstance(file, str) and not os.path.isfile(file):
-        return VideoFile(file)  # says what is wrong
-    return AnimatedImage(file) if is_animated(file) else VideoFile(file)
+    return image_list(path) if os.path.isfile(path) and is_list(path) else open_video_file(path)
 
 
 def _open_stream(stream: Any) -> FrameSource:
@@ -101,7 +115,7 @@ def _open_stream(stream: Any) -> FrameSource:
     data = stream.read()
     if not isinstance(data, bytes):
         raise TypeError(f"video: got a file that gives {type(data).__name__}, expected one that is open in binary mode")
-    return _open_file(data)
+    return open_video_file(data)
 
 
 def _path_of(stream: Any) -> str | None:
@@ -113,24 +127,3 @@ def _path_of(stream: Any) -> str | None:
         return name if is_it and stream.tell() == 0 else None
     except (OSError, ValueError, AttributeError):  # closed, gone, or no real file
         return None
-
-
-def window_indices(frame: int, length: int = WINDOW_LENGTH) -> list[int]:
-    """Return the indices of the frames that the model reads for a frame: the preceding ones and itself.
-
-    At the start of a video the window is padded with copies of the frame: 2 -> [0, 1, 2, 2, 2].
-
-    Args:
-        frame: Index of the current frame.
-        length: Length of the window.
-
-    Raises:
-        IndexError: If ``frame`` is negative.
-        ValueError: If ``length`` is below 1.
-    """
-    if frame < 0:
-        raise IndexError(f"frame {frame}: frames are numbered from 0")
-    if length < 1:
-        raise ValueError(f"length: expected at least 1, got {length}")
-    indices = list(range(max(0, frame - length + 1), frame + 1))
-    return indices + [frame] * (length - len(indices))

@@ -51,7 +51,8 @@ def spooled(stream: BinaryIO, raw: RawFormat | None = None) -> Iterator[Path | N
     What is kept goes to the system's folder for temporary files, and is removed after the block.
 
     Args:
-        stream: A video of any format that FFmpeg recognizes, such as MJPEG, YUV4MPEG or MPEG-TS, or raw frames.
+        stream: A video of any format that FFmpeg recognizes, such as YUV4MPEG; JPEG or PNG pictures one after
+            another, or raw frames.
         raw: The size of raw frames, where they are raw.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import logging
@@ -24,8 +25,14 @@ from i2v.utils.picture_size import MAX_PIXELS, check_size
 
 log = logging.getLogger(__name__)
 
-# Formats under which FFmpeg opens text, single pictures and playlists as if they were videos.
-_NO_VIDEO_FORMATS = {"tty", "image2", "lavfi", "hls", "dash", "concat"}
+# Formats under which FFmpeg opens text and single pictures as if they were videos.
+_NO_VIDEO_FORMATS = {"tty", "image2"}
+
+# Playlists and scripts: reading them, FFmpeg would open other files, devices or the network.
+_SCRIPTS = {
+    *("concat", "hls", "applehttp", "dash", "webm_dash_manifest", "imf", "sdp", "rtp", "rtsp", "sap", "lavfi"),
+    *("vobsub", "avisynth", "vapoursynth"),
+}
 
 # Metadata that is not UTF-8 is no reason to refuse a file. PyAV 19 and later ignore it anyway and drop the argument.
 _TOLERANT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -247,13 +254,16 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
     if (len(video) if isinstance(video, bytes) else os.path.getsize(video)) == 0:
         raise ValueError(f"{name}: the file is empty")
     try:
-        # Playlists and the like must not make FFmpeg access the network.
         container = av.open(
             io.BytesIO(video) if isinstance(video, bytes) else file_url(video),
             mode="r",
-            options={"protocol_whitelist": "file"},
+            options={"protocol_whitelist": "file", "format_whitelist": _whitelist()},
             **_TOLERANT,
         )
+    except av.error.ArgumentError as error:  # of a format that is not on the list
+        raise ValueError(
+            f"{name}: this is no video, but a playlist or script that names other files, which are not opened"
+        ) from error
     except av.FFmpegError as error:
         if isinstance(error, OSError):  # such as a missing permission: the message is clear as it is
             raise
@@ -279,6 +289,12 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
         container.close()
         raise
     return container, stream
+
+
+@functools.cache
+def _whitelist() -> str:
+    """Names of the formats that FFmpeg may read, those that it writes among them."""
+    return ",".join(sorted(av.formats_available - _SCRIPTS))
 
 
 def _bound_frames(stream: VideoStream, name: str) -> None:

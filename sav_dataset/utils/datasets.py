@@ -9,6 +9,7 @@ from pathlib import Path
 from i2v.errors import InvalidFileError, StrPath, locating
 from i2v.utils.input_file import read_text
 from i2v.utils.json_file import JsonValue, read_json
+from i2v.utils.listing import visible_entries
 from i2v.utils.output_folder import component
 from sav_dataset.utils.mask_files import list_videos
 from sav_dataset.utils.scores import ObjectKey
@@ -117,7 +118,8 @@ def open_dataset(
     masks = Path(annotations) if annotations else _first(root, layout.annotations, split, "folder of annotations")
     names = _list_file(root, layout, split, video_list)
     if names is None:
-        names = sorted({*list_videos(frames), *(path.stem for path in frames.glob("*.mp4"))})
+        files = (Path(entry.name) for entry in visible_entries(frames))
+        names = sorted({*list_videos(frames), *(file.stem for file in files if file.suffix == ".mp4")})
     meta = next((path for path in _places(root, layout.meta, split) if path.is_file()), None)
     dataset = Dataset(name, layout, frames, masks, tuple(names), meta)
     missing = [video for video in names if not dataset.frames(video).exists()]

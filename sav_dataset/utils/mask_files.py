@@ -7,18 +7,16 @@ frame, whose pixel values are objects (DAVIS, MOSE, LVOS, YouTube-VOS).
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from i2v.errors import USER_ERRORS, InvalidFileError, StrPath
+from i2v.errors import USER_ERRORS, StrPath
 from i2v.results.rle import Mask, Size
-from i2v.utils.image_file import load_image
-from sav_dataset.utils.void_labels import void_labels
+from i2v.utils.listing import visible_entries
+from sav_dataset.utils.label_pictures import Labels, ignored_labels_of, labels_in, read_binary, read_labels
 
 ANY_LABEL = "255"
 """Name of the only object in benchmarks that distinguish just object and background, after DAVIS 2016."""
@@ -31,8 +29,7 @@ def list_videos(root: StrPath) -> list[str]:
         FileNotFoundError: If there is no such folder.
         NotADirectoryError: If it is a file.
     """
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return [entry.name for entry in visible_entries(root) if entry.is_dir()]
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
@@ -50,7 +47,7 @@ class FrameMasks:
         ignored: Labels that belong to no object.
     """
 
-    image: NDArray[np.uint8] | Mask
+    image: Labels | Mask
     values: Mapping[str, int | None]
     ignored: frozenset[int] = frozenset()
 
@@ -107,38 +104,35 @@ class MaskVideo:
             ignore_labels: Void labels of label images; ``None`` for the rule of :func:`void_labels`, unless all labels
                 are one object. Masks in folders of objects have no labels, and so no void ones.
         """
-        with os.scandir(folder) as entries:
-            has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+        has_folders = any(entry.is_dir() for entry in visible_entries(folder))
         video = cls(Path(folder), has_folders, single_object)
         if has_folders:
             return video
-        if ignore_labels is not None:
-            return replace(video, ignored=frozenset(ignore_labels))
-        return video if single_object else replace(video, ignored=void_labels(video._labels()))
-
-    def _labels(self) -> Iterator[list[int]]:
-        """The labels of each label image that can be read; whoever reads the others is told what is wrong."""
-        for frame in self.frames():
-            with contextlib.suppress(*USER_ERRORS):
-                values, is_one_bit = _read(self.folder / frame, None)
-                yield [255] if is_one_bit else labels_in(values)
+        if single_object and ignore_labels is None:
+            return video
+        files = (video.folder / frame for frame in video.frames())
+        return replace(video, ignored=ignored_labels_of(files, ignore_labels))
 
     def has_void(self) -> bool:
-        """Whether any label image has a pixel of an ignored label; reads no further than to the first."""
-        return bool(self.ignored) and any(not self.ignored.isdisjoint(labels) for labels in self._labels())
+        """Whether any label image that can be read has a pixel of an ignored label; reads no further than to it."""
+        for frame in self.frames() if self.ignored else ():
+            with contextlib.suppress(*USER_ERRORS):
+                if self.read(frame).void is not None:
+                    return True
+        return False
 
     def objects(self) -> list[str]:
         """List the object folders in natural order; none for label images, whose objects are known only when read."""
         if not self.is_folder_per_object:
             return []
-        return natural_order(name for name in _visible(self.folder) if (self.folder / name).is_dir())
+        return natural_order(entry.name for entry in visible_entries(self.folder) if entry.is_dir())
 
     def frames(self, obj: str | None = None) -> list[str]:
         """List the file names of an object's masks, or of the label images, sorted; none without a folder."""
         folder = self.folder / obj if obj is not None else self.folder
         if not folder.is_dir():
             return []
-        return sorted(name for name in _visible(folder) if name.endswith(".png"))
+        return [entry.name for entry in visible_entries(folder) if entry.name.endswith(".png")]
 
     def read(self, frame: str, obj: str | None = None, size: Size | None = None) -> FrameMasks:
         """Read the masks of a frame.
@@ -185,55 +179,3 @@ class MaskVideo:
                     yield name, frame, mask
             if obj in known:
                 return
-
-
-def read_binary(path: StrPath, size: Size | None = None) -> Mask:
-    """Read a binary mask ``(H, W)`` from a PNG: pixels that are not 0.
-
-    Args:
-        path: The file.
-        size: Expected height and width; ``None`` for any.
-
-    Raises:
-        InvalidFileError: If the image has more than two values, is not a single-channel PNG, or has another size.
-    """
-    values, is_one_bit = _read(path, size)
-    if not is_one_bit:
-        low, high = values.min(), values.max()
-        if not ((values == low) | (values == high)).all():
-            raise InvalidFileError(path, f"expected a binary mask, got the values {np.unique(values)[:8].tolist()}")
-    return values != 0
-
-
-def read_labels(path: StrPath, size: Size | None = None) -> NDArray[np.uint8]:
-    """Read labels ``(H, W)`` from a palette or grey PNG as stored, or as 0 and 255 from a 1-bit one.
-
-    Args:
-        path: The file.
-        size: Expected height and width; ``None`` for any.
-
-    Raises:
-        InvalidFileError: If the image is not a single-channel PNG, or has another size.
-    """
-    values, is_one_bit = _read(path, size)
-    return np.where(values, np.uint8(255), np.uint8(0)) if is_one_bit else values
-
-
-def _read(path: StrPath, size: Size | None) -> tuple[NDArray[np.uint8], bool]:
-    """Pixels of a PNG, and whether it is a 1-bit image; ones are then any value but 0."""
-    image = load_image(path, formats=("PNG",), size=size)
-    if image.mode not in ("P", "L", "1"):
-        raise InvalidFileError(path, f"expected a palette, grey or 1-bit image, got one of mode {image.mode}")
-    # Pillow returns a 1-bit image as bool, but does not specify the byte value of True.
-    return np.asarray(image).view(np.uint8), image.mode == "1"
-
-
-def labels_in(labels: NDArray[np.uint8]) -> list[int]:
-    """List the labels of a label image ``(H, W)``, without 0, ascending."""
-    counts = np.bincount(labels.reshape(-1), minlength=256)
-    return [int(label) for label in np.flatnonzero(counts) if label]
-
-
-def _visible(folder: StrPath) -> list[str]:
-    # Names with a leading dot are incomplete files, or what macOS leaves next to each copied picture.
-    return [name for name in os.listdir(folder) if not name.startswith(".")]

@@ -17,6 +17,7 @@ from i2v.errors import InvalidFileError, StrPath, locating
 from i2v.results.rle import Mask, RunLengths, Size, encode_mask
 from i2v.utils.files import replacing
 from i2v.utils.json_file import JsonValue, read_json
+from i2v.utils.listing import visible_entries
 from i2v.utils.output_folder import component
 from i2v.utils.picture_size import check_size
 from sav_dataset.utils.published_masks import load_published
@@ -69,7 +70,8 @@ class MaskInfo:
 
 def mask_info_files(folder: StrPath) -> list[Path]:
     """List the files of a video's objects, sorted; JSON takes precedence over ``.npy``."""
-    files = [path for path in Path(folder).iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]
+    paths = (Path(entry.path) for entry in visible_entries(folder))
+    files = [path for path in paths if path.suffix in SUFFIXES]
     by_stem = {path.stem: path for path in sorted(files, key=lambda path: path.suffix, reverse=True)}
     return [by_stem[stem] for stem in sorted(by_stem)]
 

@@ -56,7 +56,8 @@ class ReportContents:
 
 
 def write_text(path: StrPath, text: str) -> None:
-    """Write a text file, atomically."""
+    """Write a text file, atomically; its folder is created if there is none."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replacing(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from i2v.errors import USER_ERRORS, describe_error
+from i2v.errors import USER_ERRORS, describe_error, listed
 from i2v.results.rle import Mask
 from i2v.utils.terminal import printable
 from i2v.utils.worker_pool import worker_pool
+from sav_dataset.utils.label_pictures import labels_in
 from sav_dataset.utils.mask_files import FrameMasks, MaskVideo, list_videos, natural_order
 from sav_dataset.utils.measures import boundary_measure, mask_scores, region_similarity
 from sav_dataset.utils.scores import FrameScore, ObjectScore, Scores
@@ -143,15 +144,17 @@ def evaluate(
     warnings += [warning for video in videos_found for warning in video.unscored()]
     # Where there are problems, the files are still read, so that all of them are told at once.
     tasks = [task for video in videos_found for task in video.tasks(only_reads=bool(problems))]
-    table, with_void = _Table(), dict[str, int]()
+    table, with_void, labels = _Table(), dict[str, int](), dict[str, _Labels]()
     for task, result in _run(tasks, settings):
         table.add(task, result.scores)
         problems += result.problems
         if result.has_void:
             with_void[task.video] = with_void.get(task.video, 0) + 1
+        labels[task.video] = labels.get(task.video, _Labels()) | result.labels
     if problems:
         raise EvaluationError(problems)
     warnings += _void_notes(list(with_void), len(names), settings.ignore_labels)
+    warnings += _apart_notes({video: found for video, found in labels.items() if found.are_apart})
     objects = []
     for key, frames in table.objects():
         counted = _counted(frames, settings.skip)
@@ -197,6 +200,45 @@ def _void_notes(videos: Sequence[str], num_videos: int, ignore_labels: tuple[int
     return [f"{rule}: such pixels are left out of the scores of {len(videos)} of {num_videos} videos ({shown})"]
 
 
+def _apart_notes(labels: Mapping[str, _Labels]) -> list[str]:
+    """A sentence about videos whose trees have no label in common, as masks of 0/1 and of 0/255."""
+    if not labels:
+        return []
+    first = next(iter(labels.values()))
+    true, found = (", ".join(natural_order(names)) for names in (first.true, first.found))
+    is_single = all(len(own.true) == len(own.found) == 1 for own in labels.values())
+    remedy = "--single_object takes any label for the object" if is_single else "expected the same labels in both"
+    return [
+        f"annotations and predictions have no label in common, so all scores are 0, in {listed(list(labels), 3)}: in "
+        f"the first, annotations have label {true}, predictions {found}; {remedy}"
+    ]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels in the label images of a video, or of some of its frames.
+
+    Attributes:
+        true: Of the annotations, without void ones.
+        found: Of the predictions; void ones only of frames that have no others.
+    """
+
+    true: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, gt: FrameMasks, pred: FrameMasks) -> _Labels:
+        found = pred.values.keys() or (map(str, labels_in(pred.image)) if pred.ignored else ())
+        return cls(frozenset(gt.values), frozenset(found))
+
+    def __or__(self, other: _Labels) -> _Labels:
+        return _Labels(self.true | other.true, self.found | other.found)
+
+    @property
+    def are_apart(self) -> bool:
+        return bool(self.true and self.found) and self.true.isdisjoint(self.found)
+
+
 @dataclass(frozen=True)
 class _Task:
     """Some frames of a video to compare: of one object, or label images (``obj`` is ``None``).
@@ -220,6 +262,7 @@ class _TaskResult:
     scores: tuple[tuple[str, FrameScore], ...]  # by object
     problems: tuple[str, ...]
     has_void: bool
+    labels: _Labels  # none where labels do not tell objects apart
 
 
 @dataclass(frozen=True)
@@ -302,7 +345,7 @@ def _compare(task: _Task) -> _TaskResult:
     """Score the frames of a task in a worker process."""
     scores: list[tuple[str, FrameScore]] = []
     problems: list[str] = []
-    has_void = False
+    has_void, labels = False, _Labels()
     for frame in task.frames:
         try:
             gt = task.gt.read(frame, task.obj)
@@ -310,11 +353,13 @@ def _compare(task: _Task) -> _TaskResult:
             has_void = has_void or void is not None
             pred = task.pred.read(frame, task.obj)
             _check_sizes(gt, pred)
+            if task.obj is None and not task.gt.single_object:
+                labels |= _Labels.of(gt, pred)
             scores += [] if task.only_reads else _compare_frame(frame, gt, pred, void)
         except USER_ERRORS as error:
             who = f"video {task.video}" if task.obj is None else f"video {task.video}, object {task.obj}"
             problems.append(f"{who}, frame {frame}: {describe_error(error)}")
-    return _TaskResult(tuple(scores), tuple(problems), has_void)
+    return _TaskResult(tuple(scores), tuple(problems), has_void, labels)
 
 
 def _compare_frame(frame: str, gt: FrameMasks, pred: FrameMasks, void: Mask | None) -> Iterator[tuple[str, FrameScore]]:

@@ -18,6 +18,7 @@ from i2v.errors import InvalidFileError, StrPath, locating
 from i2v.results.overlay import Pixels, blend_overlay
 from i2v.results.rle import Mask, RunLengths, Size
 from i2v.utils.json_file import read_json
+from i2v.utils.listing import is_visible
 from i2v.utils.picture_size import check_size
 from i2v.video.sources import FrameSource, ImageFolder, open_source
 
@@ -135,7 +136,8 @@ class SAVDataset:
         """
         self.root = Path(root)
         self._frames = Path(frames) if frames is not None else self.root
-        found = {path.name: path for path in sorted(self.root.rglob("*.json"))}
+        paths = sorted(self.root.rglob("*.json"))
+        found = {path.name: path for path in paths if all(map(is_visible, path.relative_to(self.root).parts))}
         self._annotations = {name: path for name, path in found.items() if _kind(name)}
         if not self._annotations:
             raise FileNotFoundError(f"{self.root}: no annotations VIDEO_manual.json or VIDEO_auto.json here or below")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-VOID_LABEL = 255
+from i2v.prompts.mask_values import VOID
+
 RULE = "label 255 is void where a video has other labels, too"
 
 
@@ -14,8 +15,8 @@ def void_labels(frames: Iterable[Collection[int]]) -> frozenset[int]:
     255 is void where any frame has another label than 0 and 255. Where there is none, as in DAVIS-2016 and in masks of
     0 and 255, it is the object. Reads no further than to the first frame that decides.
     """
-    others = any(label not in (0, VOID_LABEL) for labels in frames for label in labels)
-    return frozenset({VOID_LABEL}) if others else frozenset()
+    others = any(label not in (0, VOID) for labels in frames for label in labels)
+    return frozenset({VOID}) if others else frozenset()
 
 
 def read_ignore_labels(text: str) -> tuple[int, ...]:

@@ -1,9 +1,7 @@
-"""Fixtures of the annotator's tests: a clip, servers in threads, and a browser."""
+"""Fixtures of the annotator's tests: a clip, servers in threads, and tabs that show them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ import pytest
 from annotator_support import HEIGHT, NUM_FRAMES, WIDTH, Running, running
 from page_support import Visitor, visiting
 from PIL import Image
-from playwright.sync_api import sync_playwright
-from support import render_video
+from support import make_predictor, render_video
 
 from i2v.annotator.footage import VideoFootage
+from i2v.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -45,20 +43,16 @@ def server(start: Callable[..., Any]) -> Iterator[Running]:
         yield started
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's chromium. CI installs it, so nothing may pass these tests over there."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no browser: apt-get install chromium")
-    with sync_playwright() as tools:
-        launched = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def visitor(browser: Any, server: Running) -> Iterator[Visitor]:
     """A tab that shows it."""
     with visiting(browser, server.address) as guest:
         yield guest
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a tiny model's weights."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
+    save_checkpoint(make_predictor().model, path)
+    return path

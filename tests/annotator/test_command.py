@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support import TINY, make_predictor
+from annotate_command import Command
 
-from i2v.checkpoint import save_checkpoint
+import i2v
 from i2v.cli.main import main
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.pt"
-    save_checkpoint(make_predictor().model, path)
-    return path
-
-
-class Command:
-    """The command, running until the block ends."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        line = [sys.executable, "-m", "i2v", "annotate", "--config", str(TINY), "--device", "cpu", "--no-browser"]
-        self.process = subprocess.Popen(
-            [*line, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.said: list[str] = []
-
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def address(self) -> str:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said.append(line)
-            if found := re.search(r"open (http://\S+)", line):
-                return found[1]
-        raise AssertionError(self.process.communicate())
-
-    def interrupt(self) -> tuple[int, str]:
-        self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(60)
-        assert self.process.stderr is not None
-        return status, self.process.stderr.read()
 
 
 def test_it_prints_an_address_serves_it_and_ends_cleanly_with_the_work_saved(
@@ -103,22 +60,30 @@ def _free_port() -> str:
     ("arguments", "status", "message"),
     [
         ([], 2, "VIDEO"),
-        (["none.mp4"], 1, "none.mp4: no such video file or folder of frames"),
+        (["none.mp4"], 1, "none.mp4: no such video file or folder"),
         (["CLIP", "--camera", "0"], 2, "not allowed with"),
-        (["CLIP", "--port", "0"], 2, "expected a whole number from 1 up"),
-        (["CLIP", "--port", "70000"], 2, "expected a port from 1 to 65535"),
+        (["CLIP", "--port", "0"], 2, "expected a whole number from 1 to 65535"),
+        (["CLIP", "--port", "70000"], 2, "expected a whole number from 1 to 65535"),
         (["CLIP", "--resume"], 1, "there is no session file"),
         (["CLIP", "--resume", "CLIP/000.png"], 1, "000.png: not a session file"),
         (["CLIP", "--out", "CLIP/000.png"], 1, "is a file, expected an output folder"),
-        (["CLIP", "--config", "nonsense"], 1, "nonsense"),
+        (["CLIP", "--config", "nonsense", "--random-weights"], 1, "nonsense"),
+        (["FOLDER", "--resume", "CLIP/000.png"], 1, "expected one video, got the folder"),
+        (["FOLDER", "--out", "CLIP"], 1, "queue.json: not the state of a queue"),
+        (["MIXED"], 1, "expected the images of one video, or several videos"),
         (["--camera", "77", "--out", "OUT"], 1, "camera 77: cannot be opened"),
     ],
 )
 def test_mistakes_get_one_clear_sentence(
     clip: Path, tmp_path: Path, capsys: Any, arguments: list[str], status: int, message: str
 ) -> None:
-    names = {"CLIP": str(clip), "OUT": str(tmp_path / "out")}
-    line = [re.sub("CLIP|OUT", lambda found: names[found[0]], argument) for argument in arguments]
+    paths = {"CLIP": clip, "OUT": tmp_path / "out", "FOLDER": tmp_path / "videos", "MIXED": tmp_path}
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    (tmp_path / "c.png").write_bytes(b"")
+    (clip / "queue.json").write_text("[]")
+    line = [re.sub("CLIP|OUT|FOLDER|MIXED", lambda found: str(paths[found[0]]), argument) for argument in arguments]
     assert main(["annotate", *line]) == status
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("i2v: error: ")
@@ -135,6 +100,8 @@ def test_a_port_in_use_is_told_and_only_a_port_asked_for_must_be_free(clip: Path
 
 
 def test_without_the_extra_it_says_what_to_install(clip: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Importing anew sets this attribute, too, and the package that it had before is what other tests know.
+    monkeypatch.setattr(i2v, "annotator", i2v.annotator)
     for name in [
         name for name in sys.modules if name.partition(".")[0] == "starlette" or name.startswith("i2v.annotator")
     ]:

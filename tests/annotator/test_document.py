@@ -20,10 +20,21 @@ def test_objects_get_numbers_that_are_not_used_again() -> None:
 
 def test_no_more_objects_than_labels() -> None:
     document = Document()
-    for _ in range(255):
+    for _ in range(254):
         document = document.with_object()
-    with pytest.raises(ValueError, match="from 1 to 255"):
+    with pytest.raises(ValueError, match="from 1 to 254"):
         document.with_object()
+    # 255 is the void label of other tools: it can come from a file, but is not given out.
+    document = document.without_object(7).with_object(number=255)
+    assert document.with_object().numbers[-1] == 7
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\x1b[2J", "gnp\u202eexe", "two\u2028lines"])
+def test_names_can_be_shown(name: str) -> None:
+    with pytest.raises(ValueError, match="characters that can be shown"):
+        Document().with_object(name)
+    with pytest.raises(ValueError, match="characters that can be shown"):
+        Document().with_object().renamed(1, name)
 
 
 def test_clicks_add_up_and_boxes_and_masks_begin_anew() -> None:

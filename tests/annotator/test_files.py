@@ -31,7 +31,7 @@ from pycocotools import mask as coco_mask
 from pydantic import TypeAdapter
 
 from i2v.annotator.document import Paint
-from i2v.annotator.exporter import Export
+from i2v.annotator.exporter import NAMES, Export, ExportRequest
 from i2v.annotator.footage import VideoFootage
 from i2v.annotator.importer import Target, read_masks
 from i2v.annotator.masks import StoredMask, decode
@@ -48,7 +48,7 @@ async def worked(session: Session) -> None:
     await tracked(session)
     await session.prompt(1, 6, OFF)
     await session.edit(lambda document: document.renamed(2, "blue disc"))
-    session.show(2, False)
+    await session.edit(lambda document: document.shown(2, False))
 
 
 def test_a_session_comes_back_from_its_file(clip: Path, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_session_comes_back_from_its_file(clip: Path, tmp_path: Path) -> None:
 
     async def second(session: Session) -> Any:
         saved = read_session(path, session.footage)
-        await session.restore(saved.document, saved.masks, saved.hidden)
-        assert session.hidden == {2}
+        await session.restore(saved.document, saved.masks)
+        assert session.document.hidden == {2}
         assert not session.history.past
         found = masks_of(session, 1), masks_of(session, 2), session.document
         scores = [session.store.shown(1, frame) for frame in range(NUM_FRAMES)]
@@ -146,8 +146,11 @@ def test_a_damaged_session_file_is_named(clip: Path, tmp_path: Path, content: st
     assert message in str(caught.value)
 
 
-def run_export(session: Session, folder: Path, *formats: Any) -> Export:
-    export = Export(session, folder, formats)
+PNG = ExportRequest(frozenset({"png"}))
+
+
+def run_export(session: Session, folder: Path, *formats: Any, **options: Any) -> Export:
+    export = Export(session, folder, ExportRequest(frozenset(formats), **options))
     assert list(export.steps()) == list(range(1, len(export.frames) + 1))
     return export
 
@@ -158,8 +161,8 @@ def test_exports_equal_what_the_predictor_gives(clip: Path, tmp_path: Path) -> N
         await session.prompt(None, 2, SECOND)
         await session.edit(lambda document: document.renamed(2, "disc"))
         await tracked(session)
-        export = run_export(session, tmp_path, "png", "coco", "youtube_vis", "overlay")
-        assert export.names() == ["masks/", "masks.json", "youtube_vis.json", "overlay.mp4"]
+        export = run_export(session, tmp_path, *NAMES)
+        assert export.names() == list(NAMES.values())
 
     def script(predictor: Any, state: Any) -> None:
         add(predictor, state, 2, 1, FIRST)
@@ -210,11 +213,11 @@ def test_an_export_replaces_the_one_before_and_leaves_other_files(clip: Path, tm
 
     async def scenario(session: Session) -> None:
         with pytest.raises(ValueError, match="no mask to export"):
-            Export(session, tmp_path, ["png"])
+            Export(session, tmp_path, PNG)
         await session.prompt(None, 2, FIRST)
         with pytest.raises(ValueError, match="at least one format"):
-            Export(session, tmp_path, [])
-        export = Export(session, tmp_path, ["png"])
+            Export(session, tmp_path, ExportRequest(frozenset()))
+        export = Export(session, tmp_path, PNG)
         # What changes while files are written belongs to the next export.
         await session.prompt(None, 4, FIRST)
         list(export.steps())
@@ -235,7 +238,7 @@ def test_an_export_follows_no_link(clip: Path, tmp_path: Path, place: str) -> No
     async def scenario(session: Session) -> None:
         await session.prompt(None, 2, FIRST)
         with pytest.raises(ValueError, match=r"is a symbolic link to|is in the way of results"):
-            list(Export(session, out, ["png"]).steps())
+            list(Export(session, out, PNG).steps())
 
     in_session(clip, scenario)
     assert [path.name for path in elsewhere.iterdir()] == ["00002.png"]
@@ -267,7 +270,7 @@ def test_masks_come_in_as_label_maps_as_single_masks_and_as_json(clip: Path, tmp
 
     async def scenario(session: Session) -> None:
         await session.bring_in(masks)
-        run_export(session, tmp_path, "coco")
+        run_export(session, tmp_path, "masks")
 
     in_session(clip, scenario)
     again = read_masks("masks.json", (tmp_path / "masks.json").read_bytes(), Target(SIZE, NUM_FRAMES, 1))
@@ -289,16 +292,41 @@ def masks_json(*places: tuple[int, int], **changes: Any) -> bytes:
     return json.dumps({"frames": entries}).encode()
 
 
+def coco(copies: int = 2, **changes: Any) -> bytes:
+    """Annotations of one category on an image."""
+    annotation = {"image_id": 4, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], **changes}
+    content = {"images": [{"id": 4, "file_name": "3.jpg"}], "categories": [{"id": 1, "name": "cup"}]}
+    return json.dumps({**content, "annotations": [annotation] * copies}).encode()
+
+
+def labelme(**changes: Any) -> bytes:
+    """A triangle."""
+    shape = {"label": "cup", "points": [[0, 0], [9, 0], [9, 9]], "group_id": 3, "shape_type": "polygon", **changes}
+    return json.dumps({"imagePath": "1.jpg", "shapes": [shape]}).encode()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
         ("a.png", png(np.ones(SIZE, np.uint8)), "the number of its frame"),
         ("1.png", b"no picture", "cannot be read"),
         ("1.png", png(np.ones((5, 5), np.uint8)), "the image is 5x5, expected 128x96"),
-        ("1.png", png(np.zeros(SIZE, np.uint8)), "marks no object"),
         ("1.png", png(np.ones((*SIZE, 3), np.uint8)), "got mode RGB"),
         ("1.png", bomb(), "1.png"),
-        ("1.txt", b"", "expected masks as PNG or JSON"),
+        ("1.gif", b"", "expected masks as PNG, JSON, YOLO's TXT or CVAT's XML"),
+        ("1.txt", b"0 0.1 0.2", "line 1: expected a category from 0 and at least three corners"),
+        ("1.txt", b"0 0 0 1 0 1 2", "line 1: expected a category from 0 and at least three corners in 0..1"),
+        ("1.txt", b"cup 0 0 1 0 1 1", "line 1: expected a category and the corners"),
+        ("1.txt", b"0 0 0 1 0 1 nan", "line 1"),
+        ("1.txt", b"0 0 0 1 0 1 1\n0 0 0 1 0 1 1", "object 1 comes twice on frame 1"),
+        ("99.txt", b"0 0 0 1 0 1 1", "not in the video"),
+        ("1.json", coco(), "image 4 has several annotations of category 1, and no track_id"),
+        ("1.json", coco(1, image_id=5), "there is no such image"),
+        ("1.json", coco(1, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "expected pairs of numbers"),
+        ("1.json", coco(1, segmentation=[[1, 2, 3]]), "segmentation"),
+        ("1.json", labelme(shape_type="circle"), "expected polygons, got a 'circle'"),
+        ("1.json", labelme(group_id=None), "expected the number of its object as group_id"),
+        ("1.json", labelme(points=[[0, 0], [1, 1]]), "expected at least three corners"),
         ("1.json", b"{}", "not a file of masks: frames"),
         ("1.json", b'{"frames":[]}', "no mask in it"),
         ("1.json", b"[" * 200_000, "more than 32 levels of nesting"),

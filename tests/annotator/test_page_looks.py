@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from annotator_support import FIRST, HEIGHT, NUM_FRAMES, WIDTH, Running
+from annotator_support import FIRST, HEIGHT, NUM_FRAMES, WIDTH, Running, running_queue
 from page_support import Visitor, visiting
 
 
@@ -71,6 +72,54 @@ def test_nothing_is_cut_off_on_small_and_large_screens(browser: Any, server: Run
         assert picture["width"] * picture["height"] > 0.4 * width * height
 
 
+@pytest.mark.parametrize("width", [800, 1280, 1920])
+def test_the_picture_stays_where_it_is_whatever_the_page_has_to_say(browser: Any, server: Running, width: int) -> None:
+    with visiting(browser, server.address, width, 720) as guest:
+        page = guest.page
+        stage = page.locator("#stage").bounding_box()
+        guest.click(FIRST.x, FIRST.y)
+        guest.sees(0, 1)
+        page.wait_for_selector("#saved:has-text('all changes saved')")
+        guest.press("f")
+        page.wait_for_selector(f'#stage[data-frame="{NUM_FRAMES - 1}"]')
+        guest.is_done()
+        guest.press("a", "v", "m")
+        page.wait_for_selector("#reviewed:has-text('reviewed')")
+        # What a long video and a long path would say.
+        for name, text in {
+            "saved": "all changes saved in /a/rather/long/path/to/some/session.json",
+            "connection": "annotator restarted",
+            "position": "frame 1043 of 1799  \u00b7  34.77 s",
+            "range": "frames 1000 to 1043",
+            "progress-text": "exporting: 1043 of 1799, 24.1 frames/s",
+        }.items():
+            page.evaluate("([name, text]) => document.getElementById(name).textContent = text", [name, text])
+            assert page.locator("#stage").bounding_box() == stage, name
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+def test_the_header_of_a_queue_is_one_row(browser: Any, clip: Path, width: int, height: int) -> None:
+    folder = clip.parent / "videos"
+    folder.mkdir()
+    clip.rename(folder / "2026-11-27_a_rather_long_name_of_a_video")
+    with running_queue(folder) as server, visiting(browser, server.address, width, height) as guest:
+        page = guest.page
+        guest.click(FIRST.x, FIRST.y)
+        guest.sees(0, 1)
+        page.wait_for_selector("#video-state:has-text('in work')")
+        page.wait_for_selector("#saved:has-text('all changes saved')")
+        for text in ("video 1 of 1, in work", "video 100 of 120, in work"):
+            page.evaluate("text => document.getElementById('video-state').textContent = text", text)
+            middles = page.evaluate(
+                """() => [...document.querySelectorAll("header :is(h1, #state, button, #video-state)")]
+                    .map((e) => e.getBoundingClientRect()).map((r) => r.top + r.height / 2)"""
+            )
+            assert len(middles) == 15
+            assert max(middles) - min(middles) < 6
+        name = page.locator("h1").bounding_box()
+        assert name["width"] > 100
+
+
 def test_playing_shows_every_frame_in_order(visitor: Visitor) -> None:
     visitor.page.evaluate(
         """() => { window.seen = []; const stage = document.getElementById("stage");
@@ -88,7 +137,7 @@ def test_playing_shows_every_frame_in_order(visitor: Visitor) -> None:
 def test_help_lists_the_shortcuts(visitor: Visitor) -> None:
     visitor.press("?")
     texts = visitor.page.locator("#shortcuts dd").all_inner_texts()
-    assert "track both ways" in texts
+    assert "track backward, both ways, forward" in texts
     assert len(texts) > 20
     visitor.press("Escape")
     visitor.page.wait_for_selector("#help-dialog", state="hidden")

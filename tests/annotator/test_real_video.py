@@ -16,7 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from annotator_support import add, running
+from annotator_support import add, running, running_queue
 from page_support import Visitor, visiting
 
 from i2v.annotator.document import Click
@@ -115,3 +115,25 @@ def test_two_cups_are_clicked_corrected_tracked_both_ways_and_exported(browser: 
             for frame, numbers, logits in predictor.propagate_in_video(state, START, reverse=reverse):
                 np.testing.assert_array_equal(got[frame], label_map(logits, numbers), err_msg=f"{frame}")
     assert sorted(got) == list(range(footage.num_available))
+
+
+@pytest.mark.timeout(600)
+def test_the_videos_beside_it_are_a_queue(browser: Any, tmp_path: Path) -> None:
+    assert VIDEO is not None
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    beside = sorted(path for path in Path(VIDEO).parent.iterdir() if path.suffix == Path(VIDEO).suffix)[:4]
+    for path in beside:
+        (folder / path.name).symlink_to(path.resolve())
+    with (
+        running_queue(folder) as server,
+        visiting(browser, f"{server.address}videos/{beside.index(Path(VIDEO)) + 1}/", color_scheme="dark") as visitor,
+    ):
+        visitor.page.set_default_timeout(120_000)
+        visitor.press("s")  # its session file makes it one in work
+        visitor.page.wait_for_selector("#saved:has-text('all changes saved')")
+        visitor.page.evaluate("() => fetch('../../queue/1', { method: 'POST', body: '{\"done\":true}' })")
+        visitor.page.click("#videos")
+        visitor.page.wait_for_selector("#video-list li:has-text('in work')")
+        visitor.page.wait_for_selector("#video-list li:has-text('done')")
+        picture(visitor, "annotator-videos")

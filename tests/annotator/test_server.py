@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,42 +11,12 @@ from typing import Any
 import httpx
 import pytest
 from annotator_support import FIRST, HEIGHT, NUM_FRAMES, SIZE, WIDTH, Running, running
-from websockets.exceptions import InvalidStatus
+from client_support import CLICK, Client, next_event, raw
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from i2v.annotator.footage import VideoFootage
 from i2v.annotator.masks import decode
-
-CLICK = {"do": "click", "object": None, "frame": 0, "x": FIRST.x, "y": FIRST.y, "positive": True}
-
-
-class Client:
-    """A page's requests, with what a browser adds to them."""
-
-    def __init__(self, server: Running) -> None:
-        self.origin = f"http://127.0.0.1:{server.port}"
-        self.http = httpx.Client(base_url=server.address, headers={"origin": self.origin}, timeout=30)
-        self.sockets = server.address.replace("http:", "ws:")
-
-    def session(self) -> int:
-        answer = self.http.post("sessions")
-        assert answer.status_code == 201
-        return answer.json()["session"]
-
-    def command(self, session: int, **command: Any) -> httpx.Response:
-        return self.http.post(f"sessions/{session}/commands", json=command)
-
-    def snapshot(self, session: int) -> dict[str, Any]:
-        return self.http.get(f"sessions/{session}").json()
-
-    def idle(self, session: int) -> None:
-        deadline = time.monotonic() + 30
-        while self.snapshot(session)["progress"] is not None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def events(self, session: int) -> Any:
-        return connect(f"{self.sockets}sessions/{session}/events", origin=self.origin)
 
 
 @pytest.fixture
@@ -190,25 +159,14 @@ def test_a_folder_that_cannot_be_written_is_told_and_stops_nothing(clip: Path, t
         session = client.session()
         with client.events(session) as events:
             client.command(session, **CLICK)
-            event: dict[str, Any] = {}
-            while event.get("event") != "error":
-                event = json.loads(events.recv(timeout=10))
-        assert "could not be saved" in event["message"]
+            saving = next_event(events, "saving")["saving"]
+        assert saving["state"] == "failed"
+        assert "could not be saved" in saving["message"]
+        assert "Errno" not in saving["message"]
         assert client.command(session, do="undo").status_code == 200
 
 
 # Hostile requests
-
-
-def raw(server: Running, head: str, body: bytes = b"") -> tuple[int, str]:
-    """Send bytes as they are; returns status and body."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-    status, _, rest = received.decode(errors="replace").partition("\r\n")
-    return int(status.split()[1]), rest.partition("\r\n\r\n")[2]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +254,10 @@ def test_paths_lead_nowhere_else(server: Running, path: str) -> None:
         (b'{"do":"click","object":null,"frame":0,"x":500,"y":0,"positive":true}', "off the frame"),
         (b'{"do":"paint","object":null,"frame":0,"runs":[1]}', "cover 128x96 pixels"),
         (b'{"do":"paint","object":null,"frame":0,"runs":[1.5]}', "runs"),
+        (b'{"do":"paint","object":null,"frame":0,"runs":[' + b"9" * 20 + b"]}", "runs"),
+        (b'{"do":"paint","object":null,"frame":0,"runs":[12288]}', "nothing to erase"),
+        (b'{"do":"add","name":"a\\u0000b"}', "characters that can be shown"),
+        (b'{"do":"add","name":"a\\u202eb"}', "characters that can be shown"),
         (json.dumps({"do": "paint", "object": None, "frame": 0, "runs": [1] * 200_001}).encode(), "runs"),
         (b'{"do":"rename","object":1,"name":"  "}', "name"),
         (json.dumps({"do": "rename", "object": 1, "name": "x" * 81}).encode(), "name"),
@@ -323,7 +285,7 @@ def test_large_bodies_and_bodies_of_unsaid_length_are_not_read(server: Running, 
         ("commands", "Content-Length: 3000000", 413),
         ("commands", "Transfer-Encoding: chunked", 411),
         ("commands", "Content-Length: -5", 400),
-        ("import", f"Content-Length: {65 << 20}", 413),
+        ("uploads", f"Content-Length: {257 << 20}", 413),
     ):
         got, _ = raw(server, f"POST {path}/{target} HTTP/1.1\n{host}\n{length}")
         assert got == status, (target, length)
@@ -340,15 +302,23 @@ def test_masks_are_asked_for_in_bounded_ranges(client: Client, query: str) -> No
 
 def test_imports_are_checked(client: Client) -> None:
     session = client.session()
-    for query, data, message in (
-        ("name=../../x.png&object=1", b"", "number of its frame"),
-        ("name=1.png&object=1", b"none", "cannot be read"),
-        ("name=1.png&object=0", b"", "a number from 1 to 255"),
-        ("name=1.png&object=" + "9" * 400, b"", "a number from 1 to 255"),
-        ("name=masks.json", b"[]", "not a file of masks"),
-        ("", b"", "expected masks as PNG or JSON"),
+    with client.events(session) as events:
+        for name, data, message in (
+            ("../../x.png", b"", "number of its frame"),
+            ("1.png", b"none", "cannot be read"),
+            ("masks.json", b"[]", "not a file of masks"),
+            ("", b"", "expected masks as PNG, JSON"),
+        ):
+            client.http.post(f"sessions/{session}/uploads", params={"batch": "a", "name": name}, content=data)
+            assert client.command(session, do="import", batch="a", object=1).json() == {}
+            assert message in next_event(events, "error")["message"]
+            client.idle(session)
+    for command, message in (
+        ({"batch": "a", "object": 1}, "no files to import"),
+        ({"batch": "a", "object": 0}, "object"),
+        ({"batch": "../a", "object": 1}, "batch"),
     ):
-        answer = client.http.post(f"sessions/{session}/import?{query}", content=data)
+        answer = client.command(session, do="import", **command)
         assert answer.status_code == 400
         assert message in answer.json()["error"]
 
@@ -361,12 +331,17 @@ def test_a_large_message_of_a_page_ends_only_its_own_socket(client: Client) -> N
         told = [json.loads(other.recv(timeout=10)) for _ in range(3)]
         assert {event["event"] for event in told} == {"listening", "masks", "state"}
         assert [event["news"] for event in told] == sorted(event["news"] for event in told)
-        assert client.http.get("sessions").json() == [{"session": session, "objects": 1, "tabs": 1}]
+        # Not before the page has read its end, the server counts it as gone: it waits for the closing handshake.
+        with pytest.raises(ConnectionClosed):
+            for _ in range(10):
+                events.recv(timeout=10)
+        (listed,) = client.http.get("sessions").json()
+        assert (listed["session"], listed["objects"], listed["tabs"]) == (session, 1, 1)
 
 
 def test_unknown_addresses_and_methods_get_an_answer(client: Client) -> None:
     assert client.http.get("nothing").status_code == 404
-    assert client.http.get("sessions/99").json() == {"error": "there is no session 99: open the address again"}
+    assert client.http.get("sessions/99").json() == {"error": "session 99 is not open"}
     assert client.http.delete("sessions", headers={"content-length": "0"}).status_code == 405
     with pytest.raises(InvalidStatus):
         client.events(99)

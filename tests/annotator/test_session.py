@@ -25,6 +25,7 @@ from annotator_support import (
 )
 
 from i2v.annotator.document import Box, Click, Paint
+from i2v.annotator.engine import Engine
 from i2v.annotator.masks import StoredMask
 from i2v.annotator.plan import TrackRange
 from i2v.annotator.session import Session
@@ -272,3 +273,39 @@ def test_an_unreadable_frame_stops_tracking_with_a_word(clip: Path) -> None:
     messages = [event["message"] for event in events if event["event"] == "error"]
     assert len(messages) == 1
     assert "004.png" in messages[0]
+
+
+def test_a_prompt_asks_for_objects_near_it_only_and_gets_the_same(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counting(engine: Engine, frame: int, numbers: Any) -> Any:
+        found = logits(engine, frame, numbers)
+        asked.append(len(found[0]))
+        return found
+
+    async def scenario(session: Session) -> Any:
+        await session.prompt(None, 0, FIRST)
+        await session.prompt(None, 0, SECOND)
+        # One that is painted in a corner, away from what is painted in another.
+        for number, (rows, columns) in ((3, (slice(0, 8), slice(0, 8))), (4, (slice(88, 96), slice(120, 128)))):
+            mask = np.zeros(SIZE, bool)
+            mask[rows, columns] = True
+            await session.prompt(None, 0, Paint(encode_mask(mask)))
+            assert session.document.numbers[-1] == number
+        asked.clear()
+        mask[80:84, 120:128] = True
+        await session.prompt(4, 0, Paint(encode_mask(mask)))
+        labels = {number: number for number in session.document.numbers}
+        return session.store.overlaps, session.store.label_map(0, labels, SIZE), sum(asked)
+
+    logits = Engine._logits
+    monkeypatch.setattr(Engine, "_logits", counting)
+    overlaps, merged, few = in_session(clip, scenario)
+    monkeypatch.setattr(Engine, "_may_touch", lambda *_: True)
+    all_overlaps, all_merged, many = in_session(clip, scenario)
+    assert {pair: frames for pair, frames in overlaps.items() if frames} == {
+        pair: frames for pair, frames in all_overlaps.items() if frames
+    }
+    np.testing.assert_array_equal(merged, all_merged)
+    assert many == 4
+    assert few < many

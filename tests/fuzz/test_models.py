@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from i2v.checkpoint import CheckpointError, read_checkpoint, read_checkpoint_info
 from i2v.cli import main as cli
+from i2v.cli.info import _claims
 from i2v.config import ConfigError, instantiate, load_config
 from i2v.pretrained import config_of
 
@@ -49,7 +50,7 @@ def read_weights(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     info = read_checkpoint_info(path)
     assert sum(weights.numel() for weights in read_checkpoint(path).values()) == info.num_values
-    for name, claim in cli._claims(info.metadata, ("file",)):
+    for name, claim in _claims(info.metadata, ("file",)):
         assert f"{name}{claim}".isprintable() and len(name) < 1000
     config_of(path, info.metadata)
 

@@ -28,7 +28,7 @@ from i2v.results.overlay import PALETTE
 from i2v.results.rle import encode_mask
 from i2v.utils.image_file import decode_image, load_image
 from sav_dataset.utils.datasets import read_categories, read_video_list, wanted_frames
-from sav_dataset.utils.mask_files import read_binary, read_labels
+from sav_dataset.utils.label_pictures import read_binary, read_labels
 from sav_dataset.utils.mask_info import MaskInfo, read_mask_info
 from sav_dataset.utils.sav_utils import read_annotation
 from test_pvs.mask_writer import mask_folder, write_binary_png
@@ -185,7 +185,7 @@ def read_png(data: bytes, folder: Path) -> None:
     """With every reader of masks: each of them refuses the file, or gives a mask of its size."""
     path = written(folder, "00000.png", data)
     width, height = load_image(path).size
-    for read in (read_label_png, frame_reader.read_labels, read_labels, read_binary):
+    for read in (read_label_png, read_labels, read_binary):
         with contextlib.suppress(InvalidFileError):
             assert read(path).shape == (height, width)
 

@@ -17,6 +17,8 @@ from i2v.inference.compiling import compile_model
 from i2v.modeling.fast_path import Backend, set_backend
 from i2v.modeling.memory.readout import MemoryReadout
 
+pytestmark = pytest.mark.timeout(400)  # tracing takes a minute and more on a busy core
+
 
 def track(predictor: I2VVideoPredictor, count_after: int) -> tuple[list[torch.Tensor], list[int]]:
     """Masks of two objects, and how many graphs were there on each frame from one on."""

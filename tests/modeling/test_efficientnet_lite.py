@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from i2v.build_i2v import build_i2v
 from i2v.checkpoint import CheckpointError
 from i2v.modeling.backbones.efficientnet_lite import EfficientNetLite, same_padding
+from i2v.modeling.fast_path import set_backend
 from train.trunk_weights import load_efficientnet_lite, package_file, start_from_trunk
 
 
@@ -62,6 +63,35 @@ def test_folded_batch_norms_give_the_same_as_separate_ones() -> None:
     expected = stem.bn(F.conv2d(padded, stem.c.weight, stride=2))
 
     torch.testing.assert_close(stem(frames), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 32), (31, 45)])
+def test_the_fast_path_gives_the_same_and_steps_back_for_hooks(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    trunk = EfficientNetLite(out_dim=16).eval()
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    frames = torch.randn(2, 3, *size)
+    captured: list[torch.Tensor] = []
+    with torch.inference_mode():
+        expected = trunk(frames)
+        set_backend(trunk, "fast")
+        given = frames.clone()
+        for found, reference in zip(trunk(frames), expected, strict=True):
+            torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-4)
+        assert torch.equal(frames, given), "frames are not overwritten"
+        hooks = [
+            module.register_forward_hook(lambda module, inputs, output: captured.extend((output, output.clone())))
+            for module in (trunk.stem, trunk.blocks[2].expand, trunk.blocks[2].project)
+        ]
+        trunk(frames)
+    for hook in hooks:
+        hook.remove()
+    assert len(captured) == 6
+    for kept, copy in zip(captured[::2], captured[1::2], strict=True):
+        assert torch.equal(kept, copy), "what a hook has captured is not overwritten"
 
 
 def test_wrong_settings_are_refused() -> None:

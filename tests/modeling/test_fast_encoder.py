@@ -17,7 +17,8 @@ from i2v.modeling.backbones.tiny_vit import ConvBN, TinyViT
 from i2v.modeling.fast_path import set_backend
 from i2v.modeling.layers import StripModule, gelu
 from i2v.modeling.structures import TrackingStep
-from i2v.video.sources import FrameLoader, normalize, open_source, window_indices
+from i2v.video.frame_loader import FrameLoader, normalize
+from i2v.video.sources import open_source, window_indices
 
 
 def worn(norm: nn.BatchNorm2d) -> None:

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import typing
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,7 +19,11 @@ from torch.nn.utils import parametrize
 
 import i2v
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.modeling.fast_path import set_backend
+from i2v.modeling import layers
+from i2v.modeling.backbones.tiny_vit import ConvBN
+from i2v.modeling.fast_path import Backend, set_backend
+from i2v.modeling.memory.readout import MemoryReadout
+from i2v.modeling.structures import TrackingStep
 
 CLICK = {"points": [[16, 19]], "labels": [1]}
 
@@ -146,6 +151,125 @@ def test_wrapped_layers_are_run() -> None:
         changed = make_predictor()
         changed.model.memory_attention.layers[i] = Nothing()
         assert not torch.allclose(track(changed), expected, atol=1e-2), f"layer {i} is left out"
+
+
+def _circular(conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+        conv.padding_mode = "circular"
+        conv._reversed_padding_repeated_twice = [1, 1, 1, 1]
+
+
+def _dilated(conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.stride == (1, 1):
+        conv.dilation = conv.padding = (2, 2)
+
+
+def _wider(conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.groups > 1:
+        conv.kernel_size, conv.padding = (5, 5), (2, 2)
+        conv.weight = nn.Parameter(torch.linspace(-1, 1, len(conv.weight) * 25).view(-1, 1, 5, 5) / 5)
+
+
+def _with_bias(unit: nn.Module) -> None:
+    if isinstance(unit, ConvBN):
+        unit.c.bias = nn.Parameter(torch.linspace(-1, 1, unit.c.out_channels))
+
+
+def _without_norm(unit: nn.Module) -> None:
+    if isinstance(unit, ConvBN):
+        unit.bn = nn.Identity().eval()
+
+
+def _statistics_of_the_batch(norm: nn.Module) -> None:
+    if isinstance(norm, nn.BatchNorm2d):
+        norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+
+
+def _not_affine(norm: nn.Module) -> None:
+    if isinstance(norm, nn.BatchNorm2d):
+        norm.affine, norm.weight, norm.bias = False, None, None
+
+
+def _temporal(conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv3d) and conv.kernel_size == (1, 3, 3):
+        conv.padding_mode = "replicate"
+        conv._reversed_padding_repeated_twice = [1, 1, 1, 1, 0, 0]
+
+
+def _temporal_without_bias(conv: nn.Module) -> None:
+    if isinstance(conv, nn.Conv3d) and conv.kernel_size == (3, 1, 1):
+        conv.bias = None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _circular,
+        _dilated,
+        _wider,
+        _with_bias,
+        _without_norm,
+        _statistics_of_the_batch,
+        _not_affine,
+        _temporal,
+        _temporal_without_bias,
+    ],
+)
+def test_changed_settings_of_known_layers_count(change: Callable[[nn.Module], None], monkeypatch) -> None:
+    monkeypatch.setattr(layers, "STRIP_BYTES", 1 << 12)  # so that every map is computed in strips
+    found = []
+    for backend in ("fast", "reference"):
+        model = make_predictor(backend=backend).model
+        frames = torch.rand(1, 3, model.window_length, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            before = model.encode(frames).vision
+            model.image_encoder.apply(change)
+            found.append(model.encode(frames).vision)
+        assert not torch.allclose(found[-1], before, atol=1e-2)
+    assert torch.allclose(*found, atol=1e-3)
+
+
+def test_a_linear_layer_without_bias_counts() -> None:
+    found = []
+    for backend in ("fast", "reference"):
+        predictor = make_predictor(backend=backend)
+        for layer in predictor.model.memory_attention.layers:
+            for projection in (layer.cross_attn_image.k_proj, layer.cross_attn_image.out_proj):
+                projection.bias = None
+        found.append(track(predictor))
+    assert torch.allclose(*found, atol=1e-3)
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_objects_share_self_attention_only_in_eval_mode(is_training: bool) -> None:
+    """In training its dropout differs by object."""
+    predictor = make_predictor()
+    batches = []
+    first = predictor.model.memory_attention.layers[0]
+    with predictor.init_state(render_video(2)) as state, torch.no_grad():
+        for obj_id in (1, 2):
+            predictor.add_new_points_or_box(state, 0, obj_id, **CLICK)
+        predictor.propagate_in_video_preflight(state)
+        features = predictor.tracker.features(state, 1)
+        banks = [track.bank for track in state.tracks.values()]
+        readouts = predictor.tracker.segmenter.read_memory(TrackingStep(1), features, banks, [None, None])
+        first.train(is_training)
+        first.self_attn.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
+        predictor.model.memory_attention(features, [MemoryReadout.batch(readouts)])
+    assert batches == ([2] if is_training else [1])
+
+
+@pytest.mark.parametrize("backend", ["fast", "reference"])
+def test_hooks_and_wrappers_of_the_stem_are_told_of(backend: Backend) -> None:
+    """It is applied frame by frame, not called."""
+    hooked, wrapped = make_predictor(backend=backend), make_predictor(backend=backend)
+    hooked.model.image_encoder.trunk_video.temporal_stem.register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match="hooks of temporal_stem do not run"):
+        track(hooked)
+    video = wrapped.model.image_encoder.trunk_video
+    video.temporal_stem = nn.Sequential(video.temporal_stem)
+    with pytest.raises(TypeError, match="temporal_stem: expected a TemporalStem, got Sequential"):
+        track(wrapped)
 
 
 def test_values_with_tensors_compare_by_identity() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import TINY, make_predictor, randomize
 
-from i2v.build_i2v import build_i2v, build_i2v_video_predictor
+from i2v.build_i2v import build_i2v
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.memory.memory_bank import MemoryBank
 from i2v.modeling.memory.readout import MemoryReadout
@@ -161,4 +161,4 @@ def test_bad_image_sizes(side):
 
 def test_more_slots_than_the_model_has():
     with pytest.raises(ValueError, match="num_maskmem"):
-        build_i2v_video_predictor(TINY, device="cpu", hydra_overrides_extra=["model.selector.num_maskmem_global=9"])
+        make_predictor("model.selector.num_maskmem_global=9")

@@ -62,6 +62,20 @@ def test_packed_absence_stays_absence():
     assert (PackedResult.pack(absent).unpack(torch.device("cpu")).low_res == NO_OBJECT_LOGIT).all()
 
 
+def test_a_result_is_found_while_it_is_compressed(monkeypatch: pytest.MonkeyPatch):
+    history = MaskHistory(num_exact=1)
+    found = []
+
+    def pack(oldest: FrameResult, pack=PackedResult.pack) -> PackedResult:
+        found.append((0 in history, history.scores(0), sorted(history.frames)))
+        return pack(oldest)
+
+    history.put(0, result(1.0))
+    monkeypatch.setattr(PackedResult, "pack", pack)
+    history.put(1, result(2.0))
+    assert found == [(True, pytest.approx((2.0, 0.8)), [0, 1])] and sorted(history.frames) == [0, 1]
+
+
 def test_history_keeps_the_latest_exactly():
     history = MaskHistory(num_exact=2)
     results = [result(float(i + 1)) for i in range(4)]

@@ -76,6 +76,30 @@ def test_label_images(tmp_path):
     assert merged.j == pytest.approx(100 * np.mean([10 / 18, 10 / 28, 10 / 28]))
 
 
+@pytest.mark.parametrize(("true", "found"), [(1, 255), (255, 1), (1, 2)])
+def test_trees_without_a_common_label_are_told(tmp_path: Path, true: int, found: int) -> None:
+    for root, label in (("gt", true), ("pred", found)):
+        for video in ("a", "b"):
+            for t in range(3):
+                write_labels(tmp_path / root / video / f"{t}.png", SHAPE * np.uint8(label if video == "a" else 1))
+    scores = evaluate(tmp_path / "gt", tmp_path / "pred", ALL_FRAMES)
+    assert {(score.video, score.j) for score in scores.objects} == {("a", 0), ("b", 100)}
+    (told,) = (line for line in scores.warnings if "in common" in line)
+    assert f"scores are 0, in a: in the first, annotations have label {true}, predictions {found}" in told
+    assert "--single_object takes any label for the object" in told
+    merged = evaluate(tmp_path / "gt", tmp_path / "pred", EvaluationSettings(skip="none", single_object=True))
+    assert (merged.jf, merged.warnings) == (100, ())
+
+
+def test_labels_of_several_objects_without_a_common_one_are_told(tmp_path: Path) -> None:
+    other = disc_mask(1, 0)
+    for root, first in (("gt", 1), ("pred", 38)):
+        for t in range(3):
+            write_labels(tmp_path / root / "v" / f"{t}.png", np.where(other, first + 1, SHAPE * first).astype(np.uint8))
+    told = evaluate(tmp_path / "gt", tmp_path / "pred", ALL_FRAMES).warnings[0]
+    assert "annotations have label 1, 2, predictions 38, 39; expected the same labels in both" in told
+
+
 def test_processes_change_nothing(tmp_path):
     videos = {f"v{i}": (120, [0, 0]) for i in range(2)}
     root = make_sav_tree(tmp_path, videos)

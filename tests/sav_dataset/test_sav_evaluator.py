@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from vos_support import make_label_tree, make_sav_tree
 
+from sav_dataset import sav_evaluator
 from sav_dataset.sav_evaluator import main
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +73,17 @@ def test_runs_as_a_script_anywhere(sav, tmp_path):
     finished = subprocess.run(command, cwd=sav, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "out.csv").read_text().startswith("sequence    ,obj,  J&F,    J,    F\nGlobal score,")
+
+
+def test_outputs_are_checked_before_anything_is_scored(sav, tmp_path, capsys, monkeypatch):
+    tree = str(sav / "Annotations_6fps")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sav_evaluator, "evaluate", lambda *args: pytest.fail("scored"))
+    for option in ("--output", "--report"):
+        assert main(["--gt_root", tree, "--pred_root", tree, option, str(tmp_path / "file" / "x" / "y")]) == 1
+        told = capsys.readouterr().err
+        assert f"{tmp_path / 'file'} is a file" in told and told.count("\n") == 1
+    monkeypatch.undo()
+    table = tmp_path / "new" / "folder" / "table.csv"
+    assert main(["--gt_root", tree, "--pred_root", tree, "--output", str(table), "-q", "-n", "1"]) == 0
+    assert "100.0" in table.read_text()

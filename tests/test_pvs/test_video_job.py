@@ -13,7 +13,9 @@ from PIL import Image
 from vos_support import disc_mask, make_label_tree, make_sav_tree
 
 from i2v.results.overlay import VideoWriter
+from sav_dataset.utils.label_pictures import read_labels
 from test_pvs import mask_writer
+from test_pvs.mask_writer import write_labels
 from test_pvs.prompts import protocol
 from test_pvs.targets import Annotations, FrameList, list_frames, read_targets
 from test_pvs.video_job import VideoJob, run_video
@@ -110,6 +112,18 @@ def test_label_images_of_all_frames(predictor, label_job):
     apart = replace(label_job, output=label_job.output.parent / "apart", per_object=True)
     run(predictor, apart)
     assert contents(apart.output) == contents(label_job.output)
+
+
+@pytest.mark.parametrize("names", [(300, 65535), (255, 200 << 16)])
+def test_labels_of_more_than_8_bits_are_written_as_they_were_read(predictor, label_job, names):
+    run(predictor, label_job)
+    wide = replace(label_job, output=label_job.output.parent / "wide")
+    for path in label_job.annotations.folder.iterdir():
+        write_labels(path, np.array([0, *names])[read(path)])
+    run(predictor, wide)
+    for frame in range(6):
+        expected = np.array([0, *names])[read(label_job.output / f"{frame:05d}.png")]
+        np.testing.assert_array_equal(read_labels(wide.output / f"{frame:05d}.png"), expected)
 
 
 def test_mask_info_prompts_as_annotations_do(predictor, job, tmp_path):

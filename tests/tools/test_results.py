@@ -134,11 +134,11 @@ def test_rendered_clips_by_the_command(tmp_path: Path, capsys: pytest.CaptureFix
     ("more", "message"),
     [
         (["--data_root", "nowhere"], "no folder of frames; tried nowhere"),
-        (["--rendered", "0"], "num_videos, num_frames and resolution: expected at least 1"),
         (["--rendered", "1", "--baselines"], "nothing to score: expected --config, --baselines or both"),
         (["--rendered", "1", "--video_list", "x.txt"], "--video_list: expected --data_root, too"),
         (["--rendered", "1", "--checkpoint", "x.pt"], "--checkpoint: expected --config, too"),
         (["--rendered", "1", "--config", "nothing"], "nothing"),
+        (["--rendered", "1", "--config", "i2v-infer"], "--config: expected --checkpoint, too"),
         (["--rendered", "1", "--config", "i2v-infer", "--checkpoint", "nowhere.pt"], "nowhere.pt"),
     ],
 )
@@ -148,3 +148,11 @@ def test_mistakes_are_told_before_anything_is_made(
     assert main([*more, "--output", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_number_of_no_clips_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--rendered", "0", "--output", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "--rendered: expected" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

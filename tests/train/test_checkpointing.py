@@ -23,6 +23,7 @@ from train.checkpointing import (
     training_state,
 )
 from train.scripts import export_checkpoint
+from train.weight_average import WeightAverage
 
 FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
 
@@ -53,6 +54,26 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(other.weight, model.weight)
     before, after = optimizer.state_dict()["state"], fresh.state_dict()["state"]
     assert all(torch.equal(before[i][key], after[i][key]) for i in before for key in ("step", "exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize("in_its_own_file", [False, True])
+def test_nothing_is_loaded_beside_an_average_that_does_not_fit(tmp_path: Path, in_its_own_file: bool) -> None:
+    folder, (model, optimizer) = CheckpointFolder(tmp_path), trained()
+    other_average = WeightAverage(nn.Linear(3, 4))
+    folder.save_last(
+        training_state(model, optimizer, RunProgress(), FACTS, average=None if in_its_own_file else other_average)
+    )
+    other_average.save(folder.average)
+    if not in_its_own_file:
+        folder.average.unlink()
+    fresh = nn.Linear(3, 2)
+    fresh_optimizer = torch.optim.AdamW(
+        [{"params": [fresh.weight], "name": "w"}, {"params": [fresh.bias], "name": "b"}]
+    )
+    before = fresh.weight.detach().clone()
+    with pytest.raises(CheckpointError, match="fit"):
+        resume(folder.last, fresh, fresh_optimizer, FACTS, WeightAverage(fresh))
+    assert torch.equal(fresh.weight, before) and not fresh_optimizer.state
 
 
 def test_a_place_in_an_epoch_of_another_length_means_nothing(tmp_path: Path) -> None:

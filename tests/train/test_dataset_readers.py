@@ -27,7 +27,8 @@ from data_support import (
 from PIL import Image
 
 from i2v.results.rle import RunLengths
-from train.dataset.frame_reader import open_frames, read_image, read_labels
+from sav_dataset.utils.label_pictures import read_labels
+from train.dataset.frame_reader import open_frames, read_image
 from train.dataset.vos_raw_dataset import (
     AnnotatedVideo,
     ImageMaskRawDataset,

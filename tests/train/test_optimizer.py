@@ -28,9 +28,9 @@ from train.optimizer import (
 )
 
 
-def recipe() -> OptimSettings:
-    """The optimizer of the published run, as its config has it."""
-    node = build(load_config("i2v-train"), "trainer.optim")
+def recipe(name: str = "i2v-train", *overrides: str) -> OptimSettings:
+    """The optimizer of a config, by default that of the published run."""
+    node = build(load_config(name, overrides), "trainer.optim")
     clip = node["gradient_clip"]
     return OptimSettings(node["optimizer"], node["lr"], node["weight_decay"], node["layer_decay"], **clip)
 
@@ -128,6 +128,15 @@ def test_gradients_are_clipped_by_their_common_norm() -> None:
 def test_rules_have_to_make_sense(rules: dict[str, Rule], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ScheduledOptimizer(nn.Linear(2, 2), simple(lr=rules))
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [("i2v-nano-finetune", "dataset.root=x"), ("i2v-nano-train", "dataset.pack=x"), ("i2v-overfit", "train=all")],
+)
+def test_the_optimizers_of_small_models_take_all_their_parameters(name: str, override: str) -> None:
+    model = build_network(load_config(name, [override]))
+    assert len(ScheduledOptimizer(model, recipe(name, override)).parameters) == len(list(model.parameters()))
 
 
 def test_layer_decay_needs_a_trunk() -> None:

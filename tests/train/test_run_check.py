@@ -12,14 +12,14 @@ import pytest
 import torch
 from data_support import HEIGHT, WIDTH, Numbered, write_davis
 from PIL import Image
-from train_support import make_clip, tiny_run
+from train_support import make_clip, tiny_run, write_held_out
 
 from i2v.cli import checkout
 from i2v.config import load_config
 from train import train as command
 from train.checkpointing import RunFacts
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader
-from train.run_check import SHEET, draw_sheet, estimate_memory
+from train.run_check import SHEET, check_run, draw_sheet, estimate_memory
 from train.run_report import ParameterCounts, describe_length
 
 CPU = torch.device("cpu")
@@ -59,6 +59,36 @@ def test_check_tells_of_everything_and_takes_no_step(tmp_path: Path, capsys: pyt
     with Image.open(tmp_path / "run" / SHEET) as sheet:
         assert sheet.width == 3 * 160 and sheet.height >= 4 * 160
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [SHEET]
+
+
+def failing_check(arguments: list[str], caplog: pytest.LogCaptureFixture) -> str:
+    """What `--check` says before it fails."""
+    caplog.clear()
+    assert command.main([*arguments, "--check"]) == 1
+    return caplog.text
+
+
+def test_check_finds_what_a_run_would_fail_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_davis(tmp_path / "data", ["a"])
+    small = overfit(tmp_path / "data", tmp_path / "run")
+    told = failing_check([*small, "scratch.resolution=65"], caplog)
+    assert "scratch.resolution: expected a whole number of at least 16, a multiple of 16, got 65" in told
+    told = failing_check([*small, "trainer.optim.lr.trunk.param_names=['nothing.*']"], caplog)
+    assert "lr: no parameter matches 'nothing.*'" in told
+    told = failing_check(overfit(tmp_path / "gone", tmp_path / "run"), caplog)
+    assert f"{tmp_path / 'gone' / 'Annotations'}: there is no such folder" in told
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"), [("JPEGImages", "1, 6 annotated frames"), ("gone", "gone is not a folder")]
+)
+def test_check_looks_at_held_out_videos_that_are_not_used(tmp_path: Path, folder: str, told: str) -> None:
+    write_davis(tmp_path / "data", ["a"])
+    write_held_out(tmp_path)
+    held_out = (f"validation.img_folder={tmp_path / folder}", f"validation.gt_folder={tmp_path / 'Annotations'}")
+    config = command.compose(command.parse(overfit(tmp_path / "data", tmp_path / "run", *held_out)))
+    line = next(line for line in check_run(config, 1) if line.startswith("held-out videos"))
+    assert line.startswith("held-out videos (not used: trainer.mode=train_only): ") and told in line
 
 
 def test_the_published_run_has_6479_steps_an_epoch() -> None:
@@ -104,6 +134,12 @@ def test_help_names_configs_and_common_settings(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stop:
         command.main(["scratch.num_epochs=3"])
     assert stop.value.code == 2 and "expected a CONFIG first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--check", "--print-config"])
+def test_a_config_of_inference_is_no_config_of_training(option: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert command.main(["i2v-infer", option]) == 1
+    assert "i2v-infer is no config of training: it has no 'trainer'; expected one like i2v-finetune" in caplog.text
 
 
 def test_the_whole_config_can_be_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

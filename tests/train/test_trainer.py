@@ -331,7 +331,8 @@ def test_validation_within_the_run_keeps_the_best(tmp_path: Path) -> None:
     assert losses_of(tmp_path / "blind") == losses_of(tmp_path / "run")
 
     best_file = tmp_path / "run" / "checkpoints" / "best.pt"
-    only = ("trainer.mode=val", f"trainer.checkpoint.initial={best_file}", *held_out)
+    # Without any training data, which it does not need.
+    only = ("trainer.mode=val", f"trainer.checkpoint.initial={best_file}", "data=null", *held_out)
     run(tiny_run(tmp_path / "val", *only))
     (score,) = lines_of(tmp_path / "val", "val")
     assert score["J&F"] == best["jf"]

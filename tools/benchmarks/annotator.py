@@ -13,24 +13,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from i2v.cli.arguments import TRUST, add_trust_option
+from i2v.cli.arguments import add_trust_option
 from tools.benchmarks import machine
+from tools.benchmarks.command_line import model_options
 from tools.benchmarks.memory import write_clip
 
-# Resolves to the milliseconds from the next pointer press to the picture with the resulting mask.
+# Resolves to the milliseconds from the next pointer press to the picture with the first mask, and to that with the mask
+# as the model has refined it, which may be the same.
 _NEXT_ANSWER = """() => { window.answer = new Promise((resolve) => {
     const stage = document.getElementById("stage");
     stage.addEventListener("pointerdown", () => {
         const pressed = performance.now();
-        const observer = new MutationObserver(() => {
-            observer.disconnect();
-            requestAnimationFrame(() => resolve(performance.now() - pressed));
+        let first = null;
+        const observer = new MutationObserver((changes) => {
+            const isLast = changes.some((change) => change.attributeName === "data-news");
+            if (isLast) observer.disconnect();
+            requestAnimationFrame(() => {
+                first ??= performance.now() - pressed;
+                if (isLast) resolve([first, performance.now() - pressed]);
+            });
         });
-        observer.observe(stage, { attributeFilter: ["data-news"] });
+        observer.observe(stage, { attributeFilter: ["data-previews", "data-news"] });
     }, { once: true, capture: true });
 }); }"""
 
@@ -42,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--device")
     parser.add_argument("--clicks", type=int, default=12, help="clicks of each kind; 0 measures memory only")
+    parser.add_argument("--objects", type=int, nargs="*", default=[], help="also click and track this many objects")
     parser.add_argument("--minutes", type=float, default=0, help="duration of simulated use, to measure memory")
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between the steps of simulated use")
 
@@ -57,6 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             if args.clicks:
                 rows += _latency(page, args.clicks)
                 rows += _tracking(page)
+                rows += _many(page, args.objects, args.clicks)
             rows += _use(page, process, args.minutes, args.pause)
     import torch
 
@@ -66,10 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _served(args: argparse.Namespace, video: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "i2v", "annotate", str(video), "--no-browser", "--out", str(out)]
-    for name in ("config", "checkpoint", "device"):
-        if getattr(args, name) is not None:
-            command += [f"--{name}", getattr(args, name)]
-    command += [TRUST] if args.trust_config else []
+    command += model_options(args)
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -106,12 +113,26 @@ def _place(page: Any, i: int) -> tuple[float, float]:
     return box["x"] + box["width"] * (0.25 + 0.5 * across), box["y"] + box["height"] * (0.25 + 0.5 * down)
 
 
-def _click(page: Any, i: int) -> float:
-    """Click, and return the milliseconds until its mask is on the screen."""
+@dataclass(frozen=True)
+class _Answer:
+    """Milliseconds from a click until its first mask is on the screen, and until the refined one is."""
+
+    first: float
+    refined: float
+
+
+def _click(page: Any, i: int) -> _Answer:
     page.evaluate(_NEXT_ANSWER)
     page.mouse.click(*_place(page, i))
-    milliseconds: float = page.evaluate("window.answer")
-    return milliseconds
+    return _Answer(*page.evaluate("window.answer"))
+
+
+def _rows(what: str, answers: Sequence[_Answer]) -> list[dict[str, Any]]:
+    rows = []
+    for kind, times in (("first mask", [a.first for a in answers]), ("refined", [a.refined for a in answers])):
+        median, worst = round(statistics.median(times)), round(max(times))
+        rows.append({"what": f"{what}: {kind}", "median": median, "worst": worst, "unit": "ms"})
+    return rows
 
 
 def _undo(page: Any) -> None:
@@ -151,26 +172,17 @@ def _latency(page: Any, count: int) -> list[dict[str, Any]]:
         _scrub(page, (7 * i + 3 + frames // 2) % frames)
         fresh.append(_click(page, i))
         _undo(page)
-    kinds = {
-        "more clicks on a frame": same,
-        "first click on a frame that was looked at": looked,
-        "click at once after a jump": fresh,
-    }
     return [
-        {
-            "what": f"click to mask: {kind}",
-            "median": round(statistics.median(times)),
-            "worst": round(max(times)),
-            "unit": "ms",
-        }
-        for kind, times in kinds.items()
+        *_rows("more clicks on a frame", same),
+        *_rows("first click on a frame that was looked at", looked),
+        *_rows("click at once after a jump", fresh),
     ]
 
 
 def _tracking(page: Any, most: int = 48) -> list[dict[str, Any]]:
     rows = []
-    _scrub(page, 0)
     for objects in (1, 2):
+        _scrub(page, 0)  # where watching has led, a short video has no frame left to track
         if objects == 2:
             page.keyboard.press("n")
             page.wait_for_selector(f"#objects li:nth-child({objects})")
@@ -191,6 +203,34 @@ def _tracking(page: Any, most: int = 48) -> list[dict[str, Any]]:
         rows.append(
             {"what": f"tracking, {objects} object(s)", "median": round(rate, 2), "worst": "", "unit": "frames/s"}
         )
+    return rows
+
+
+def _many(page: Any, counts: Sequence[int], clicks: int, seconds: float = 20) -> list[dict[str, Any]]:
+    """Click and track among many objects, up to each count in turn. Tracking is measured for some seconds."""
+    rows: list[dict[str, Any]] = []
+    _scrub(page, 0)
+    _undo(page)
+    made = 0
+    for count in sorted(counts):
+        for _ in range(count - made):
+            page.keyboard.press("n")
+            page.wait_for_selector(f"#objects li.selected:nth-child({made + 1})")
+            _click(page, made)
+            made += 1
+        rows += _rows(f"click among {count} objects", [_click(page, i + 1) for i in range(clicks)])
+        page.keyboard.press("f")
+        start, done = time.perf_counter(), 0
+        page.wait_for_selector("#cancel:not(:disabled)")
+        while page.locator("#cancel").is_enabled() and time.perf_counter() - start < seconds:
+            found = re.search(r": (\d+)", page.locator("#progress-text").inner_text())
+            done = int(found[1]) if found else done
+            time.sleep(0.05)
+        rate = round(done / (time.perf_counter() - start), 2)
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#cancel:disabled")
+        rows.append({"what": f"tracking {count} objects", "median": rate, "worst": "", "unit": "frames/s"})
+        _scrub(page, 0)
     return rows
 
 

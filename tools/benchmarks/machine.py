@@ -26,17 +26,24 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 2048, seconds: float = 0.5) -> float:
-    """Measure GFLOP/s of square matrix products, the best of several."""
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
+def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Measure GFLOP/s of square matrix products, the best of several.
+
+    Their side grows from 256 to 2048 while products take a small part of ``seconds``: a CPU without instructions for
+    bfloat16 would compute at the largest for a minute.
+    """
+    best, side, end = 0.0, 256, time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < end:
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         synchronize(device)
         start = time.perf_counter()
         a @ b
         synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return round(2 * side**3 / best / 1e9, 1)
+        taken = time.perf_counter() - start
+        best = max(best, 2 * side**3 / taken / 1e9)
+        if taken < seconds / 50 and side < 2048:
+            side *= 2
+    return round(best, 1)
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from i2v.cli.arguments import TRUST, add_trust_option
+from i2v.cli.arguments import add_trust_option
 from i2v.demo import render_demo_clip
 from i2v.prompts.sampling import centroid_pixel
 from i2v.results.overlay import VideoWriter
 from tools.benchmarks import machine
+from tools.benchmarks.command_line import model_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default="i2v-nano-infer")
     add_trust_option(parser)
-    parser.add_argument("--checkpoint", help="default: random weights, which cost the same")
+    parser.add_argument("--checkpoint", help="default: those of i2v-nano for its config, else random ones")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--sizes", nargs="+", default=["480x270", "1280x720"], metavar="WxH", help="sizes of rendered videos"
@@ -96,10 +97,7 @@ def track(folder: Path, size: str, click: str, threads: int, args: argparse.Name
         RuntimeError: If the command fails.
     """
     command = [sys.executable, "-m", "i2v", "track", str(folder / f"{size}.mp4"), "--click", click, "--overwrite"]
-    command += ["--config", args.config, "--out", str(folder / "out")]
-    command += ["--device", args.device] if args.device else []
-    command += ["--checkpoint", args.checkpoint] if args.checkpoint else []
-    command += [TRUST] if args.trust_config else []
+    command += ["--out", str(folder / "out"), *model_options(args)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     reported = re.search(r"\(([\d.]+) frames/s\)", done.stdout)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from i2v.modeling.backbones.efficientnet_lite import SameConvBN, same_padding
+from i2v.modeling.backbones.efficientnet_lite import SameConvBN
 from i2v.modeling.backbones.tiny_vit import TinyViT
 from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.memory.readout import MemoryReadout
@@ -85,11 +85,7 @@ def keep_frames(frames: Tensor) -> Tensor:
 
 def same_conv_bn(layer: Any, x: Tensor) -> Tensor:
     """Convolution with TensorFlow's SAME padding and batch norm, one after the other."""
-    kernel, stride = layer.c.kernel_size[0], layer.c.stride[0]
-    if stride > 1:
-        pad_y, pad_x = (same_padding(size, kernel, stride) for size in x.shape[-2:])
-        x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-    return layer.bn(layer.c(x))
+    return layer.bn(layer.c(layer.pad(x)))
 
 
 def tiny_vit(trunk: Any, frames: Tensor) -> list[Tensor]:

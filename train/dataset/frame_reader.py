@@ -1,4 +1,4 @@
-"""Reads the frames of a video by number, from image files or a video file, and single images and masks."""
+"""Reads the frames of a video by number, from image files or a video file, and single images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from i2v.utils.image_file import FRAME_FORMATS, load_image, read_image_size
+from i2v.utils.listing import is_visible, visible_entries
 from i2v.video.frame_source import IMAGE_SUFFIXES, natural_key
-from i2v.video.image_files import check_sequence
+from i2v.video.sequence_names import check_sequence
 from i2v.video.video_file import VideoFile
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -145,13 +146,13 @@ def open_frames(path: Path) -> FrameReader:
 
 def files_of(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """List the files of a folder that end in one of the suffixes, in natural order."""
-    names = (name for name in os.listdir(folder) if is_file_name(name, suffixes))
+    names = (entry.name for entry in visible_entries(folder) if is_file_name(entry.name, suffixes))
     return [folder / name for name in sorted(names, key=natural_key)]
 
 
 def is_file_name(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a name ends in one of the suffixes and is not hidden (macOS leaves hidden copies behind)."""
-    return name.lower().endswith(suffixes) and not name.startswith(".")
+    """Whether a name ends in one of the suffixes and is visible (macOS leaves hidden copies behind)."""
+    return name.lower().endswith(suffixes) and is_visible(name)
 
 
 def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
@@ -169,32 +170,6 @@ def read_image(path: str | os.PathLike[str], size: int | None = None) -> Tensor:
         InvalidFileError: If the file is damaged or too large.
     """
     return _to_tensor(np.array(load_image(path, FRAME_FORMATS, at_least=size).convert("RGB")))
-
-
-def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a mask image.
-
-    Labels are the indices of palette images, the values of grey images (255 for white), and red * 65536 + green * 256 +
-    blue for colour images.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Labels ``(H, W)``, 0 for background: uint8 where the file has 8 bits, else int32.
-
-    Raises:
-        InvalidFileError: If the file is damaged or too large.
-    """
-    image = load_image(path)
-    if image.mode in ("1", "L", "LA"):
-        return np.array(image.convert("L"))
-    if image.mode == "P":
-        return np.array(image)
-    if image.mode.startswith("I"):
-        return np.array(image).astype(np.int32, copy=False)
-    colours = np.array(image.convert("RGB")).astype(np.int32)
-    return (colours[..., 0] << 16) | (colours[..., 1] << 8) | colours[..., 2]
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from i2v.build_i2v import resolve_device
 from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from train.dataset.photo_library import PhotoLibrary
+from train.dataset.random_draws import RandomDraws
 from train.dataset.structures import BatchedClip
 from train.seeding import generator_for
 
@@ -172,7 +173,7 @@ class SceneComposer:
     @torch.no_grad()
     def compose(self, num_clips: int, max_num_objects: int, generator: torch.Generator) -> BatchedClip:
         """Clips, each with 1 to ``max_num_objects`` objects that show on the first frame."""
-        draw = _Draw(generator, self.device)
+        draw = RandomDraws(generator, self.device)
         aspect = torch.exp(draw.uniform((num_clips,), math.log(0.6), math.log(1.9)))
         frames, masks = self._background(num_clips, aspect, draw)
         candidates = [masks]
@@ -191,7 +192,7 @@ class SceneComposer:
     @torch.no_grad()
     def photos(self, num_photos: int, max_num_objects: int, generator: torch.Generator) -> BatchedClip:
         """Photos as they are, or a part of them, each with 1 to ``max_num_objects`` of its objects."""
-        library, draw = self.library, _Draw(generator, self.device)
+        library, draw = self.library, RandomDraws(generator, self.device)
         # Photos with many objects are drawn more often, but less than as many times.
         first = draw.weighted(library.weights.sqrt(), num_photos)
         photo = library.photo_of[first]
@@ -210,7 +211,7 @@ class SceneComposer:
         seen = self._render(picture, aspect, still, still, PHOTO_TURN, "reflection", draw)
         return self._batch(seen[:, :, :3], seen[:, :, 3:].transpose(1, 2) > 0.5, max_num_objects, draw)
 
-    def _others_on_photo(self, objects: Tensor, limit: int, draw: _Draw) -> tuple[Tensor, Tensor]:
+    def _others_on_photo(self, objects: Tensor, limit: int, draw: RandomDraws) -> tuple[Tensor, Tensor]:
         """``objects`` (B,) and others on the same photos in random order, (B,K), and whether there are so many."""
         library = self.library
         same = library.photo_of[objects][:, None] == library.photo_of
@@ -219,7 +220,7 @@ class SceneComposer:
         found, order = rank.topk(min(limit, rank.shape[1]), dim=1)
         return order, found > 0
 
-    def _batch(self, frames: Tensor, masks: Tensor, max_num_objects: int, draw: _Draw) -> BatchedClip:
+    def _batch(self, frames: Tensor, masks: Tensor, max_num_objects: int, draw: RandomDraws) -> BatchedClip:
         """Frames (B,T,3,S,S) in 0..1 and masks (B,K,T,S,S) of what is on them, with up to so many objects a clip."""
         frames = self._photometric(frames, draw)
         rows, clips = self._choose(masks, max_num_objects, draw)
@@ -231,7 +232,7 @@ class SceneComposer:
             names=tuple(f"clip {number}" for number in range(len(masks))),
         )
 
-    def _background(self, num_clips: int, aspect: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+    def _background(self, num_clips: int, aspect: Tensor, draw: RandomDraws) -> tuple[Tensor, Tensor]:
         """Frames (B,T,3,S,S) in 0..1, and masks (B,T,S,S) of what is followed on them, empty where nothing is."""
         library, scene = self.library, self.scene
         objects = draw.weighted(library.weights, num_clips)
@@ -262,7 +263,7 @@ class SceneComposer:
         seen = self._render(picture, aspect, torch.zeros_like(move), move, 0.5 * scene.turn, "reflection", draw)
         return seen[:, :, :3], seen[:, :, 3]
 
-    def _objects(self, num_clips: int, previous: Tensor | None, draw: _Draw) -> Tensor:
+    def _objects(self, num_clips: int, previous: Tensor | None, draw: RandomDraws) -> Tensor:
         """An object for a layer of each clip: any, or one like the ``previous`` layer's."""
         library = self.library
         fresh = draw.weighted(library.weights, num_clips)
@@ -275,7 +276,7 @@ class SceneComposer:
         is_relative = (chance >= self.scene.twins) & (chance < self.scene.twins + self.scene.relatives)
         return torch.where(is_relative, related, chosen)
 
-    def _layer(self, objects: Tensor, aspect: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:
+    def _layer(self, objects: Tensor, aspect: Tensor, draw: RandomDraws) -> tuple[Tensor, Tensor]:
         """Pixels (B,T,3,S,S) and opacities (B,T,S,S) of objects that are cut out of their photos."""
         library, scene, count = self.library, self.scene, len(objects)
         photo = library.photo_of[objects]
@@ -293,13 +294,20 @@ class SceneComposer:
         seen = self._render(picture, aspect, start, move, scene.turn, "zeros", draw)
         return seen[:, :, :3], seen[:, :, 3]
 
-    def _motion(self, count: int, amplitude: float, draw: _Draw) -> Tensor:
+    def _motion(self, count: int, amplitude: float, draw: RandomDraws) -> Tensor:
         """Smooth paths (B,T,2) that begin at 0, of all speeds up to the given one."""
         pace = draw.uniform((count, 1, 1)) ** 1.5
         return amplitude * pace * draw.paths(count, self.num_frames, 2)
 
     def _render(
-        self, picture: Picture, aspect: Tensor, start: Tensor, move: Tensor, turn: float, padding: str, draw: _Draw
+        self,
+        picture: Picture,
+        aspect: Tensor,
+        start: Tensor,
+        move: Tensor,
+        turn: float,
+        padding: str,
+        draw: RandomDraws,
     ) -> Tensor:
         """Read pictures through grids in motion -> (B,T,C,S,S). ``start``, ``move``: places (B,1 or T,2)."""
         count, steps, side = len(aspect), self.num_frames, self.resolution
@@ -322,7 +330,7 @@ class SceneComposer:
         seen = F.grid_sample(picture.pixels, grid, mode="bilinear", padding_mode=padding, align_corners=False)
         return seen.unflatten(2, (steps, side)).transpose(1, 2)
 
-    def _warp(self, count: int, draw: _Draw) -> Tensor:
+    def _warp(self, count: int, draw: RandomDraws) -> Tensor:
         """Elastic displacements (B,T,S,S,2) that change smoothly over time."""
         points = WARP_POINTS * WARP_POINTS * 2
         strength = self.scene.warp * draw.uniform((count, 1, 1)) ** 1.5
@@ -332,7 +340,7 @@ class SceneComposer:
         field = F.interpolate(controls, size=size, mode="bicubic", align_corners=True)
         return field.unflatten(0, (count, self.num_frames)).movedim(2, -1)
 
-    def _photometric(self, frames: Tensor, draw: _Draw) -> Tensor:
+    def _photometric(self, frames: Tensor, draw: RandomDraws) -> Tensor:
         """Light that changes over time, blur by a lost resolution, noise; each clip has its own."""
         count, steps = frames.shape[:2]
         light = self.scene.light * (draw.normal((count, 1, 2)) * 0.5 + 0.3 * draw.paths(count, steps, 2))
@@ -349,7 +357,7 @@ class SceneComposer:
         noise = self.scene.noise * draw.uniform((count, 1, 1, 1, 1)) ** 2
         return frames + noise * torch.randn(frames.shape, device=self.device, generator=draw.on_device())
 
-    def _choose(self, masks: Tensor, limit: int, draw: _Draw) -> tuple[Tensor, Tensor]:
+    def _choose(self, masks: Tensor, limit: int, draw: RandomDraws) -> tuple[Tensor, Tensor]:
         """Of masks (B,K,T,S,S) bool up to ``limit`` a clip that show on its first frame, in random order.
 
         Returns their masks (N,T,S,S) and clips (N,). Where none shows well, it is the one that shows best.
@@ -362,47 +370,3 @@ class SceneComposer:
         wanted = shows.gather(1, order)
         wanted[:, 0] = True
         return masks[clips[wanted], order[wanted]], clips[wanted]
-
-
-class _Draw:
-    """Random tensors on a device. Small ones are drawn on the CPU, so that they are the same for every device."""
-
-    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self._generator, self._device = generator, device
-
-    def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Tensor:
-        values = torch.rand(shape, generator=self._generator) * (high - low) + low
-        return values.to(self._device, non_blocking=True)
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self._generator).to(self._device, non_blocking=True)
-
-    def integers(self, limit: int, count: int) -> Tensor:
-        return torch.randint(limit, (count,), generator=self._generator).to(self._device, non_blocking=True)
-
-    def weighted(self, weights: Tensor, count: int) -> Tensor:
-        """``count`` indices by their weights (O,)."""
-        edges = weights.double().cumsum(0)
-        chance = torch.rand(count, generator=self._generator, dtype=torch.float64).to(self._device)
-        return torch.searchsorted(edges, chance * edges[-1]).clamp(max=len(weights) - 1)
-
-    def weighted_rows(self, weights: Tensor) -> Tensor:
-        """One index for each row of weights (B,O)."""
-        edges = weights.double().cumsum(1)
-        chance = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(self._device)
-        return torch.searchsorted(edges, chance * edges[:, -1:])[:, 0].clamp(max=weights.shape[1] - 1)
-
-    def paths(self, count: int, steps: int, channels: int) -> Tensor:
-        """Smooth paths (count,steps,channels) that begin at 0 and reach about 1: a drift and a swing."""
-        time = torch.linspace(0, 1, steps).view(1, -1, 1) if steps > 1 else torch.zeros(1, 1, 1)
-        drift = torch.randn((count, 1, channels), generator=self._generator)
-        swing = 0.6 * torch.randn((count, 1, channels), generator=self._generator)
-        phase = 2 * math.pi * torch.rand((count, 1, channels), generator=self._generator)
-        turns = 1.5 * math.pi * (0.5 + torch.rand((count, 1, channels), generator=self._generator))
-        path = drift * time + swing * (torch.sin(turns * time + phase) - torch.sin(phase))
-        return path.to(self._device, non_blocking=True)
-
-    def on_device(self) -> torch.Generator:
-        """A generator of the device's own, for what is large."""
-        seed = int(torch.randint(2**62, (), generator=self._generator))
-        return torch.Generator(self._device).manual_seed(seed)

@@ -22,6 +22,7 @@ from i2v.errors import reading
 from i2v.utils.image_file import decode_image, load_image
 from i2v.utils.input_file import open_input
 from i2v.utils.json_file import JsonValue, parse_json
+from i2v.utils.listing import is_visible
 
 INDEX = "index.json"
 MAX_SIDE = 1024  # of packed pictures
@@ -58,7 +59,7 @@ def annotated_photos(folder: Path) -> Iterator[AnnotatedPhoto]:
     Raises:
         ValueError: If there are no photos, or a label image has another size or mode, naming the file.
     """
-    paths = sorted((folder / "JPEGImages").glob("*.jpg"))
+    paths = sorted(path for path in (folder / "JPEGImages").glob("*.jpg") if is_visible(path.name))
     if not paths:
         raise ValueError(f"{folder}: expected photos in JPEGImages/*.jpg, got none")
     for path in paths:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from i2v.errors import describe_error
+from i2v.errors import describe_error, listed
 from i2v.results.rle import Size
 from train.dataset.structures import FrameObjects
 from train.dataset.transforms import resize
@@ -157,8 +157,7 @@ def describe_size(size: Size | None) -> str:
 
 def shorten(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed(names, _SHOWN)
 
 
 def _names(videos: Sequence[VideoFacts]) -> str:
@@ -167,6 +166,4 @@ def _names(videos: Sequence[VideoFacts]) -> str:
 
 def _counted(values: Iterator[str]) -> str:
     counts: Mapping[str, int] = Counter(values)
-    shown = sorted(counts.items(), key=lambda item: -item[1])[:8]
-    more = len(counts) - len(shown)
-    return ", ".join(f"{value}: {count}" for value, count in shown) + (f" and {more} more" if more > 0 else "")
+    return listed([f"{value}: {count}" for value, count in sorted(counts.items(), key=lambda item: -item[1])], 8)

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.errors import InvalidFileError
+from i2v.utils.listing import visible_entries
 from i2v.video.frame_source import IMAGE_SUFFIXES
-from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames, read_image, read_labels
+from sav_dataset.utils.label_pictures import read_labels
+from train.dataset.frame_reader import VIDEO_SUFFIXES, files_of, is_file_name, open_frames, read_image
 from train.dataset.vos_raw_dataset import PathLike
 
 MAX_THINGS = 255  # in one picture
@@ -162,7 +164,7 @@ def find_footage(paths: Sequence[PathLike]) -> tuple[Path, ...]:
         if not path.is_dir() or files_of(path, IMAGE_SUFFIXES):
             videos.append(path)
             continue
-        inside = [e for e in sorted(path.iterdir()) if e.is_dir() or is_file_name(e.name, VIDEO_SUFFIXES)]
+        inside = [Path(e.path) for e in visible_entries(path) if e.is_dir() or is_file_name(e.name, VIDEO_SUFFIXES)]
         if not inside:
             raise ValueError(f"{path}: neither images nor videos in this folder")
         videos += inside
@@ -180,7 +182,8 @@ def find_cutouts(folder: PathLike | None) -> tuple[Path, ...]:
         return ()
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of cut-outs")
-    found = tuple(sorted(path for path in Path(folder).glob("*.png") if path.with_suffix(".jpg").exists()))
+    paths = (Path(entry.path) for entry in visible_entries(folder) if entry.name.endswith(".png"))
+    found = tuple(path for path in paths if path.with_suffix(".jpg").exists())
     if not found:
         raise ValueError(f"{folder}: no pairs of NAME.png and NAME.jpg in this folder")
     return found

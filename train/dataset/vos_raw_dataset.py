@@ -16,7 +16,9 @@ import numpy as np
 from i2v.errors import InvalidFileError
 from i2v.results.rle import Size
 from i2v.utils.input_file import read_text
+from i2v.utils.listing import visible_entries
 from i2v.video.frame_source import IMAGE_SUFFIXES
+from sav_dataset.utils.label_pictures import ignored_labels_of
 from train.dataset.frame_reader import (
     VIDEO_SUFFIXES,
     FrameReader,
@@ -33,7 +35,6 @@ from train.dataset.vos_segment_loader import (
     PalettisedPNGSegmentLoader,
     SA1BSegmentLoader,
     SegmentLoader,
-    ignored_labels_of,
 )
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class PNGRawDataset:
         ``ignored_labels`` count as background; ``None`` for 255 in the label images of a video with other labels, too.
         The others are as in :class:`JSONRawDataset`.
         """
-        annotations = {entry.name: Path(entry.path) for entry in entries(gt_folder) if entry.is_dir()}
+        annotations = {entry.name: Path(entry.path) for entry in visible_entries(gt_folder) if entry.is_dir()}
         videos = find_videos(img_folder, annotations)
         described = f"videos in {img_folder} with a folder of the same name in {gt_folder}"
         if file_list_txt is None:
@@ -304,7 +305,7 @@ def _tell_partners(
     img_folder: PathLike, gt_folder: PathLike, annotations: Collection[str], videos: Collection[str]
 ) -> None:
     """Say which videos have no annotations, and which annotations no video: they are left out."""
-    unknown = [entry for entry in entries(img_folder) if os.path.splitext(entry.name)[0] not in annotations]
+    unknown = [entry for entry in visible_entries(img_folder) if os.path.splitext(entry.name)[0] not in annotations]
     without = [name for entry in unknown if (name := _video_name(entry)) is not None and name not in annotations]
     if without:
         log.warning("%s: left out for want of annotations in %s: %s", img_folder, gt_folder, shorten(without))
@@ -317,7 +318,7 @@ def _video_name(entry: os.DirEntry[str]) -> str | None:
     """The name of a video that an entry of a folder is; None for another file, and a folder of further folders."""
     if not entry.is_dir():
         return os.path.splitext(entry.name)[0] if is_file_name(entry.name, VIDEO_SUFFIXES) else None
-    return None if any(below.is_dir() for below in entries(entry.path)) else entry.name
+    return None if any(below.is_dir() for below in visible_entries(entry.path)) else entry.name
 
 
 @contextlib.contextmanager
@@ -341,7 +342,7 @@ def open_masks(folder: Path, pictures: FrameReader, ignored_labels: Collection[i
         numbers = ((pictures.number(file.stem), file) for file in files)
         return {number: file for number, file in numbers if number is not None}
 
-    folders = [Path(entry.path) for entry in entries(folder) if entry.is_dir()]
+    folders = [Path(entry.path) for entry in visible_entries(folder) if entry.is_dir()]
     if folders:
         numeric = all(entry.name.isdecimal() for entry in folders)
         objects = [int(entry.name) + 1 if numeric else i for i, entry in enumerate(folders, 1)]
@@ -410,8 +411,8 @@ def choose(
 def find_files(folder: PathLike, suffixes: tuple[str, ...], wanted: Collection[str] | None = None) -> dict[str, Path]:
     """Find files of a folder and its subfolders, by name without suffix; with ``wanted``, only these names."""
     found: dict[str, Path] = {}
-    for entry in entries(folder):
-        for file in entries(entry.path) if entry.is_dir() else [entry]:
+    for entry in visible_entries(folder):
+        for file in visible_entries(entry.path) if entry.is_dir() else [entry]:
             suffix = next((s for s in suffixes if is_file_name(file.name, (s,))), "")
             name = file.name[: -len(suffix)] if suffix else ""
             if name and (wanted is None or name in wanted):
@@ -422,9 +423,9 @@ def find_files(folder: PathLike, suffixes: tuple[str, ...], wanted: Collection[s
 def find_videos(folder: PathLike, annotated: Collection[str]) -> dict[str, Path]:
     """Find annotated videos by name, flat or one folder deeper: a folder of frames or, without one, a video file."""
     found: dict[str, Path] = {}
-    for entry in entries(folder):
+    for entry in visible_entries(folder):
         deeper = entry.is_dir() and entry.name not in annotated
-        for item in entries(entry.path) if deeper else [entry]:
+        for item in visible_entries(entry.path) if deeper else [entry]:
             if item.is_dir() and item.name in annotated:
                 found[item.name] = Path(item.path)
             elif is_file_name(item.name, VIDEO_SUFFIXES):
@@ -432,14 +433,3 @@ def find_videos(folder: PathLike, annotated: Collection[str]) -> dict[str, Path]
                 if name in annotated:
                     found.setdefault(name, Path(item.path))
     return found
-
-
-def entries(folder: PathLike) -> list[os.DirEntry[str]]:
-    """List a folder, sorted by name.
-
-    Raises:
-        OSError: If it is missing or not a folder.
-    """
-    # Unlike Path.iterdir, scandir tells folders from files without another system call for each.
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +16,7 @@ from i2v.errors import InvalidFileError, StrPath, brief, locating
 from i2v.results.rle import RunLengths, Size, read_size
 from i2v.utils.image_file import read_image_size
 from i2v.utils.json_file import JsonValue, read_json
-from sav_dataset.utils.void_labels import void_labels
-from train.dataset.frame_reader import read_labels
+from sav_dataset.utils.label_pictures import read_binary, read_labels
 
 
 class SegmentLoader(Protocol):
@@ -203,7 +201,7 @@ class PalettisedPNGSegmentLoader:
 
 
 class MultiplePNGSegmentLoader:
-    """One PNG per object and frame, in a folder per object; nonzero is object, a missing file means absent."""
+    """One binary PNG per object and frame, in a folder per object; a missing file means absent."""
 
     def __init__(self, folders: Mapping[int, Mapping[int, Path]]) -> None:
         """Keep the paths; masks are read on request.
@@ -221,7 +219,7 @@ class MultiplePNGSegmentLoader:
         return [
             number
             for number, files in sorted(self._folders.items())
-            if frame in files and read_labels(files[frame]).any()
+            if frame in files and read_binary(files[frame]).any()
         ]
 
     def void(self, frame: int) -> Sequence[int]:
@@ -235,7 +233,7 @@ class MultiplePNGSegmentLoader:
         masks = []
         for number in objects:
             path = self._folders[number].get(frame)
-            mask = np.zeros(size, bool) if path is None else read_labels(path) != 0
+            mask = np.zeros(size, bool) if path is None else read_binary(path)
             if path is not None and mask.shape != size:
                 other = self._any_file(frame)
                 raise InvalidFileError(path, f"expected a mask of size {size} like {other}, got {mask.shape}")
@@ -244,23 +242,6 @@ class MultiplePNGSegmentLoader:
 
     def _any_file(self, frame: int) -> Path:
         return next(files[frame] for files in self._folders.values() if frame in files)
-
-
-def ignored_labels_of(files: Iterable[Path], ignored_labels: Sequence[int] | None) -> frozenset[int]:
-    """The labels of a video or an image that are no objects: those given or, for None, those of `void_labels`.
-
-    The rule is for labels of 8 bits: among colours, and where there is room for more labels, 255 is one like any other.
-    Files that cannot be read are passed over here.
-    """
-    return void_labels(_labels_of_8_bits(files)) if ignored_labels is None else frozenset(ignored_labels)
-
-
-def _labels_of_8_bits(files: Iterable[Path]) -> Iterator[list[int]]:
-    for path in files:
-        with contextlib.suppress(OSError, ValueError):
-            labels = read_labels(path)
-            if labels.dtype == np.uint8:
-                yield np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).tolist()
 
 
 def _read_rle(rle: Any, path: str, place: str, size: Size | None = None) -> RunLengths:

@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.cli.numbers import count, percent
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child, new_folder
@@ -119,20 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="train.scripts.extract_sav_frames", description=__doc__.split("\n")[0])
     parser.add_argument("--input", type=Path, required=True, help="folder with videos, or with folders of videos")
     parser.add_argument("--output", type=Path, required=True, help="folder in which a folder per video is written")
-    parser.add_argument("--every", type=_positive, default=4, help="extract every n-th frame (default: 4, as SA-V)")
-    parser.add_argument("--quality", type=_positive, default=95, help="JPEG quality (default: 95)")
+    parser.add_argument("--every", type=count, default=4, help="extract every n-th frame (default: 4, as SA-V)")
+    parser.add_argument("--quality", type=percent, default=95, help="JPEG quality (default: 95)")
     parser.add_argument(
-        "--short-side", type=_positive, help="short side in pixels to which larger frames are reduced (default: keep)"
+        "--short-side", type=count, help="short side in pixels to which larger frames are reduced (default: keep)"
     )
-    parser.add_argument("--workers", type=_positive, default=1, help="processes (default: 1)")
+    parser.add_argument("--workers", type=count, default=1, help="processes (default: 1)")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return value
 
 
 if __name__ == "__main__":

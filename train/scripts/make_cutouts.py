@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.cli.numbers import amount, count
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.output_folder import child
@@ -194,8 +195,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m train.scripts.make_cutouts", description=__doc__.splitlines()[0])
     parser.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="videos, or folders of frames")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--every", type=int, default=12, metavar="N", help="use every n-th frame")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=count, default=12, metavar="N", help="use every n-th frame")
+    parser.add_argument("--seed", type=amount, default=0)
     return parser.parse_args(arguments)
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from i2v.cli.numbers import amount, count
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import replacing
@@ -103,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, help="folder of videos or images")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of annotations")
     parser.add_argument("--output", type=Path, required=True, help="list to write")
-    parser.add_argument("--sample", type=int, help="draw this many at random (default: list all, sorted)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+    parser.add_argument("--sample", type=count, help="draw this many at random (default: list all, sorted)")
+    parser.add_argument("--seed", type=amount, default=0, help="seed of the draw (default: 0)")
     return parser
 
 

@@ -21,12 +21,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.cli.numbers import count, percent
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
 from i2v.utils.files import replacing
 from i2v.utils.image_file import load_image
 from i2v.utils.input_file import read_text
 from i2v.utils.json_file import parse_json
+from i2v.utils.listing import visible_entries
 from i2v.video.sources import open_source
 from train.dataset.photo_library import INDEX, MAX_SIDE, AnnotatedPhoto, annotated_photos
 
@@ -88,7 +90,7 @@ def read_backgrounds(paths: Sequence[Path], every: int) -> Iterator[Image.Image]
     """Iterate over pictures, and over every n-th frame of videos."""
     for path in paths:
         if path.is_dir():
-            yield from read_backgrounds(sorted(path.iterdir()), every)
+            yield from read_backgrounds([Path(entry.path) for entry in visible_entries(path)], every)
         elif path.suffix.lower() in PICTURES:
             yield load_image(path).convert("RGB")
         elif path.suffix.lower() in VIDEOS:
@@ -130,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--backgrounds", type=Path, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=320, help="side of the packed pictures (default: %(default)s)")
-    parser.add_argument("--quality", type=int, default=72, help="WebP quality, 1 to 100 (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=40, help="frames between backgrounds in a video")
+    parser.add_argument("--size", type=count, default=320, help="side of the packed pictures (default: %(default)s)")
+    parser.add_argument("--quality", type=percent, default=72, help="WebP quality, 1 to 100 (default: %(default)s)")
+    parser.add_argument("--every", type=count, default=40, help="frames between backgrounds in a video")
     args = parser.parse_args(argv)
     if not 16 <= args.size <= MAX_SIDE:
         parser.error(f"--size: expected 16 to {MAX_SIDE}, got {args.size}")

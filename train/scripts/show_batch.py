@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from i2v.cli.arguments import add_trust_option
+from i2v.cli.numbers import count
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--output", type=Path, default=Path("batch.png"))
-    parser.add_argument("--batches", type=int, default=1, help="number of batches (default: %(default)s)")
+    parser.add_argument("--batches", type=count, default=1, help="number of batches (default: %(default)s)")
     add_trust_option(parser)
     args = parser.parse_intermixed_args(argv)
     try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from i2v.modeling.backbones.tiny_vit import ConvBN
+from i2v.modeling.fast_path import FastPathModule, is_unmodified
 from i2v.modeling.layers import LayerNorm2d
 from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 
@@ -58,14 +59,28 @@ class SameConvBN(ConvBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, ceil(H/stride), ceil(W/stride))``."""
+        stride = self.c.stride[0]
+        if stride == 1 or not self.folds() or x.device.type != "cpu":
+            return super().forward(self.pad(x))
+        # A padded copy of the map costs a CPU as much as the convolution. The same comes of equal padding on both sides
+        # and a kernel that begins with zeros where that is one too many.
+        left, right, top, bottom = self._padding(x)
+        kernel, bias = self.folded()
+        kernel = F.pad(kernel, (right - left, 0, bottom - top, 0))
+        return F.conv2d(x, kernel, bias, stride, (bottom, right), groups=self.c.groups)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad an input as the convolution itself does not."""
+        return x if self.c.stride[0] == 1 else F.pad(x, self._padding(x))
+
+    def _padding(self, x: Tensor) -> tuple[int, int, int, int]:
+        """Pixels on the left, right, top and bottom."""
         kernel, stride = self.c.kernel_size[0], self.c.stride[0]
-        if stride > 1:
-            pad_y, pad_x = (same_padding(size, kernel, stride) for size in x.shape[-2:])
-            x = F.pad(x, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-        return super().forward(x)
+        pad_y, pad_x = (same_padding(size, kernel, stride) for size in x.shape[-2:])
+        return pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(FastPathModule):
     """Inverted bottleneck: expansion, depthwise convolution, projection, and a residual if the shape is kept."""
 
     def __init__(self, in_dim: int, out_dim: int, kernel: int, stride: int, expansion: int) -> None:
@@ -78,9 +93,12 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_dim, H, W)`` to ``(B, out_dim, ceil(H/stride), ceil(W/stride))``."""
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
-        return x + y if self.is_residual else y
+        inplace = not torch.is_grad_enabled() and self.runs_fast()
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace)
+        y = self.project(F.relu6(self.depthwise(y), inplace))
+        if not self.is_residual:
+            return y
+        return y.add_(x) if inplace else x + y
 
 
 class EfficientNetLite(nn.Module):
@@ -154,7 +172,8 @@ class EfficientNetLite(nn.Module):
     def stages(self, frames: Tensor) -> list[Tensor]:
         """Outputs of all stages for normalized frames ``(B, 3, S, S)``."""
         x = frames * self.pixel_scale + self.pixel_shift
-        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)))
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = F.relu6(x, inplace=not torch.is_grad_enabled() and self.stem.runs_fast() and is_unmodified(self.stem))
         outputs = []
         for number, block in enumerate(self.blocks):
             x = block(x)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from i2v.modeling.backbones.tfi import TFI
+from i2v.modeling.backbones.tfi import TFI, TemporalStem
+from i2v.modeling.fast_path import has_hooks
 from i2v.modeling.position_encoding import sine_encoding_2d
 from i2v.modeling.structures import FrameFeatures
 
@@ -46,7 +48,22 @@ class ImageEncoder(nn.Module):
 
     def stem_features(self, frames: Tensor) -> Tensor:
         """Compute the contribution of frames ``(B, 3, S, S)`` to their windows, ``(B, K, C, h, w)``, to be cached."""
-        return self.trunk_video.temporal_stem.per_frame(frames)
+        return self._checked_stem().per_frame(frames)
+
+    def _checked_stem(self) -> TemporalStem:
+        """The stem, whose contributions are computed frame by frame and cached: it is never called as a module."""
+        stem = self.trunk_video.temporal_stem
+        if not isinstance(stem, TemporalStem):
+            raise TypeError(
+                f"temporal_stem: expected a TemporalStem, got {type(stem).__name__}: this part cannot be wrapped or "
+                "replaced, as it is applied frame by frame"
+            )
+        if has_hooks(stem):
+            warnings.warn(
+                "the forward and backward hooks of temporal_stem do not run, as it is applied frame by frame",
+                stacklevel=2,
+            )
+        return stem
 
     def forward(self, frames: Tensor, stem_features: Sequence[Tensor]) -> FrameFeatures:
         """Encode frames.

@@ -96,7 +96,7 @@ class TemporalConv(FastPathModule):
             ``(num_outputs, B, C, h, w)``.
         """
         spatial, temporal = (self.get_submodule(name) for name in self._names)
-        if self.backend != "fast" or not (is_unmodified(spatial) and is_unmodified(temporal)):
+        if not self._runs_as_products(spatial, temporal):
             out = temporal(quick_gelu(spatial(slices.movedim(0, 2))))
             return out.movedim(2, 0)[len(slices) - num_outputs :]
         # The weights are those of 3-D convolutions, but 2-D convolutions and matrix products are several times faster,
@@ -106,6 +106,21 @@ class TemporalConv(FastPathModule):
         mixed = quick_gelu(mixed).unflatten(0, slices.shape[:2])
         weight = temporal.weight[..., 0, 0].to(mixed.dtype)
         return convolve_slices(mixed.movedim(2, -1), weight, temporal.bias, num_outputs).movedim(-1, 2)
+
+    def _runs_as_products(self, spatial: nn.Module, temporal: nn.Module) -> bool:
+        """Whether the two are the convolutions of the constructor. Training changes nothing: they have no dropout."""
+        if self.backend != "fast" or not (is_unmodified(spatial) and is_unmodified(temporal)):
+            return False
+        if not (isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d)) or temporal.bias is None:
+            return False
+        length = temporal.kernel_size[0]
+        return (
+            (spatial.kernel_size, spatial.padding) == ((1, 3, 3), (0, 1, 1))
+            and (temporal.kernel_size, temporal.padding) == ((length, 1, 1), (length // 2, 0, 0))
+            and length % 2 == 1
+            and spatial.stride == temporal.stride == (1, 1, 1)
+            and spatial.groups == temporal.groups == 1
+        )
 
 
 def convolve_slices(slices: Tensor, weight: Tensor, bias: Tensor, num_outputs: int) -> Tensor:

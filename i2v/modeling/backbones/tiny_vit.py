@@ -33,7 +33,10 @@ class ConvBN(FastPathModule):
 
     def folds(self) -> bool:
         """Whether the batch norm may be folded into the convolution, also with gradients: statistics are frozen."""
-        return self.backend == "fast" and not self.bn.training and is_unmodified(self.c) and is_unmodified(self.bn)
+        if self.backend != "fast" or self.bn.training or not (is_unmodified(self.c) and is_unmodified(self.bn)):
+            return False
+        # Either may have been replaced, such as by a convolution with its batch norm already folded in.
+        return isinstance(self.c, nn.Conv2d) and self.c.bias is None and isinstance(self.bn, nn.BatchNorm2d)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Fold the batch norm into the convolution; returns kernel ``(out_dim, in_dim/groups, k, k)`` and bias.

@@ -102,10 +102,11 @@ class MemoryAttention(FastPathModule):
         """
         tokens = (features.vision + POSITION_WEIGHT * features.position).flatten(2).transpose(1, 2)
         # Self-attention of the first layer sees no memory, so all readouts can share it. A layer that was wrapped,
-        # replaced or hooked is always called as a whole.
+        # replaced or hooked is always called as a whole, and so is one in training: its dropout differs by object.
         first = self.layers[0]
         is_plain = type(first) is MemoryAttentionLayer and is_unmodified(first)
-        share_self_attention = self.backend == "fast" and is_plain
+        in_training = any(module.training for module in first.modules())
+        share_self_attention = self.backend == "fast" and is_plain and not in_training
         if share_self_attention:
             tokens = self._run(first, tokens, None)
         conditioned = (self._condition(tokens, readout, share_self_attention) for readout in readouts)
@@ -113,7 +114,7 @@ class MemoryAttention(FastPathModule):
 
     def _condition(self, x: Tensor, readout: MemoryReadout, self_attended: bool) -> Tensor:
         first, *others = self.layers
-        x = x.expand(len(readout.tokens), -1, -1)  # objects share the frame until they attend to their own memories
+        x = x.expand(readout.tokens.shape[0], -1, -1)  # objects share the frame until they attend to their own memories
         x = self._run(first, x, readout, True) if self_attended else self._run(first, x, readout)
         for layer in others:
             x = self._run(layer, x, readout)

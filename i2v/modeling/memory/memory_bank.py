@@ -33,6 +33,8 @@ class FrameMemory:
         pointer: Object pointers ``(B, C)``.
         frame_embedding: ``(C*h*w,)`` unit vector of the frame's features, shared by all objects on the frame. ``None``
             if the selector does not compare frames.
+        near_distractor: ``(B,)`` bool, whether a distractor, an object like this one, was kept apart from it on the
+            frame. ``None`` if the selector does not ask.
     """
 
     frame: int
@@ -40,6 +42,7 @@ class FrameMemory:
     foreground: Tensor
     pointer: Tensor
     frame_embedding: Tensor | None = None
+    near_distractor: Tensor | None = None
 
     def to(self, device: torch.device) -> FrameMemory:
         """Move the memory features to a device. Pointer and embedding stay, because every selection needs them."""
@@ -48,7 +51,17 @@ class FrameMemory:
     def split(self) -> list[FrameMemory]:
         """Return one memory per object."""
         parts = zip(self.features.split(1), self.foreground.split(1), self.pointer.split(1), strict=True)
-        return [FrameMemory(self.frame, *part, frame_embedding=self.frame_embedding) for part in parts]
+        memories = [FrameMemory(self.frame, *part, frame_embedding=self.frame_embedding) for part in parts]
+        if self.near_distractor is None:
+            return memories
+        return [
+            replace(m, near_distractor=near) for m, near in zip(memories, self.near_distractor.split(1), strict=True)
+        ]
+
+    @property
+    def resolves_distractor(self) -> bool:
+        """Whether it shows one of its objects kept apart from a distractor."""
+        return self.near_distractor is not None and bool(self.near_distractor.any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +72,22 @@ class MemoryBank:
         conditioning: Memories of conditioning frames in the order they were added.
         tracked: Memories of tracked frames in the order they were added.
         span: How many tracked memories to keep; ``None`` keeps all.
+        num_resolving: How many older ones to keep that resolve distractors.
     """
 
     conditioning: tuple[FrameMemory, ...] = ()
     tracked: tuple[FrameMemory, ...] = ()
     span: int | None = None
+    num_resolving: int = 0
 
     def add_tracked(self, memory: FrameMemory) -> MemoryBank:
         """Add the memory of a tracked frame. It replaces an older one of the same frame and may push out the oldest."""
         tracked = (*_without_frame(self.tracked, memory.frame), memory)
-        return replace(self, tracked=tracked if self.span is None else tracked[max(len(tracked) - self.span, 0) :])
+        if self.span is None:
+            return replace(self, tracked=tracked)
+        start = max(len(tracked) - self.span, 0)
+        resolving = [m for m in tracked[:start] if m.resolves_distractor] if self.num_resolving else []
+        return replace(self, tracked=(*resolving[-self.num_resolving :], *tracked[start:]))
 
     def add_conditioning(self, memory: FrameMemory) -> MemoryBank:
         """Add the memory of a conditioning frame, or replace it in place. A tracked memory of the frame is removed."""

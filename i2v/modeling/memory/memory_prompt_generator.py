@@ -53,7 +53,7 @@ class MemoryPromptGenerator(nn.Module):
         """Generate prompt tokens ``(B, Q, C)`` from the memories of ``B`` objects."""
         # Pre-norm on all branches. The queries are learned, so they are the same for every object; pointer tokens count
         # as foreground, so no query is ever without keys, even if the object is absent from all memories.
-        queries = self.query_embedding_fg.weight.expand(len(readout.tokens), -1, -1)
+        queries = self.query_embedding_fg.weight.expand(readout.tokens.shape[0], -1, -1)
         x = queries + self.dropout(self.cross_attn(self.norm_fg_ca(queries), readout, foreground_only=True))
         y = self.norm_fg_sa(x)
         x = x + self.dropout(self.self_attn(y, y, y))

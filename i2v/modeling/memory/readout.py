@@ -125,7 +125,7 @@ class MemoryReadout:
         """
         if foreground_only:
             return self.foreground_counts().log()
-        return None if self.counts is None else self.counts.log().expand(len(self.tokens), -1)
+        return None if self.counts is None else self.counts.log().expand(self.tokens.shape[0], -1)
 
 
 def read_memories(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from i2v.modeling.memory.memory_bank import FrameMemory, MemoryBank
 from i2v.modeling.memory.readout import CONDITIONING_SLOT, Selection
-from i2v.modeling.structures import TrackingStep
+from i2v.modeling.structures import FramePrediction, TrackingStep
 
 
 class Selector(Protocol):
@@ -21,11 +21,17 @@ class Selector(Protocol):
         span: How many tracked frames back it can select; ``None`` for no limit.
         compares_frames: Whether it needs frame embeddings.
         num_slots: Temporal slots it fills, the conditioning slot included.
+        num_resolving: How many older tracked frames it can select because they resolve distractors.
     """
 
     span: int | None
     compares_frames: bool
     num_slots: int
+    num_resolving: int
+
+    def near_distractor(self, prediction: FramePrediction) -> Tensor | None:
+        """Whether each of ``B`` objects is kept apart from a distractor: ``(B,)`` bool, or ``None`` if not asked."""
+        ...
 
     def select(
         self,
@@ -56,6 +62,7 @@ class SimilaritySelector:
     """
 
     compares_frames = True
+    num_resolving = 0
 
     def __init__(
         self,
@@ -111,6 +118,10 @@ class SimilaritySelector:
         other.mode = mode
         return other
 
+    def near_distractor(self, prediction: FramePrediction) -> Tensor | None:
+        """Distractors are not looked for; see ``Selector.near_distractor``."""
+        return None
+
     def select(
         self,
         step: TrackingStep,
@@ -128,16 +139,22 @@ class SimilaritySelector:
         selections = []
         # Global before local, object by object: the order of the random draws is part of the published behaviour.
         for bank, (global_candidates, local_candidates), generator in zip(banks, windows, generators, strict=True):
+            resolving = self._resolving(step, bank)
+            others = [m for m in global_candidates if all(m is not r for r in resolving)]
+            from_global = self._draw(others, self.num_global - len(resolving), similarities, generator)
+            from_local = self._draw(local_candidates, self.num_local, similarities, generator)
             selected = [
-                *enumerate(self._draw(global_candidates, self.num_global, similarities, generator), start=1),
-                *enumerate(
-                    self._draw(local_candidates, self.num_local, similarities, generator), start=1 + self.num_global
-                ),
+                *enumerate([*resolving, *from_global], start=1),
+                *enumerate(from_local, start=1 + self.num_global),
             ]
             conditioning = nearest_conditioning(step, bank.conditioning, self.max_conditioning)
             tracked = [(memory, slot) for slot, memory in selected]
             selections.append(self._make_selection(step, bank, conditioning, tracked))
         return selections
+
+    def _resolving(self, step: TrackingStep, bank: MemoryBank) -> list[FrameMemory]:
+        """Memories that take slots of the global window in any case, oldest first."""
+        return []
 
     def _candidates(self, step: TrackingStep, bank: MemoryBank) -> tuple[list[FrameMemory], list[FrameMemory]]:
         """Tracked memories in the global and in the local window, oldest first."""
@@ -155,7 +172,7 @@ class SimilaritySelector:
         generator: torch.Generator | None,
     ) -> list[FrameMemory]:
         """Select at most ``count`` candidates by similarity, and return them in their given order."""
-        if not candidates:
+        if not candidates or count == 0:
             return []
         scores = torch.tensor([similarities[m.frame] for m in candidates], dtype=torch.float32)
         count = min(count, len(candidates))
@@ -207,6 +224,7 @@ class RecentSelector:
 
     compares_frames = False
     span = None
+    num_resolving = 0
 
     def __init__(
         self, num_maskmem: int = 7, max_obj_ptrs_in_encoder: int = 16, max_cond_frames_in_attn: int = -1
@@ -225,6 +243,10 @@ class RecentSelector:
         self.num_slots = num_maskmem
         self.max_pointers = max_obj_ptrs_in_encoder
         self.max_conditioning = max_cond_frames_in_attn
+
+    def near_distractor(self, prediction: FramePrediction) -> Tensor | None:
+        """Distractors are not looked for; see ``Selector.near_distractor``."""
+        return None
 
     def select(
         self,
@@ -297,7 +319,11 @@ def _similarities(frame_embedding: Tensor | None, memories: Sequence[FrameMemory
     if not embeddings:
         return {}
     if frame_embedding is None or any(embedding is None for embedding in embeddings.values()):
-        raise ValueError("selection by similarity needs the embedding of every frame")
+        without = [frame for frame, embedding in embeddings.items() if embedding is None]
+        raise ValueError(
+            f"selection by similarity needs the embedding of every frame, and memories of frames {without[:4]} have "
+            "none, as the selector of that time did not compare frames: call reset_state and give the prompts again"
+        )
     cosines = torch.stack([torch.dot(e, frame_embedding) for e in embeddings.values() if e is not None])
     # One transfer for all frames: every read from a GPU waits for it to finish.
     return dict(zip(embeddings, cosines.float().tolist(), strict=True))

@@ -10,15 +10,17 @@ export class ObjectList {
     document.getElementById("clear").addEventListener("click", () => this.clearPrompts());
     document.getElementById("adopt").addEventListener("click", () => this.adopt());
     document.getElementById("rename-dialog").addEventListener("close", (event) => this.renamed(event.target.returnValue));
+    document.getElementById("split").addEventListener("click", () => this.split());
+    document.getElementById("merge").addEventListener("click", () => this.askMerge());
+    document.getElementById("merge-dialog").addEventListener("close", (event) => this.merge(event.target));
     store.addEventListener("state", () => this.render());
     store.addEventListener("frame", () => this.renderScore());
     store.addEventListener("masks", () => this.renderScore());
     this.render();
   }
 
-  async add() {
-    const answer = await this.store.ask({ do: "add" });
-    if (answer) this.store.select(answer.object);
+  add() {
+    return this.store.addObject();
   }
 
   remove(number = this.store.selected) {
@@ -35,21 +37,85 @@ export class ObjectList {
     if (!object) return;
     this.store.select(number);
     document.getElementById("rename-name").value = object.name;
+    document.getElementById("rename-class").value = object.category;
+    const options = this.store.categories.map((name) => new Option(name, name));
+    document.getElementById("classes").replaceChildren(...options);
+    const choices = this.store.categories.map((name) => choice(name, document.getElementById("rename-class")));
+    document.getElementById("class-choices").replaceChildren(...choices);
     document.getElementById("rename-dialog").showModal();
     document.getElementById("rename-name").select();
   }
 
   renamed(action) {
-    const name = document.getElementById("rename-name").value.trim();
-    if (action === "rename" && name) this.store.ask({ do: "rename", object: this.store.selected, name });
+    const object = this.store.objectOf(this.store.selected);
+    const [name, category] = ["rename-name", "rename-class"].map((id) => document.getElementById(id).value.trim());
+    if (action !== "rename" || !name || !object) return;
+    if (name !== object.name) this.store.ask({ do: "rename", object: object.number, name });
+    if (category !== object.category) this.store.ask({ do: "classify", object: object.number, category });
+  }
+
+  lock(number = this.store.selected) {
+    const object = this.store.objectOf(number);
+    if (object) this.store.ask({ do: "lock", object: number, locked: !object.locked });
   }
 
   clearPrompts() {
-    if (this.store.selected !== null) this.store.ask({ do: "clear", object: this.store.selected, frame: this.store.frame });
+    if (this.store.selected === null || !this.store.mayPrompt()) return;
+    this.store.ask({ do: "clear", object: this.store.selected, frame: this.store.frame });
   }
 
   adopt() {
-    if (this.store.selected !== null) this.store.ask({ do: "adopt", object: this.store.selected, frame: this.store.frame });
+    if (this.store.selected === null || !this.store.mayPrompt()) return;
+    this.store.ask({ do: "adopt", object: this.store.selected, frame: this.store.frame });
+  }
+
+  markAbsent() {
+    if (this.store.selected === null || !this.store.mayPrompt()) return;
+    this.store.ask({ do: "absent", object: this.store.selected, ...this.store.rangeOrFrame });
+  }
+
+  clearMasks() {
+    if (this.store.selected === null || !this.store.mayPrompt()) return;
+    this.store.ask({ do: "clear_masks", object: this.store.selected, ...this.store.rangeOrFrame });
+  }
+
+  async split() {
+    const { store } = this;
+    if (store.selected === null || !store.mayPrompt()) return;
+    const answer = await store.ask({ do: "split", object: store.selected, frame: store.frame });
+    if (answer) store.select(answer.object);
+  }
+
+  askMerge() {
+    const { store } = this;
+    const object = store.objectOf(store.selected);
+    const others = store.state.objects.filter((other) => other.number !== store.selected);
+    if (!object || !others.length) return store.tell("error", "to merge, select one of two objects");
+    document.getElementById("merge-name").textContent = object.name;
+    const options = others.map((other) => new Option(other.name, other.number));
+    document.getElementById("merge-into").replaceChildren(...options);
+    document.getElementById("merge-dialog").showModal();
+  }
+
+  merge(dialog) {
+    const into = Number(document.getElementById("merge-into").value);
+    if (dialog.returnValue === "merge") this.store.ask({ do: "merge", object: this.store.selected, into });
+    dialog.returnValue = "";
+  }
+
+  async copyOn() {
+    const { store } = this;
+    const [frame, to] = [store.frame, store.frame + 1];
+    if (store.selected === null || !store.mayPrompt() || to >= store.video.frames) return;
+    if (await store.ask({ do: "copy", object: store.selected, frame, to })) store.show(to);
+  }
+
+  selectNext(step) {
+    const { numbers, selected } = this.store;
+    if (!numbers.length) return;
+    const place = numbers.indexOf(selected);
+    this.store.select(numbers.at((place + step) % numbers.length));
+    this.list.querySelector(".selected")?.scrollIntoView({ block: "nearest" });
   }
 
   selectNth(place) {
@@ -71,19 +137,26 @@ export class ObjectList {
     item.dataset.object = object.number;
     const swatch = document.createElement("span");
     swatch.className = "swatch";
-    swatch.style.background = this.store.palette[object.number];
+    swatch.style.background = this.store.colourOf(object.number);
     const name = document.createElement("span");
     name.textContent = object.name;
+    name.title = object.name;
     const select = this.button("name", object, `Select ${object.name}`, () => this.store.select(object.number));
+    const category = document.createElement("small");
+    category.textContent = object.category;
+    name.append(" ", category);
     select.replaceChildren(swatch, name);
     select.setAttribute("aria-pressed", object.number === this.store.selected);
+    const lock = this.button("lock", object, `${object.locked ? "Unlock" : "Lock"} ${object.name}`, () => this.lock(object.number), "L");
+    lock.setAttribute("aria-pressed", object.locked);
     select.addEventListener("dblclick", () => this.rename(object.number));
     const [eye, hide] = object.visible ? ["◉", "Hide"] : ["○", "Show"];
     item.append(
       select,
-      this.button("rename", object, `Rename ${object.name} (R)`, () => this.rename(object.number), "✎"),
-      this.button("eye", object, `${hide} ${object.name} (H)`, () => this.toggle(object.number), eye),
-      this.button("delete", object, `Delete ${object.name} (Delete)`, () => this.remove(object.number), "✕"),
+      this.button("rename", object, `Name and class of ${object.name}`, () => this.rename(object.number), "✎"),
+      lock,
+      this.button("eye", object, `${hide} ${object.name}`, () => this.toggle(object.number), eye),
+      this.button("delete", object, `Delete ${object.name}`, () => this.remove(object.number), "✕"),
     );
     return item;
   }
@@ -117,4 +190,13 @@ export class ObjectList {
       this.score.textContent = `${object.name}: confidence ${(100 * (level - 2)) / 253 | 0} %`;
     }
   }
+}
+
+// A button that writes a class into its field, for who has no keyboard at hand.
+function choice(name, field) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = name;
+  button.addEventListener("click", () => (field.value = name));
+  return button;
 }

@@ -3,6 +3,7 @@ import { LatestFew } from "./cache.js";
 
 const KEPT = 32;
 const AHEAD = 6;
+const PATIENCE = 20_000; // milliseconds until a picture is asked for again
 
 export class Pictures {
   constructor() {
@@ -14,7 +15,9 @@ export class Pictures {
     if (!picture) {
       picture = this.load(frame);
       this.kept.set(frame, picture);
-      picture.catch(() => this.kept.delete(frame));
+      picture.catch(() => {
+        if (this.kept.values.get(frame) === picture) this.kept.delete(frame);
+      });
     }
     return picture;
   }
@@ -27,7 +30,9 @@ export class Pictures {
   }
 
   async load(frame) {
-    const response = await fetch(`frames/${frame}.jpg`);
+    const response = await fetch(`frames/${frame}.jpg`, { signal: AbortSignal.timeout(PATIENCE) }).catch((error) => {
+      throw new Error(error.name === "TimeoutError" ? "it takes too long" : "the annotator does not answer");
+    });
     if (!response.ok) {
       const answer = await response.json().catch(() => ({}));
       throw new Error(answer.error || `frame ${frame} could not be read`);

@@ -19,6 +19,21 @@ export function decodeCounts(text) {
   return runs;
 }
 
+// Runs as that text.
+export function encodeCounts(runs) {
+  let text = "";
+  runs.forEach((run, i) => {
+    let value = i > 2 ? run - runs[i - 2] : run;
+    for (let isLast = false; !isLast; ) {
+      const digit = value & 31;
+      value >>= 5;
+      isLast = value === (digit & 16 ? -1 : 0);
+      text += String.fromCharCode(48 + digit + (isLast ? 0 : 32));
+    }
+  });
+  return text;
+}
+
 // Set the object's pixels of a row-major plane to `value`; returns the box that holds them, or null if there are none.
 export function fillRuns(plane, runs, width, height, value) {
   let [left, top, right, bottom] = [width, height, -1, -1];

@@ -1,5 +1,8 @@
-// The picture with its layers: frame, masks, and on top prompts, cross and brush. Zoom and pan are of the view alone.
+// The picture with its layers: frame, masks, and on top prompts, cross and brush, all of the frame whose picture is there.
+// Zoom and pan are of the view alone.
 import { OverlayPainter } from "./overlay.js";
+
+const LATE = 200; // milliseconds until it is said that a picture is loading
 
 export class Stage {
   constructor(store, pictures) {
@@ -9,6 +12,7 @@ export class Stage {
     this.picture = document.getElementById("picture");
     this.overlay = document.getElementById("overlay");
     this.marks = document.getElementById("marks");
+    this.loading = document.getElementById("loading");
     this.painter = new OverlayPainter(this.overlay);
     this.zoom = 1;
     this.centre = { x: 0.5, y: 0.5 }; // of the view, in parts of the picture
@@ -22,7 +26,7 @@ export class Stage {
     new ResizeObserver(() => this.layOut()).observe(this.box);
     store.addEventListener("frame", () => this.showFrame());
     store.addEventListener("masks", ({ detail }) => {
-      if (detail === null || detail === store.frame) this.drawMasks();
+      if (detail === null || detail === store.shownFrame) this.drawMasks();
     });
     store.addEventListener("state", () => this.drawMasks());
     store.addEventListener("view", () => this.drawMasks());
@@ -30,32 +34,57 @@ export class Stage {
     this.showFrame();
   }
 
+  // In a fast scrub only the last frame counts. A picture that fails is asked for again, as long as it is the one.
   async showFrame() {
-    const frame = this.store.frame;
-    try {
-      const bitmap = await this.pictures.get(frame);
-      // In a fast scrub only the last one counts.
-      if (frame !== this.store.frame) return;
-      this.picture.getContext("2d").drawImage(bitmap, 0, 0, this.picture.width, this.picture.height);
-      this.shownFrame = frame;
-      this.box.dataset.frame = frame;
-      this.drawMasks();
-    } catch (error) {
-      if (frame === this.store.frame) this.store.tell("error", error.message);
+    const { store } = this;
+    const frame = store.frame;
+    const late = setTimeout(() => this.isWaiting(frame, `frame ${frame} is loading …`), LATE);
+    for (let wait = 500; frame === store.frame; wait = Math.min(2 * wait, 8000)) {
+      try {
+        const bitmap = await this.pictures.get(frame);
+        if (frame === store.frame) this.draw(frame, bitmap);
+        break;
+      } catch (error) {
+        this.isWaiting(frame, `frame ${frame} is not shown: ${error.message}; trying again …`);
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
     }
+    clearTimeout(late);
+  }
+
+  isWaiting(frame, text) {
+    if (frame !== this.store.frame) return;
+    this.loading.textContent = text;
+    this.box.classList.add("waiting");
+    this.box.setAttribute("aria-busy", "true");
+  }
+
+  draw(frame, bitmap) {
+    this.picture.getContext("2d").drawImage(bitmap, 0, 0, this.picture.width, this.picture.height);
+    this.store.shownFrame = frame;
+    this.loading.textContent = "";
+    this.box.classList.remove("waiting");
+    this.box.setAttribute("aria-busy", "false");
+    this.box.dataset.frame = frame;
+    this.drawMasks();
+    this.store.tell("shown", frame);
   }
 
   drawMasks() {
     const { store } = this;
-    const masks = store.masksOn(store.frame);
+    const frame = store.shownFrame;
+    if (frame === null) return;
+    const masks = store.shownMasksOn(frame);
     // Until they come, the masks of the frame before would lie.
     const visible = (masks ?? []).filter((mask) => store.objectOf(mask.object)?.visible);
-    this.painter.draw(visible, (number) => store.palette[number], store.opacity, store.selected);
+    this.painter.draw(visible, (number) => store.colourOf(number), store.opacity, store.selected);
     this.drawMarks();
     // What tests and benchmarks wait for: which objects' masks are on the picture, of which frame, and how new they are.
-    this.box.dataset.masks = masks === undefined ? "" : `${store.frame}:${visible.map((mask) => mask.object).join(",")}`;
+    this.box.dataset.masks = masks === undefined ? "" : `${frame}:${visible.map((mask) => mask.object).join(",")}`;
     this.box.dataset.drawn = ++this.drawn;
-    if (this.box.dataset.news !== String(store.news)) this.box.dataset.news = store.news;
+    for (const kind of ["news", "previews"]) {
+      if (this.box.dataset[kind] !== String(store[kind])) this.box.dataset[kind] = store[kind];
+    }
   }
 
   // View
@@ -124,13 +153,13 @@ export class Stage {
     context.setTransform(this.density, 0, 0, this.density, 0, 0);
     context.clearRect(0, 0, this.marks.width, this.marks.height);
     const { store } = this;
-    for (const prompt of store.stepsOn(store.frame)) {
+    for (const prompt of store.stepsOn(store.shownFrame)) {
       const object = store.objectOf(prompt.object);
       if (!object?.visible) continue;
-      for (const step of prompt.steps) this.drawStep(context, step, store.palette[prompt.object], 1);
+      for (const step of prompt.steps) this.drawStep(context, step, store.colourOf(prompt.object), 1);
     }
-    for (const { frame, step } of store.pending) {
-      if (frame === store.frame) this.drawStep(context, step, store.palette[store.selected ?? 0], 0.6);
+    for (const { frame, step, object } of store.pending) {
+      if (frame === store.shownFrame) this.drawStep(context, step, store.colourOf(object), 0.6);
     }
     this.draft?.(context, this);
     if (this.cross.shown) this.drawCross(context);

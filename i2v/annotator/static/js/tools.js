@@ -1,4 +1,5 @@
-// The tools: click, box, paint, erase; with the pointer, and with the cross that keys move.
+// The tools: click, box, paint, erase, polygons; with the pointer, and with the cross that keys move.
+import { PolygonTool } from "./polygons.js";
 import { decodeCounts, encodePlane, fillRuns } from "./rle.js";
 import { strokeTwice } from "./stage.js";
 
@@ -15,11 +16,20 @@ export class Tools {
     this.stage = stage;
     this.stroke = null; // points of the brush while it is down
     this.corner = null; // of the box that is being drawn
+    this.panning = 0; // the buttons of the mouse, as in MouseEvent.buttons, whose drag moves the picture
+    this.held = null; // { code, otherwise, panned } while the key is down with which a drag moves it
+    this.polygons = new PolygonTool(store, stage, () => {
+      this.showHint();
+      this.hover(null);
+    });
     const { box } = stage;
     box.addEventListener("pointerdown", (event) => this.down(event));
     box.addEventListener("pointermove", (event) => this.move(event));
     box.addEventListener("pointerup", (event) => this.up(event));
     box.addEventListener("pointercancel", () => this.drop());
+    box.addEventListener("lostpointercapture", () => (this.panning = 0));
+    document.addEventListener("keyup", (event) => event.code === this.held?.code && this.release(true));
+    window.addEventListener("blur", () => this.release(false));
     box.addEventListener("pointerleave", () => this.hover(null));
     box.addEventListener("contextmenu", (event) => event.preventDefault());
     box.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -27,6 +37,7 @@ export class Tools {
     for (const button of document.querySelectorAll("[data-tool]")) {
       button.addEventListener("click", () => this.choose(button.dataset.tool));
     }
+    document.getElementById("tools").addEventListener("keydown", (event) => this.step(event));
     document.getElementById("brush-size").addEventListener("input", (event) => this.setBrush(Number(event.target.value)));
     store.addEventListener("frame", () => this.drop());
     store.addEventListener("view", () => this.render());
@@ -36,6 +47,17 @@ export class Tools {
   choose(tool) {
     this.drop();
     this.store.setView({ tool });
+  }
+
+  // Arrows choose in the group of tools, as in any group of which one is chosen.
+  step(event) {
+    const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+    if (!by || event.shiftKey || !event.target.matches("[data-tool]")) return;
+    event.preventDefault();
+    const buttons = [...document.querySelectorAll("[data-tool]")];
+    const next = buttons.at((buttons.indexOf(event.target) + by) % buttons.length);
+    this.choose(next.dataset.tool);
+    next.focus();
   }
 
   setBrush(size) {
@@ -50,7 +72,11 @@ export class Tools {
     }
     document.getElementById("brush-size").value = this.store.brush;
     document.getElementById("brush-size-value").textContent = this.store.brush;
-    document.getElementById("hint").textContent = HINTS[this.store.tool];
+    this.showHint();
+  }
+
+  showHint() {
+    document.getElementById("hint").textContent = HINTS[this.store.tool] ?? this.polygons.hint;
   }
 
   get painting() {
@@ -61,24 +87,31 @@ export class Tools {
 
   down(event) {
     const point = this.stage.toVideo(event);
-    if (event.button === 1) {
-      this.panning = true;
+    if (event.button === 1 || (event.button === 0 && this.held)) {
+      this.panning = event.button === 1 ? 4 : 1;
+      this.stage.box.setPointerCapture(event.pointerId);
       event.preventDefault();
+      return;
     }
-    if (event.button === 1 || !point.inside) return;
+    if (!point.inside && !this.polygons.isOn) return; // a vertex on the edge of the frame can be taken from outside
     this.stage.box.setPointerCapture(event.pointerId);
     this.showCross(false);
+    if (this.polygons.isOn) return this.polygons.down(event, point);
+    if (!this.store.mayPrompt()) return;
     if (this.store.tool === "click") this.click(point, event.button === 0 && !event.altKey);
     if (this.store.tool === "box" && event.button === 0) this.corner = point;
     if (this.painting && event.button === 0) this.stroke = [point];
   }
 
   move(event) {
+    if (!(event.buttons & this.panning)) this.panning = 0;
     if (this.panning) {
+      if (this.held) this.held.panned = true;
       this.stage.panBy(event.movementX, event.movementY);
       return;
     }
     const point = this.stage.toVideo(event);
+    if (this.polygons.isOn) return this.polygons.move(point);
     if (this.stroke) {
       for (const part of event.getCoalescedEvents?.() ?? [event]) this.stroke.push(this.stage.toVideo(part));
     }
@@ -86,14 +119,30 @@ export class Tools {
   }
 
   up(event) {
-    this.panning = false;
+    this.panning = 0;
+    this.polygons.up();
     if (this.corner) this.finishBox(this.stage.toVideo(event));
     if (this.stroke) this.finishStroke();
   }
 
   drop() {
     this.stroke = this.corner = null;
+    this.polygons.up();
     this.hover(null);
+  }
+
+  // While a key is down, a drag moves the picture. Let go without one, it does what it does `otherwise`.
+  hold(code, otherwise) {
+    if (this.held) return; // the key repeats itself
+    this.held = { code, otherwise, panned: false };
+    this.stage.box.classList.add("movable");
+  }
+
+  release(acts) {
+    const { held } = this;
+    this.held = null;
+    this.stage.box.classList.remove("movable");
+    if (acts && held && !held.panned) held.otherwise();
   }
 
   wheel(event) {
@@ -123,8 +172,10 @@ export class Tools {
   }
 
   act(positive) {
+    if (this.polygons.isOn) return this.polygons.apply();
     const { x, y } = this.stage.cross;
     this.showCross(true);
+    if (!this.store.mayPrompt()) return;
     if (this.store.tool === "click") this.click({ x, y }, positive);
     else if (this.store.tool === "box" && !this.corner) this.corner = { x, y };
     else if (this.store.tool === "box") this.finishBox({ x, y });
@@ -137,7 +188,7 @@ export class Tools {
   giveUp() {
     const busy = this.stroke !== null || this.corner !== null;
     this.drop();
-    return busy;
+    return this.polygons.drop() || busy;
   }
 
   // What they do
@@ -167,6 +218,10 @@ export class Tools {
     }
     const plane = new Uint8Array(width * height);
     const mask = known.find((entry) => entry.object === store.selected);
+    if (!mask && store.tool === "erase") {
+      store.tell("error", "there is nothing to erase: the object has no mask on this frame");
+      return;
+    }
     if (mask) fillRuns(plane, decodeCounts(mask.counts), width, height, 1);
     const value = store.tool === "paint" ? 1 : 0;
     points.forEach((point, i) => dabAlong(plane, width, height, points[Math.max(0, i - 1)], point, store.brush / 2, value));
@@ -176,8 +231,9 @@ export class Tools {
   // Show what the tool would do.
   hover(point) {
     const { stage, store } = this;
-    const colour = store.palette[store.selected ?? 1];
-    stage.draft = null;
+    const colour = store.colourOf(store.selected ?? 1);
+    const { polygons } = this;
+    stage.draft = polygons.shape ? (context) => polygons.draw(context) : null;
     if (point && this.corner) {
       const corner = this.corner;
       stage.draft = (context) => {
