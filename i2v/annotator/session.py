@@ -209,14 +209,18 @@ class Session:
         Raises:
             ValueError: If the video has no such frame.
         """
-        for number, masks in imported.items():
-            if number in self.document.numbers:
-                self.document.check_unlocked(number)
-            for frame in masks:
-                self._check_frame(frame)
-                if frame in self.document.reviewed:
-                    raise ValueError(f"frame {frame} was accepted as reviewed: take that back before importing")
-        await self.edit(lambda document: document.with_objects(imported, names), imported)
+
+        def change(document: Document) -> Document:
+            for number, masks in imported.items():
+                if number in document.numbers:
+                    document.check_unlocked(number)
+                for frame in masks:
+                    self._check_frame(frame)
+                    if frame in document.reviewed:
+                        raise ValueError(f"frame {frame} was accepted as reviewed: take that back before importing")
+            return document.with_objects(imported, names)
+
+        await self.edit(change, imported)
 
     async def edit(self, change: Callable[[Document], Document], imported: Masks | None = None) -> Document:
         """Apply an edit that can be undone.

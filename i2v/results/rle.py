@@ -140,7 +140,7 @@ def _check_length(length: int) -> None:
 def _decompressed(code: bytes) -> NDArray[np.int64]:
     # A variable-length code: 5 bits per character, lowest first. 32 flags that another character follows; 16 in the
     # last one is the sign. From the fourth number on, each is the difference to the one two places before.
-    if 0 < len(code) <= _SHORT and 48 <= min(code) and max(code) <= 111 and not (code[-1] - 48) & 32:
+    if 0 < len(code) <= _SHORT and min(code) >= 48 and max(code) <= 111 and not (code[-1] - 48) & 32:
         return _decompressed_short(code)
     digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:

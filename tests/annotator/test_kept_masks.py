@@ -15,7 +15,7 @@ from page_support import Visitor
 from i2v.annotator.commands import read_command
 from i2v.annotator.document import Paint, Stroke
 from i2v.annotator.engine import Engine
-from i2v.annotator.masks import decode
+from i2v.annotator.masks import StoredMask, decode
 from i2v.annotator.plan import plan_tracking, within
 from i2v.annotator.protocol import perform
 from i2v.annotator.session import Session
@@ -122,6 +122,18 @@ def test_accepted_masks_are_not_merged(clip: Path) -> None:
             await session.merge(1, 2)
         await session.merge(2, 1)
         assert decode(session.store.shown(1, 3).counts, SIZE).any()  # type: ignore[union-attr]
+
+    in_session(clip, scenario)
+
+
+def test_an_import_keeps_off_what_is_accepted_just_before_its_turn(clip: Path) -> None:
+    async def scenario(session: Session) -> None:
+        await session.prompt(None, 0, FIRST)
+        accepts = session.edit(lambda document: document.with_reviewed([3], True))
+        brings = session.bring_in({1: {3: StoredMask(encode_mask(block(0, 0)))}})
+        _, refused = await asyncio.gather(accepts, brings, return_exceptions=True)
+        assert "frame 3 was accepted as reviewed" in str(refused)
+        assert list(masks_of(session, 1)) == [0]
 
     in_session(clip, scenario)
 
