@@ -209,7 +209,8 @@ class Engine:
         if chosen is not None:
             chosen = chosen & set(self._model.obj_ids)
         steps = self._predictor.propagate_in_video(self._model, track_range.start, count, track_range.reverse, chosen)
-        for frame, numbers, logits in steps:
+        for frame, obj_ids, logits in steps:
+            numbers: list[Any] = obj_ids
             kept = {number for number in numbers if is_kept((number, frame))}
             self._forget(frame, [(n, plane) for n, plane in zip(numbers, logits[:, 0], strict=True) if n in kept])
             taken = [i for i, number in enumerate(numbers) if number not in kept]
