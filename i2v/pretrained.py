@@ -150,11 +150,11 @@ def find_pretrained(model_id: str | os.PathLike[str], hub: HubOptions | None = N
     if name in SHIPPED:
         return choose_model(SHIPPED[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # an empty name, such as that of a variable that is not set, is not this folder
         return _model_in(path)
     if path.name == WEIGHTS_NAME and path.is_file() and (path.parent / CONFIG_NAME).is_file():
         return _model_in(path.parent)  # the weights alone do not say their config
-    if path.exists() or path.suffix in WEIGHTS_SUFFIXES:
+    if name and (path.exists() or path.suffix in WEIGHTS_SUFFIXES):
         return choose_model(checkpoint=str(path))
     if is_hub_id(name):
         return _model_in(fetch_from_hub(name, hub or HubOptions()))

@@ -150,14 +150,16 @@ def test_a_clip_is_tracked_as_by_pytorch(onnx: Any, predictor: I2VVideoPredictor
 def test_prompts_scores_and_priors_are_those_of_sessions(onnx: Any, predictor: I2VVideoPredictor) -> None:
     answers = []
     for each in (onnx, predictor):
+        told: list[Any] = []
         with each.init_state(render_video(4)) as state:
-            _, _, first = each.add_new_points_or_box(state, 1, "a", **CLICK)
+            _, _, first = each.add_new_points_or_box(state, 1, "a", **CLICK, on_first_answer=told.append)
+            assert len(told) == 1 and told[0].shape == first.shape, "before it is refined"
             # The first answer is the prior of the second.
             _, _, second = each.add_new_points_or_box(state, 1, "a", [[20, 25]], [0], clear_old_points=False)
             _, ids, both = each.add_new_mask(state, 1, 9, np.zeros((48, 64), bool))
             scores = each.frame_scores(state, 1)
             assert ids == ["a", 9] and list(scores) == ids
-            answers.append([np.asarray(x) for x in (first, second, both)])
+            answers.append([np.asarray(x) for x in (*told, first, second, both)])
             answers[-1].append(np.array([[s.object_score, s.iou] for s in scores.values()]))
             assert each.frame_scores(state, 2) == {}
     for ours, theirs in zip(*answers, strict=True):

@@ -181,3 +181,9 @@ def test_folders_and_links_of_our_names_are_not_cleared(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"00001\.png is in the way of results"):
         clear_files(tmp_path, r"\d{5,}\.png")
     assert tree(tmp_path) == {"00000.png", "00001.png", "notes.txt"}
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").touch()
+    with pytest.raises(FileExistsError, match="model is a file, expected a folder"):
+        own_folder(tmp_path / "model")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from support import make_predictor
 
 import i2v.pretrained
 from i2v.build_i2v import build_i2v, build_i2v_video_predictor
 from i2v.checkpoint import read_checkpoint, read_checkpoint_info, save_checkpoint
-from i2v.pretrained import NANO, PUBLISHED, ModelChoice, choose_model, nano_checkpoint
+from i2v.pretrained import NANO, PUBLISHED, ModelChoice, choose_model, find_pretrained, nano_checkpoint
 
 MOST_BYTES, MOST_PARAMETERS = 25_000_000, 8_000_000
 
@@ -70,3 +71,10 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(i2v.pretrained, "_PLACES", (tmp_path,))
     with pytest.raises(FileNotFoundError, match=r"i2v-nano\.pt, the small model .* is not in"):
         choose_model()
+
+
+def test_an_empty_name_is_not_the_folder_one_is_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save_checkpoint(make_predictor().model, tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="model '': expected i2v-nano, a checkpoint file, a folder"):
+        find_pretrained("")

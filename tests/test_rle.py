@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from i2v.results import rle
 from i2v.results.rle import RunLengths, encode_mask, read_size
 from i2v.utils.picture_size import MAX_PIXELS
 
@@ -18,12 +19,12 @@ def test_masks_come_back_as_they_went() -> None:
         mask = chance.random(shape) < chance.choice([0, 0.01, 0.5, 0.99, 1])
         counts = encode_mask(mask)
         assert coco_mask.decode({"size": list(mask.shape), "counts": counts}).tolist() == mask.astype(int).tolist()
-        for rle in (
+        for code in (
             {"size": list(mask.shape), "counts": counts.decode()},
             {"size": [float(side) for side in mask.shape], "counts": counts},
             {"size": list(mask.shape), "counts": RunLengths.of_counts(counts, mask.shape).runs.tolist()},
         ):
-            lengths = RunLengths.of_coco(rle, mask.shape)
+            lengths = RunLengths.of_coco(code, mask.shape)
             assert np.array_equal(lengths.mask(), mask) and lengths.mask().dtype == bool
             assert lengths.area == np.count_nonzero(mask)
 
@@ -104,3 +105,22 @@ def test_another_size_than_the_videos_is_refused_before_the_mask_is_made() -> No
     rle = {"size": [5000, 6000], "counts": encode_mask(np.zeros((5, 7), bool))}
     with pytest.raises(ValueError, match="the mask is 6000x5000, expected 7x5"):
         RunLengths.of_coco(rle, (5, 7))
+
+
+def test_short_codes_are_decompressed_as_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    codes = [random.integers(44, 116, random.integers(0, 20)).astype(np.uint8).tobytes() for _ in range(1000)]
+    codes += [random.integers(48, 112, random.integers(1, 20)).astype(np.uint8).tobytes() for _ in range(1000)]
+    outcomes = []
+    for short in (rle._SHORT, 0):
+        monkeypatch.setattr(rle, "_SHORT", short)
+        outcomes.append([decompressed(code) for code in codes])
+    assert outcomes[0] == outcomes[1]
+    assert sum(isinstance(outcome, list) for outcome in outcomes[0]) > 200
+
+
+def decompressed(code: bytes) -> list[int] | str:
+    try:
+        return rle._decompressed(code).tolist()
+    except ValueError as error:
+        return str(error)

@@ -99,6 +99,8 @@ def _read_classes(path: Path | None) -> tuple[str, ...]:
     """Read a list of classes, one a line."""
     if path is None:
         return ()
+    if not path.exists():
+        raise FileNotFoundError(f"--classes {path}: there is no such file")
     names = tuple(dict.fromkeys(filter(None, map(str.strip, read_text(path).splitlines()))))
     wrong = next((name for name in names if len(name) > MAX_NAME or not is_showable(name)), None)
     if wrong is not None or not names:

@@ -53,9 +53,13 @@ class BoxCommand(PromptCommand):
 
 
 class PaintCommand(PromptCommand):
-    """Paint an object's whole mask: runs of background and object in turn, in column-major order."""
+    """Paint an object's mask: runs of background and object in turn, in column-major order.
+
+    They are the whole mask, or pixels that are added to the mask that is shown, or taken from it.
+    """
 
     do: Literal["paint"]
+    mode: Literal["replace", "add", "erase"] = "replace"
     runs: list[Annotated[int, Field(ge=0, le=10**9)]] = Field(fail_fast=True, max_length=MAX_RUNS)
 
 
@@ -144,7 +148,7 @@ class TrackCommand(CommandModel):
     frame: FrameNumber
     direction: Direction
     until: Until
-    objects: list[Number] | None = Field(None, fail_fast=True)
+    objects: list[Number] | None = Field(None, fail_fast=True, min_length=1)
     first: FrameNumber = 0
     last: FrameNumber | None = None
 

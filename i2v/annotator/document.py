@@ -11,6 +11,7 @@ import numpy as np
 from i2v.errors import brief
 from i2v.prompts.frame_bounds import check_points, clip_box
 from i2v.results.export import MAX_OBJECTS
+from i2v.results.rle import Mask
 from i2v.utils.output_folder import is_showable
 
 MAX_STEPS = 200  # on one frame of one object
@@ -48,6 +49,19 @@ class Paint:
     """The object's whole mask, as COCO's compressed run lengths."""
 
     counts: bytes
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """A stroke of the brush, which changes the mask that is shown when its turn comes.
+
+    Attributes:
+        mask: Its pixels, ``(H, W)`` bool.
+        erases: Whether it takes them from the mask instead of adding them.
+    """
+
+    mask: Mask
+    erases: bool
 
 
 Step: TypeAlias = Click | Box | Paint
@@ -157,6 +171,11 @@ class Document:
         """Numbers of the objects whose masks are not drawn."""
         return frozenset(info.number for info in self.objects if not info.visible)
 
+    @property
+    def locked(self) -> frozenset[int]:
+        """Numbers of the objects that nothing changes."""
+        return frozenset(info.number for info in self.objects if info.locked)
+
     def check(self, number: int) -> None:
         """Check that an object exists.
 
@@ -215,6 +234,16 @@ class Document:
         if info.locked:
             raise ValueError(f"{info.name} is locked: unlock it first")
 
+    def check_unreviewed(self, frames: Collection[int]) -> None:
+        """Check that masks on frames may change.
+
+        Raises:
+            ValueError: If one of them was accepted.
+        """
+        accepted = sorted(self.reviewed & set(frames))
+        if accepted:
+            raise ValueError(f"frame {accepted[0]} was accepted as reviewed: take that back first")
+
     def without_object(self, number: int) -> Document:
         """Remove an object and its prompts."""
         self.check_unlocked(number)
@@ -251,7 +280,8 @@ class Document:
         self.check_unlocked(place[0])
         if place not in self.prompts:
             raise ValueError(f"object {place[0]} has no prompt on frame {place[1]}")
-        return replace(self, prompts={where: steps for where, steps in self.prompts.items() if where != place})
+        kept = {where: steps for where, steps in self.prompts.items() if where != place}
+        return replace(self, prompts=kept, reviewed=self.reviewed - {place[1]})
 
     def with_reviewed(self, frames: Iterable[int], accepted: bool) -> Document:
         """Accept frames, or take that back."""
@@ -264,9 +294,7 @@ class Document:
             ValueError: If there is no such object, it is locked, or one of the frames was accepted.
         """
         self.check_unlocked(number)
-        accepted = sorted(self.reviewed & set(frames))
-        if accepted:
-            raise ValueError(f"frame {accepted[0]} was accepted as reviewed: take that back first")
+        self.check_unreviewed(frames)
         kept = {place: steps for place, steps in self.prompts.items() if place[0] != number or place[1] not in frames}
         return replace(self, prompts=kept)
 

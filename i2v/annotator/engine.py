@@ -191,14 +191,15 @@ class Engine:
 
     # Tracking
 
-    def track(self, track_range: TrackRange, is_kept: Callable[[int], bool]) -> Generator[int, None, None]:
+    def track(self, track_range: TrackRange, is_kept: Callable[[Place], bool]) -> Generator[int, None, None]:
         """Track over a range, one frame per step. Close the generator before tracking another range.
 
         Prompts, removals and exchanges in between take effect from the next frame on.
 
         Args:
             track_range: The frames and objects.
-            is_kept: Whether the masks of a frame stay as they are. It is tracked over, but its masks are not taken.
+            is_kept: Whether the mask of an (object, frame) stays as it is. It is tracked over, but its mask is not
+                taken.
 
         Yields:
             The index of the tracked frame.
@@ -208,10 +209,26 @@ class Engine:
         if chosen is not None:
             chosen = chosen & set(self._model.obj_ids)
         steps = self._predictor.propagate_in_video(self._model, track_range.start, count, track_range.reverse, chosen)
-        for frame, numbers, logits in steps:
-            if not is_kept(frame):
-                self._keep_tracked(frame, numbers, logits)
+        for frame, obj_ids, logits in steps:
+            numbers: list[Any] = obj_ids
+            kept = {number for number in numbers if is_kept((number, frame))}
+            self._forget(frame, [(n, plane) for n, plane in zip(numbers, logits[:, 0], strict=True) if n in kept])
+            taken = [i for i, number in enumerate(numbers) if number not in kept]
+            if taken:
+                self._keep_tracked(frame, [numbers[i] for i in taken], logits[taken])
             yield frame
+
+    def _forget(self, frame: int, planes: Collection[tuple[int, Tensor]]) -> None:
+        """Make the model forget masks that are not taken: a click corrects the one that is shown.
+
+        Args:
+            frame: Index of the frame.
+            planes: The objects and their logits ``(H, W)``.
+        """
+        for number, plane in planes:
+            shown = self._store.shown(number, frame)
+            if shown is None or shown.counts != encode_mask((plane > 0).cpu().numpy()):
+                self._model.get_track(number).history.drop(frame)
 
     def prepare(self, frame: int) -> None:
         """Encode a frame in advance, so that a prompt on it is answered faster."""

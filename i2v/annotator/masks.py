@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from i2v.annotator.document import Box
+from i2v.annotator.document import Box, Paint, Stroke
 from i2v.results.instances import confidence
-from i2v.results.rle import Mask, RunLengths, Size
+from i2v.results.rle import Mask, RunLengths, Size, encode_mask
 
 
 def decode(counts: bytes, size: Size) -> Mask:
@@ -76,6 +76,18 @@ class StoredMask:
     def confidence(self) -> float | None:
         """Probability that the object is in view, times the predicted IoU, in 0..1; ``None`` without scores."""
         return confidence(self.object_score, self.iou)
+
+
+def painted(shown: StoredMask | None, stroke: Stroke, size: Size) -> Paint:
+    """Apply a stroke of the brush to the mask that is shown, if any.
+
+    Args:
+        shown: The mask.
+        stroke: The stroke.
+        size: (height, width) of both.
+    """
+    mask = np.zeros(size, dtype=bool) if shown is None else decode(shown.counts, size)
+    return Paint(encode_mask(mask & ~stroke.mask if stroke.erases else mask | stroke.mask))
 
 
 Layer: TypeAlias = Mapping[int, StoredMask]  # frame -> mask

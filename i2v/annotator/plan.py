@@ -78,6 +78,18 @@ def plan_tracking(
     return sorted(ranges, key=lambda r: r.count is None)
 
 
+def within(prompts: Mapping[int, Collection[int]], first: int, last: int | None) -> dict[int, list[int]]:
+    """Return the prompted frames of each object in limits, of which tracking starts; all of them, if none is there.
+
+    Args:
+        prompts: Prompted frames of each object.
+        first: First frame of the limits.
+        last: Last frame of the limits; ``None`` for no limit.
+    """
+    found = {n: [f for f in frames if first <= f and (last is None or f <= last)] for n, frames in prompts.items()}
+    return found if any(found.values()) else {n: list(frames) for n, frames in prompts.items()}
+
+
 def clipped(ranges: Iterable[TrackRange], first: int, last: int | None) -> list[TrackRange]:
     """Limit ranges to frames.
 

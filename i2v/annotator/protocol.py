@@ -32,10 +32,10 @@ from i2v.annotator.commands import (
     SplitCommand,
     TrackCommand,
 )
-from i2v.annotator.document import Box, Click, Paint, Step
+from i2v.annotator.document import Box, Click, Paint, Step, Stroke
 from i2v.annotator.exporter import ExportRequest, start_export
 from i2v.annotator.importer import start_import
-from i2v.annotator.plan import clipped, plan_tracking
+from i2v.annotator.plan import clipped, plan_tracking, within
 from i2v.annotator.polygon_edits import redraw
 from i2v.annotator.session import Session
 from i2v.annotator.sessions import SessionBook
@@ -74,10 +74,12 @@ async def _box(command: BoxCommand, session: Session, _: SessionBook) -> Reply:
 
 
 async def _paint(command: PaintCommand, session: Session, _: SessionBook) -> Reply:
-    return await _prompt(command, session, Paint(encode_mask(RunLengths.of_runs(command.runs, session.size).mask())))
+    mask = RunLengths.of_runs(command.runs, session.size).mask()
+    whole = command.mode == "replace"
+    return await _prompt(command, session, Paint(encode_mask(mask)) if whole else Stroke(mask, command.mode == "erase"))
 
 
-async def _prompt(command: PromptCommand, session: Session, step: Step) -> Reply:
+async def _prompt(command: PromptCommand, session: Session, step: Step | Stroke) -> Reply:
     return {"object": await session.prompt(command.object, command.frame, step, command.new)}
 
 
@@ -93,7 +95,7 @@ async def _place(command: PlaceCommand, session: Session, _: SessionBook) -> Rep
     if command.do == "adopt":
         await session.adopt(command.object, command.frame)
     else:
-        await session.edit(lambda document: document.cleared((command.object, command.frame)))
+        await session.take_back(command.object, command.frame)
     return {}
 
 
@@ -148,11 +150,12 @@ async def _track(command: TrackCommand, session: Session, _: SessionBook) -> Rep
     objects = command.objects or session.unlocked
     if objects == []:
         raise ValueError("nothing to track: all objects are locked")
+    prompts = within(session.prompted_frames, command.first, command.last)
     ranges = plan_tracking(
         command.frame,
         command.direction,
         command.until,
-        session.prompted_frames,
+        prompts,
         footage.num_available,
         objects,
         footage.live,

@@ -45,6 +45,24 @@ def absent(document: Document, store: MaskStore, size: Size, number: int, frames
     return Reshaped(new, {number: {**_orphans(new, store, number, frames), **dict.fromkeys(frames, empty)}})
 
 
+def unprompted(document: Document, store: MaskStore, number: int, frame: int) -> Reshaped:
+    """Take back an object's prompts on a frame. Without any prompt left, its tracked masks go, but for accepted ones.
+
+    Args:
+        document: The current document.
+        store: The current masks.
+        number: The object.
+        frame: The frame.
+
+    Raises:
+        ValueError: If it has no prompt there, or is locked.
+    """
+    new = document.cleared((number, frame))
+    orphans = _orphans(new, store, number, ())
+    accepted = {f: mask for f, mask in orphans.items() if f in new.reviewed}
+    return Reshaped(new, {number: accepted} if accepted else {})
+
+
 def cleared(document: Document, store: MaskStore, number: int, frames: Collection[int]) -> Reshaped:
     """Remove an object's masks and prompts on frames. Arguments and errors as for ``absent``.
 
@@ -80,14 +98,17 @@ def merged(document: Document, store: MaskStore, size: Size, number: int, into: 
         into: The object that stays.
 
     Raises:
-        ValueError: If one of them does not exist or is locked, or both are the same.
+        ValueError: If one of them does not exist or is locked, both are the same, or a frame with masks of the object
+            that goes was accepted.
     """
     document.check_unlocked(number)
     document.check_unlocked(into)
     if number == into:
         raise ValueError(f"object {number} cannot be merged into itself")
+    frames = store.frames_of([number])
+    document.check_unreviewed(frames)
     new, imported = document.without_object(number), {}
-    for frame in store.frames_of([number]):
+    for frame in frames:
         counts = _union(store, frame, size, number, into)
         if (into, frame) in document.prompts:
             new = replace(new, prompts={**new.prompts, (into, frame): (Paint(counts),)})

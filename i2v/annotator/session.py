@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
-from i2v.annotator.document import Click, Document, Paint, Place, Step, checked_step
+from i2v.annotator.document import Click, Document, Paint, Place, Step, Stroke, checked_step
 from i2v.annotator.engine import Engine, changed_places, touched_objects
 from i2v.annotator.events import EventHub
 from i2v.annotator.footage import Footage
 from i2v.annotator.history import Entry, History, States
-from i2v.annotator.masks import NO_FRAMES, Frames, Masks, MaskStore, Size, StoredMask, decode
+from i2v.annotator.masks import NO_FRAMES, Frames, Masks, MaskStore, Size, StoredMask, decode, painted
 from i2v.annotator.plan import TrackRange, plan_update
-from i2v.annotator.reshape import Reshaped, absent, cleared, merged, split
+from i2v.annotator.reshape import Reshaped, absent, cleared, merged, split, unprompted
 from i2v.annotator.saving import Saving
 from i2v.annotator.turns import ModelTurns, Urgency
 from i2v.annotator.uploads import Uploads
@@ -84,8 +84,8 @@ class Session:
     @property
     def unlocked(self) -> list[int] | None:
         """Numbers of the objects that are not locked; ``None`` if that is all of them, later ones too."""
-        free = [info.number for info in self.document.objects if not info.locked]
-        return None if len(free) == len(self.document.objects) else free
+        locked = self.document.locked
+        return [number for number in self.document.numbers if number not in locked] if locked else None
 
     @property
     def prompted_frames(self) -> dict[int, list[int]]:
@@ -112,8 +112,10 @@ class Session:
 
     # Edits
 
-    async def prompt(self, number: int | None, frame: int, step: Step, new: bool = False) -> int:
+    async def prompt(self, number: int | None, frame: int, step: Step | Stroke, new: bool = False) -> int:
         """Add a step on a frame. A first click on an imported mask corrects that mask.
+
+        A stroke changes the mask that is there when all earlier edits are done.
 
         Args:
             number: The object, or ``None`` for a new one with the next free number.
@@ -129,12 +131,13 @@ class Session:
                 frame, or it erases where there is nothing.
         """
         self._check_frame(frame)
-        step = checked_step(step, self.size)
+        given = step if isinstance(step, Stroke) else checked_step(step, self.size)
 
         def change(document: Document) -> Document:
             adds = new or number is None
             document = document.with_object(number=number) if adds else document
             place = (document.numbers[-1] if adds or number is None else number), frame
+            step = painted(self.store.shown(*place), given, self.size) if isinstance(given, Stroke) else given
             if isinstance(step, Paint) and not decode(step.counts, self.size).any() and self._shows_nothing(place):
                 raise ValueError(f"object {place[0]} has no mask on frame {frame}: there is nothing to erase")
             base = self._base(place, document) if isinstance(step, Click) else None
@@ -182,6 +185,10 @@ class Session:
         frames = range(first, last + 1)
         await self._alone(self._reshape(lambda: cleared(self.document, self.store, number, frames)))
 
+    async def take_back(self, number: int, frame: int) -> None:
+        """Take back an object's prompts on a frame. Errors as for ``reshape.unprompted``."""
+        await self._alone(self._reshape(lambda: unprompted(self.document, self.store, number, frame)))
+
     async def merge(self, number: int, into: int) -> None:
         """Merge an object into another one. Errors as for ``reshape.merged``."""
         await self._alone(self._reshape(lambda: merged(self.document, self.store, self.size, number, into)))
@@ -202,14 +209,18 @@ class Session:
         Raises:
             ValueError: If the video has no such frame.
         """
-        for number, masks in imported.items():
-            if number in self.document.numbers:
-                self.document.check_unlocked(number)
-            for frame in masks:
-                self._check_frame(frame)
-                if frame in self.document.reviewed:
-                    raise ValueError(f"frame {frame} was accepted as reviewed: take that back before importing")
-        await self.edit(lambda document: document.with_objects(imported, names), imported)
+
+        def change(document: Document) -> Document:
+            for number, masks in imported.items():
+                if number in document.numbers:
+                    document.check_unlocked(number)
+                for frame in masks:
+                    self._check_frame(frame)
+                    if frame in document.reviewed:
+                        raise ValueError(f"frame {frame} was accepted as reviewed: take that back before importing")
+            return document.with_objects(imported, names)
+
+        await self.edit(change, imported)
 
     async def edit(self, change: Callable[[Document], Document], imported: Masks | None = None) -> Document:
         """Apply an edit that can be undone.
@@ -417,8 +428,9 @@ class Session:
                 self.history = before  # nothing to be undone
             self._announce()
 
-    def _is_reviewed(self, frame: int) -> bool:
-        return frame in self.document.reviewed
+    def _is_kept(self, place: Place) -> bool:
+        number, frame = place
+        return frame in self.document.reviewed or number in self.document.locked
 
     def _tracked_objects(self, ranges: list[TrackRange]) -> set[int]:
         numbers = set(self.document.numbers)
@@ -426,7 +438,7 @@ class Session:
 
     async def _track_range(self, track_range: TrackRange, done: int) -> int:
         """Track a range; ``done`` frames were tracked before. Returns how many are done after it."""
-        steps, frame = self._engine.track(track_range, self._is_reviewed), track_range.start
+        steps, frame = self._engine.track(track_range, self._is_kept), track_range.start
         try:
             while await self._arrival(frame):
                 tracked: int | None = await self._turns.run(Urgency.TRACK, next, steps, None)

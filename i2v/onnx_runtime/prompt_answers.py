@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,13 +77,20 @@ class PromptAnswerer:
         self._mask_bias = np.float32(constants.mask_bias)
         self._no_prior = np.zeros((side, side), np.float32)
 
-    def points(self, picture: NDArray[np.uint8], features: FrameFeatures, prompt: PointPrompt) -> Predictions:
+    def points(
+        self,
+        picture: NDArray[np.uint8],
+        features: FrameFeatures,
+        prompt: PointPrompt,
+        on_first_answer: Callable[[Predictions], None] | None = None,
+    ) -> Predictions:
         """Answer points on a frame.
 
         Args:
             picture: The frame ``(H, W, 3)`` RGB.
             features: Its features.
             prompt: The points. A prior is clamped as everywhere.
+            on_first_answer: Called with the mask before it is refined, if the model refines prompts.
 
         Returns:
             The mask of one object, with small holes filled.
@@ -91,6 +98,8 @@ class PromptAnswerer:
         if prompt.prior is not None:
             prompt = replace(prompt, prior=prompt.prior.clip(-PRIOR_LIMIT, PRIOR_LIMIT))
         answer = self._segment(features, prompt)
+        if self._rules.refine and on_first_answer is not None:
+            on_first_answer(self._filled(answer))
         if self._rules.refine and answer.object_score.item() > 0:
             answer = self._refine(picture, prompt, answer)
         return self._filled(answer)

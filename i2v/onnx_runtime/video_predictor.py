@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -148,8 +149,12 @@ class OnnxVideoPredictor:
         clear_old_points: bool = True,
         normalize_coords: bool = True,
         box: Any = None,
+        *,
+        on_first_answer: Callable[[Floats], None] | None = None,
     ) -> FrameMasks:
         """Prompt a new or known object on a frame; see ``I2VVideoPredictor.add_new_points_or_box``.
+
+        ``on_first_answer`` takes NumPy's logits ``(1, 1, H, W)``.
 
         Raises:
             ValueError: If the prompt is malformed or off the frame, or the object was tracked through the frame.
@@ -171,7 +176,12 @@ class OnnxVideoPredictor:
         previous = track.result(frame)
         given = prompt if previous is None else replace(prompt, prior=previous.low_res[0, 0])
         features = state.encoder.features(frame)
-        answer = self._answerer.points(state.source.read(frame), features, given)
+
+        def at_video_size(tell: Callable[[Floats], None], first: Predictions) -> None:
+            tell(resize(first.low_res, video_size))
+
+        tell_first = None if on_first_answer is None else functools.partial(at_video_size, on_first_answer)
+        answer = self._answerer.points(state.source.read(frame), features, given, tell_first)
         track.prompts[frame] = prompt
         return self._keep(state, obj_id, track, frame, answer)
 

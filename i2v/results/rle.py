@@ -22,6 +22,7 @@ Size = tuple[int, int]  # height, width
 
 MAX_CODE = 8_000_000  # characters of compressed run lengths, or length of a list; typical masks have a few hundred
 _MAX_DIGITS = 7  # of one run length: 35 bits
+_SHORT = 64  # characters of a code that are decompressed one by one
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
@@ -139,6 +140,8 @@ def _check_length(length: int) -> None:
 def _decompressed(code: bytes) -> NDArray[np.int64]:
     # A variable-length code: 5 bits per character, lowest first. 32 flags that another character follows; 16 in the
     # last one is the sign. From the fourth number on, each is the difference to the one two places before.
+    if 0 < len(code) <= _SHORT and min(code) >= 48 and max(code) <= 111 and not (code[-1] - 48) & 32:
+        return _decompressed_short(code)
     digits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     if len(digits) == 0 or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
         shown = shortened(repr(code[:40]), 40)
@@ -153,6 +156,25 @@ def _decompressed(code: bytes) -> NDArray[np.int64]:
     for start in (1, 2):
         values[start::2] = np.cumsum(values[start::2])
     return values
+
+
+def _decompressed_short(code: bytes) -> NDArray[np.int64]:
+    """Decompress valid characters one by one: for a tiny mask, NumPy's calls take longer than its characters."""
+    values: list[int] = []
+    value, place = 0, 0
+    for character in code:
+        digit = character - 48
+        value |= (digit & 31) << place
+        place += 5
+        if digit & 32:
+            continue
+        if place > 5 * _MAX_DIGITS:
+            raise ValueError("the run lengths of a mask: one is too long")
+        if digit & 16:
+            value -= 1 << place
+        values.append(value + values[-2] if len(values) > 2 else value)
+        value, place = 0, 0
+    return np.array(values, np.int64)
 
 
 def _checked(lengths: NDArray[np.int64], size: Size) -> NDArray[np.int64]:

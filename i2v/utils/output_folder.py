@@ -122,6 +122,8 @@ def own_folder(folder: Path) -> Path:
         FileExistsError: If it is a file.
     """
     refuse_link(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, expected a folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -17,6 +17,7 @@ from page_support import Visitor, visiting
 from pycocotools import mask as coco_mask
 from support import make_predictor
 
+from i2v.annotator.document import Place
 from i2v.annotator.engine import Engine
 from i2v.annotator.masks import MaskStore, StoredMask, decode
 from i2v.annotator.plan import TrackRange
@@ -33,7 +34,7 @@ def road(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     is_free.set()
     track = Engine.track
 
-    def stop_and_go(engine: Engine, track_range: TrackRange, is_kept: Callable[[int], bool]) -> Iterator[int]:
+    def stop_and_go(engine: Engine, track_range: TrackRange, is_kept: Callable[[Place], bool]) -> Iterator[int]:
         for done, frame in enumerate(track(engine, track_range, is_kept), start=1):
             yield frame
             if done == 2:

@@ -127,6 +127,8 @@ def test_classes_come_from_a_file(tmp_path: Path, start: Callable[..., Any]) -> 
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
             _read_classes(path)
+    with pytest.raises(FileNotFoundError, match=r"--classes .*nope\.txt: there is no such file"):
+        _read_classes(tmp_path / "nope.txt")
     with start(about=About("small", ("cup",))) as server:
         client = Client(server)
         snapshot = client.snapshot(client.session())

@@ -1,6 +1,6 @@
 // The tools: click, box, paint, erase, polygons; with the pointer, and with the cross that keys move.
 import { PolygonTool } from "./polygons.js";
-import { decodeCounts, encodePlane, fillRuns } from "./rle.js";
+import { encodePlane } from "./rle.js";
 import { strokeTwice } from "./stage.js";
 
 const HINTS = {
@@ -211,21 +211,18 @@ export class Tools {
     const { store } = this;
     const { width, height } = store.video;
     this.drop();
-    const known = store.masksOn(store.frame);
-    if (known === undefined) {
-      store.tell("error", "wait for the mask of this frame, then paint");
-      return;
-    }
-    const plane = new Uint8Array(width * height);
-    const mask = known.find((entry) => entry.object === store.selected);
-    if (!mask && store.tool === "erase") {
+    const { frame, selected, tool } = store;
+    // Strokes whose answers are on their way count, too: the server adds each one to the mask that is there by then.
+    const known = store.masksOn(frame);
+    const isThere = !known || known.some((entry) => entry.object === selected) || store.pending.some((entry) => entry.frame === frame && entry.object === selected);
+    if (!isThere && tool === "erase") {
       store.tell("error", "there is nothing to erase: the object has no mask on this frame");
       return;
     }
-    if (mask) fillRuns(plane, decodeCounts(mask.counts), width, height, 1);
-    const value = store.tool === "paint" ? 1 : 0;
-    points.forEach((point, i) => dabAlong(plane, width, height, points[Math.max(0, i - 1)], point, store.brush / 2, value));
-    store.prompt({ mask: true }, { do: "paint", runs: encodePlane(plane, width, height) });
+    const plane = new Uint8Array(width * height);
+    points.forEach((point, i) => dabAlong(plane, width, height, points[Math.max(0, i - 1)], point, store.brush / 2));
+    const mode = tool === "paint" ? "add" : "erase";
+    store.prompt({ mask: true }, { do: "paint", mode, runs: encodePlane(plane, width, height) });
   }
 
   // Show what the tool would do.
@@ -268,8 +265,8 @@ function drawBrush(context, stage, points, point, size, colour) {
   strokeTwice(context, colour, () => context.stroke());
 }
 
-// Set the pixels whose centres are within `radius` of the line from `a` to `b`.
-function dabAlong(plane, width, height, a, b, radius, value) {
+// Mark the pixels whose centres are within `radius` of the line from `a` to `b`.
+function dabAlong(plane, width, height, a, b, radius) {
   const [dx, dy] = [b.x - a.x, b.y - a.y];
   const square = dx * dx + dy * dy;
   const left = Math.max(0, Math.floor(Math.min(a.x, b.x) - radius));
@@ -280,7 +277,7 @@ function dabAlong(plane, width, height, a, b, radius, value) {
     for (let x = left; x <= right; x++) {
       const [px, py] = [x + 0.5 - a.x, y + 0.5 - a.y];
       const along = square ? Math.min(1, Math.max(0, (px * dx + py * dy) / square)) : 0;
-      if (Math.hypot(px - along * dx, py - along * dy) <= radius) plane[y * width + x] = value;
+      if (Math.hypot(px - along * dx, py - along * dy) <= radius) plane[y * width + x] = 1;
     }
   }
 }
