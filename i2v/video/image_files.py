@@ -34,8 +34,8 @@ class PictureFrames(FrameSource):
     """Pictures as the frames of a video.
 
     They are taken as stored: EXIF orientation is not applied, as in the published model. All must have the size of the
-    first, and none may be a mask or a cut-out among pictures in colour; that is checked when a frame is read. Of what may
-    be one, such as a mask as JPEG, a warning tells.
+    first, and none may be a mask or a cut-out among pictures in colour; that is checked when a frame is read. Of
+    what may be one, such as a mask as JPEG, a warning tells.
     """
 
     def __init__(self, name: str, formats: tuple[str, ...]) -> None:
