@@ -67,7 +67,7 @@ def _is_painted(image: Image) -> bool:
         return False
     packed = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
     edges = np.count_nonzero(packed[:, 1:] != packed[:, :-1]) + np.count_nonzero(packed[1:] != packed[:-1])
-    return len(colours) <= _MOST_VALUES or edges <= _MOST_UNEVEN * packed.size
+    return len(colours) <= _MOST_VALUES or bool(edges <= _MOST_UNEVEN * packed.size)
 
 
 def _is_cut_out(image: Image) -> bool:
@@ -88,4 +88,4 @@ def _is_black_and_white(image: Image) -> bool:
         pixels = pixels[..., 0]
     black = np.count_nonzero(pixels <= _NEARLY) / pixels.size
     white = np.count_nonzero(pixels >= 255 - _NEARLY) / pixels.size
-    return white >= _FEWEST and black >= _FEWEST and black + white >= 0.9
+    return bool(white >= _FEWEST and black >= _FEWEST and black + white >= 0.9)
