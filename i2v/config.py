@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -182,10 +183,16 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
         alone = OmegaConf.create(plain, flags={"allow_objects": True})
         return hydra.utils.instantiate(OmegaConf.select(alone, key), _convert_="all", **arguments)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        # Of the system's errors Hydra repeats the kind alone, but not which file it is.
-        cause = error.__cause__
-        reason = describe_error(cause) if isinstance(cause, OSError) else printable(error)
-        raise ConfigError(f"cannot build the node {key!r} of the config: {reason}") from error
+        raise ConfigError(_describe_failure(error, key)) from error
+
+
+def _describe_failure(error: Exception, key: str) -> str:
+    """Say what went wrong in `instantiate`, in the words of the part that refused its arguments."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError | ValueError):  # a misspelt argument, for example, of which Hydra tells more
+        return f"cannot build the node {key!r} of the config: {printable(error)}"
+    where = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
+    return f"cannot build the node {(where[1] if where else key)!r} of the config: {describe_error(cause)}"
 
 
 def available_configs() -> list[str]:

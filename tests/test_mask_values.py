@@ -150,6 +150,23 @@ def test_a_mask_in_one_colour(tmp_path: Path) -> None:
         read(tmp_path, image, 7)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+@pytest.mark.parametrize("name", ["m.png", "m.jpg"])
+def test_a_photo_is_no_mask(tmp_path: Path, name: str, mode: str) -> None:
+    # Of middle levels and blue to red, without plain areas.
+    levels = np.random.default_rng(0).integers(40, 200, (HEIGHT // 4, WIDTH // 4, 3), np.uint8)
+    levels[..., 2] = 255 - levels[..., 0]
+    image = Image.fromarray(levels).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    with pytest.raises(InvalidFileError, match=r"m\.(png|jpg): (this looks like a photo|the picture)"):
+        read(tmp_path, image.convert(mode).convert("RGB" if name == "m.jpg" and mode == "P" else mode), 1, name)
+
+
+def test_a_soft_mask_with_a_grey_palette(tmp_path: Path) -> None:
+    image = Image.fromarray(soft(FIRST)).convert("P")
+    np.testing.assert_array_equal(read(tmp_path, image, 1), soft(FIRST) >= 128)
+    np.testing.assert_array_equal(read(tmp_path, image.quantize(200), 1), read(tmp_path, image.convert("L"), 1))
+
+
 def test_pictures_without_an_object_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match="every pixel is zero"):
         read(tmp_path, Image.new("L", (WIDTH, HEIGHT)))
@@ -317,3 +334,21 @@ def test_masks_as_tensors_reach_the_model_with_the_same_meaning() -> None:
     for nothing in (None, "mask.png"):
         with pytest.raises(ValueError, match="mask: expected a mask"):
             read_mask(nothing, size, 64, "mask")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_and_masked_arrays_keep_what_they_mean() -> None:
+    size = (HEIGHT, WIDTH)
+    wanted = read_mask(FIRST, size, 64, "mask")
+    masked = np.ma.array(np.ones(size), mask=~FIRST)
+    assert (read_mask(masked, size, 64, "mask") == wanted).all()
+    rows = torch.nested.nested_tensor([torch.from_numpy(FIRST.astype(np.float32))[row] for row in range(HEIGHT)])
+    assert (read_mask(rows, size, 64, "mask") == wanted).all()
+
+
+def test_a_mask_below_half_of_its_range_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert not read_mask(FIRST * 0.4, (HEIGHT, WIDTH), 64, "mask").any()
+    assert "mask: no value of the mask reaches half of its range" in caplog.text
+    caplog.clear()
+    read_mask(FIRST * 0.0, (HEIGHT, WIDTH), 64, "mask")
+    assert not caplog.text

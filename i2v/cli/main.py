@@ -437,3 +437,7 @@ def _info(args: Namespace) -> int:
     from i2v.cli.info import info
 
     return info(args, _say)
+
+
+if __name__ == "__main__":  # python -m i2v.cli.main, which would do nothing without a word
+    sys.exit(main())

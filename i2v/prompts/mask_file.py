@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from i2v.errors import StrPath, brief, listed, locating
-from i2v.prompts.mask_values import VOID, Mask, Meaning, flat_values, foreground, meaning_of, whole_numbers
+from i2v.prompts.mask_values import (
+    VOID,
+    Mask,
+    Meaning,
+    flat_values,
+    foreground,
+    has_grey_levels,
+    is_ramp,
+    meaning_of,
+    whole_numbers,
+)
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image
 from i2v.utils.input_file import read_input
 
@@ -18,6 +28,12 @@ _MOST_SHOWN = 12  # labels or colours in a message
 HALF_OPAQUE = 128  # of 255
 _NEARLY_BLACK = 25
 _MOST_LABELS = 64  # of a cut-out that is a label map; a photo has more values
+_FEWEST_SURE = 0.5  # of a soft mask is black or white
+_SHADE = 48  # by which a pixel may be off a shade of the colour, as JPEG's blocks of colour are
+_MOST_OFF = 0.3  # of the object's pixels are
+_EXPECTED = (
+    "expected a label map, black and white or a single colour, or a cut-out that is transparent around the object"
+)
 _PLAIN = 0.9  # of what is visible is in areas of one colour where several objects are painted
 
 
@@ -58,7 +74,7 @@ def _mask_of(image: Image.Image, obj_id: Hashable) -> Mask:
     if image.mode in ("P", "PA"):
         values = np.asarray(image if image.mode == "P" else image.getchannel("P"))
         is_binary = set(np.unique(values).tolist()) <= {0, VOID}
-        return np.asarray(values != 0) if is_binary else _labelled(values, obj_id)
+        return np.asarray(values != 0) if is_binary else _indexed(image, values, obj_id)
     if image.mode == "1":
         return np.asarray(image)
     if image.mode == "F":
@@ -79,7 +95,40 @@ def _grey(values: NDArray[Any], obj_id: Hashable, is_lossy: bool) -> Mask:
     meaning = Meaning.LEVELS if is_lossy else meaning_of(np.maximum(values, 0), top)
     if meaning is Meaning.LABELS:
         return _labelled(values, obj_id)
-    return _brighter(values, top // 2) if meaning is Meaning.LEVELS else np.asarray(values > 0)
+    if meaning is not Meaning.LEVELS:
+        return np.asarray(values > 0)
+    _check_no_photo(values, top)
+    return _brighter(values, top // 2)
+
+
+def _indexed(image: Image.Image, values: NDArray[np.uint8], obj_id: Hashable) -> Mask:
+    """Of a palette picture: labels, or grey levels, which programs also save with a palette."""
+    colours = np.asarray(image.convert("RGB"))
+    is_grey = (colours.min(axis=2) == colours.max(axis=2)).all()
+    if is_grey and has_grey_levels(colours[..., 0]):
+        return _grey(colours[..., 0], obj_id, is_lossy=True)
+    if obj_id in np.unique(values).tolist() and len(np.unique(values)) > _MOST_LABELS and not len(flat_values(values)):
+        raise ValueError(f"this looks like a photo: {_EXPECTED}")
+    return _labelled(values, obj_id)
+
+
+def _check_no_photo(values: NDArray[Any], top: int) -> None:
+    """ValueError if few pixels are black or white, and the others do not blend these smoothly, as a soft mask does."""
+    edge = top // 10
+    sure = np.count_nonzero((values <= edge) | (values >= top - edge))
+    if sure < _FEWEST_SURE * values.size and not is_ramp(values, len(np.unique(values))):
+        raise ValueError(f"this looks like a photo, most of it is neither black nor white: {_EXPECTED}")
+
+
+def _check_shades(colours: NDArray[np.uint8], is_object: Mask) -> None:
+    """ValueError if the object of a picture (H,W,3) has further colours than shades of one."""
+    inside = colours[is_object].astype(np.float64)
+    if not len(inside):
+        return
+    usual = np.median(inside, axis=0)
+    shade = inside.max(axis=1, keepdims=True) / max(usual.max(), 1)
+    if np.count_nonzero(np.abs(inside - shade * usual).max(axis=1) > _SHADE) > _MOST_OFF * len(inside):
+        raise ValueError(f"the picture has many colours, as photos have: {_EXPECTED}")
 
 
 def _coloured(colours: NDArray[np.uint8], is_lossy: bool) -> Mask:
@@ -91,7 +140,10 @@ def _coloured(colours: NDArray[np.uint8], is_lossy: bool) -> Mask:
     flat = [] if is_lossy else flat_values(np.where(brightness > black, packed, 0))
     if len(flat) > 1:
         raise ValueError(_several_colours(flat))
-    return _brighter(brightness, int(brightness.max()) // 2)
+    highest = int(brightness.max())
+    _check_shades(colours, brightness > max(black, _NEARLY_BLACK))
+    _check_no_photo(brightness, highest)
+    return _brighter(brightness, highest // 2)
 
 
 def _brighter(values: NDArray[Any], limit: int) -> Mask:

@@ -56,8 +56,8 @@ def meaning_of(values: NDArray[Any], top: int) -> Meaning:
     is_dark = (values > 0) & (values <= edge)
     is_middle = (values > edge) & (values < top - edge)
     if found[0] == 0 and _fills_blocks(values, is_dark):
-        return Meaning.LEVELS if _is_ramp(values, len(between)) else Meaning.LABELS
-    if _fills_blocks(values, is_middle) and not _is_ramp(values, len(between)):
+        return Meaning.LEVELS if is_ramp(values, len(between)) else Meaning.LABELS
+    if _fills_blocks(values, is_middle) and not is_ramp(values, len(between)):
         return Meaning.LABELS
     return Meaning.LEVELS
 
@@ -167,7 +167,7 @@ def _fills_blocks(values: NDArray[Any], where: Mask) -> bool:
     return bool(total > 0 and 2 * np.count_nonzero(in_block & where) >= total)
 
 
-def _is_ramp(values: NDArray[Any], num_between: int) -> bool:
+def is_ramp(values: NDArray[Any], num_between: int) -> bool:
     """Whether the values run through many levels in small steps."""
     if num_between < _FEWEST_LEVELS:
         return False

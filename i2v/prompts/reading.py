@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 from collections.abc import Hashable
 from typing import Any
@@ -14,6 +15,8 @@ from i2v.prompts.frame_bounds import check_points, clip_box
 from i2v.prompts.mask_values import Mask, foreground
 from i2v.prompts.object_area import warn_if_small
 from i2v.utils.tensors import is_tensor, without_tensors
+
+log = logging.getLogger(__name__)
 
 
 def read_points(
@@ -91,7 +94,10 @@ def read_binary_mask(mask: Any, video_size: tuple[int, int], image_size: int, wh
             f"{where}: expected a mask of the video's size {video_size[0]}x{video_size[1]} (height x width) or of its "
             f"shape, got {height}x{width}"
         )
-    return foreground(values, where)
+    is_object = foreground(values, where)
+    if not is_object.any() and np.any(values > 0):
+        log.warning("%s: no value of the mask reaches half of its range, so the object is not in view there", where)
+    return is_object
 
 
 def describe_location(frame: int, obj_id: Hashable) -> str:
@@ -148,6 +154,8 @@ def _read_box(box: Any, where: str) -> np.ndarray:
 
 def _mask_array(mask: Any, where: str) -> np.ndarray:
     values = without_tensors(mask, where)
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.filled(0)  # what is masked out is no object
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
@@ -170,13 +178,15 @@ def read_numbers(values: Any, name: str, where: str) -> np.ndarray:
     """
     plain = without_tensors(values, f"{where}, {name}")
     try:
+        if np.ma.is_masked(plain):
+            raise TypeError("values that are masked")
         array = np.asarray(plain)
         if array.dtype.kind == "O":
             array = np.array([_number(value) for value in array.flat], dtype=np.float64).reshape(array.shape)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"values of type {array.dtype}")
         return array.astype(np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{where}: expected {name} to be numbers, got {brief(values)}") from error
 
 

@@ -46,6 +46,8 @@ def tensor_to_array(tensor: Tensor, where: str) -> np.ndarray:
 def without_tensors(values: Any, where: str) -> Any:
     """The same values with every tensor, also in lists and tuples, as an array; ValueError as `tensor_to_array`."""
     if is_tensor(values):
+        if values.is_nested:  # of parts that may differ in size, as the elements of a list
+            return [tensor_to_array(part, where) for part in values.unbind()]
         return tensor_to_array(values, where)
     if isinstance(values, list | tuple):
         return [without_tensors(value, where) for value in values]

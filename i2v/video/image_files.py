@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import logging
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL.Image import Image
@@ -19,10 +20,12 @@ from i2v.utils.file_pattern import NUMBER, is_pattern
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, open_picture
 from i2v.utils.input_file import read_input, read_text
 from i2v.utils.listing import is_visible, visible_entries
+from i2v.video.frame_content import FrameContent
 from i2v.video.frame_source import IMAGE_SUFFIXES, FrameSource, natural_key, picture_to_rgb
 from i2v.video.sequence_names import check_sequence
 
-_MOST_LABELS = 8  # values of a picture that is taken for a mask; frames have more
+log = logging.getLogger(__name__)
+
 _QUOTED = r"'([^']*)'|\\(.)"  # in FFmpeg's lists: text between quotes, and one character after a backslash
 LIST_SUFFIXES = (".txt", ".lst", ".list", ".ffconcat")
 
@@ -31,7 +34,8 @@ class PictureFrames(FrameSource):
     """Pictures as the frames of a video.
 
     They are taken as stored: EXIF orientation is not applied, as in the published model. All must have the size of the
-    first, and none may be a mask among pictures in colour; that is checked when a frame is read.
+    first, and none may be a mask or a cut-out among pictures in colour; that is checked when a frame is read. Of
+    what may be one, such as a mask as JPEG, a warning tells.
     """
 
     def __init__(self, name: str, formats: tuple[str, ...]) -> None:
@@ -41,7 +45,8 @@ class PictureFrames(FrameSource):
         self._formats = formats
         with self._open(0) as first:
             self.height, self.width = first.height, first.width
-        self._in_colour = any(map(self._is_coloured, {0, self.num_frames // 2, self.num_frames - 1}))
+        self._content = FrameContent.of(list(self._samples()))
+        self._warned = False
 
     @property
     @abstractmethod
@@ -61,7 +66,7 @@ class PictureFrames(FrameSource):
 
         Raises:
             IndexError: If there is no such frame.
-            InvalidFileError: If its picture is damaged, of another size, or a mask.
+            InvalidFileError: If its picture is damaged, of another size, a mask or a cut-out.
         """
         self._check_index(index)
         image = decode_image(self._encoded(index), self._where(index), self._formats)
@@ -71,25 +76,25 @@ class PictureFrames(FrameSource):
                 f"the image is {image.width}x{image.height}, expected {self.width}x{self.height} like the first one, "
                 f"{os.path.basename(self._where(0))}",
             )
-        if self._in_colour and _is_mask(image):
-            raise InvalidFileError(
-                self._where(index), "this looks like a mask among pictures in colour: expected the frames of one video"
-            )
+        self._check_content(image, self._where(index))
         with locating(self._where(index)):
             return picture_to_rgb(image)
 
     def _open(self, index: int) -> ImageFile:
         return open_picture(self._encoded(index), self._where(index), self._formats)
 
-    def _is_coloured(self, index: int) -> bool:
-        with contextlib.suppress(*USER_ERRORS), self._open(index) as image:
-            return len(image.getbands()) > 1
-        return False  # what is wrong is said when it is read
+    def _samples(self) -> Iterator[Image]:
+        for index in sorted({0, self.num_frames // 2, self.num_frames - 1}):
+            with contextlib.suppress(*USER_ERRORS):  # what is wrong is said when it is read
+                yield decode_image(self._encoded(index), self._where(index), self._formats)
 
-
-def _is_mask(image: Image) -> bool:
-    """Whether a picture has one channel of few values, as label maps have, but not of one, as a black frame has."""
-    return len(image.getbands()) == 1 and 1 < len(np.unique(np.asarray(image))) <= _MOST_LABELS
+    def _check_content(self, image: Image, where: str) -> None:
+        objection = self._content.objection(image)
+        if objection is not None:
+            raise InvalidFileError(where, f"{objection}: expected the frames of one video")
+        if not self._warned and self._content.is_doubtful(image):
+            self._warned = True
+            log.warning("%s: this black and white picture among others may be a mask; it is taken for a frame", where)
 
 
 class ImageFiles(PictureFrames):

@@ -57,6 +57,27 @@ def test_a_data_set_without_any_clip_is_an_error(tmp_path: Path) -> None:
         dataset_of(tmp_path, num_frames=7)
 
 
+def test_masks_of_another_shape_are_found_before_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_davis(tmp_path, ["good", "turned"])
+    repaint(tmp_path / "Annotations" / "turned", lambda labels: labels[: HEIGHT // 2])
+    with caplog.at_level(logging.WARNING):
+        assert len(dataset_of(tmp_path)) == 1
+    assert "turned: frame 0: the image is" in caplog.text and "resized" not in caplog.text
+
+
+def test_what_is_wrong_with_data_is_said_without_hydra(tmp_path: Path) -> None:
+    write_davis(tmp_path, ["a"])
+    for folder in ("JPEGImages", "Annotations"):
+        for path in (tmp_path / folder / "a").glob("0000[1-9].*"):
+            path.unlink()
+    config = load_config("i2v-finetune", [f"dataset.root={tmp_path}"])
+    with pytest.raises(ConfigError) as raised:
+        build(config, "data.train", seed=0, rank=0, world_size=1)
+    assert "Error in call" not in str(raised.value)
+    start = "cannot build the node 'data.train.loaders[0].dataset' of the config: no video gives a clip: "
+    assert str(raised.value).startswith(start)
+
+
 def test_videos_without_a_partner_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_davis(tmp_path, [*"abcde", "f"])
     for name in "abcd":

@@ -84,6 +84,11 @@ class RawDataset(Protocol):
         """Open video ``index``; the generator is used by data sets that render their videos."""
 
 
+def _differ_in_shape(size: Size, other: Size) -> bool:
+    """Whether two (height, width) have different aspect ratios."""
+    return abs(size[1] * other[0] / (size[0] * other[1]) - 1) > _ASPECT_TOLERANCE
+
+
 class AnnotatedVideo:
     """A RawVideo with images and masks from files."""
 
@@ -109,8 +114,15 @@ class AnnotatedVideo:
         return self._masks.void(frame)
 
     def sizes(self, frame: int) -> tuple[Size, Size]:
-        """Height and width of a frame's picture and of its masks, as stored."""
-        return self._pictures.size(frame), self._masks.size(frame)
+        """Height and width of a frame's picture and of its masks, as stored.
+
+        Raises:
+            ValueError: If their aspect ratios differ, so that no clip can be loaded.
+        """
+        sizes = self._pictures.size(frame), self._masks.size(frame)
+        if _differ_in_shape(*sizes):
+            raise self._misshapen(frame, *sizes)
+        return sizes
 
     def load(self, frame: int, objects: Sequence[int], size: int) -> FrameObjects:
         """Load image and masks, see :class:`RawVideo`.
@@ -125,12 +137,14 @@ class AnnotatedVideo:
 
     def _check_size(self, frame: int, size: Size) -> None:
         """Check the size of the masks before decoding them, as there may be many."""
-        (height, width), (mask_height, mask_width) = size, self._masks.size(frame)
-        turned = abs(width * mask_height / (height * mask_width) - 1) > _ASPECT_TOLERANCE
-        if turned or mask_height > _LARGEST_REDUCTION * height:
-            raise ValueError(
-                f"{self.source}: frame {frame}: the image is {width}x{height}, its masks are {mask_width}x{mask_height}"
-            )
+        mask_size = self._masks.size(frame)
+        if _differ_in_shape(size, mask_size) or mask_size[0] > _LARGEST_REDUCTION * size[0]:
+            raise self._misshapen(frame, size, mask_size)
+
+    def _misshapen(self, frame: int, picture: Size, mask: Size) -> ValueError:
+        return ValueError(
+            f"{self.source}: frame {frame}: the image is {picture[1]}x{picture[0]}, its masks are {mask[1]}x{mask[0]}"
+        )
 
     def close(self) -> None:
         self._pictures.close()
