@@ -69,7 +69,8 @@ def test_of_a_soft_mask_a_warning_tells(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_frames_are_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fades = [Image.new("RGB", SIZE), Image.new("RGB", SIZE, "white"), frame().point(lambda level: level // 40)]
+    dark = Image.merge("RGB", [Image.linear_gradient("L").resize(SIZE).point(lambda level: level // 50)] * 3)
+    fades = [Image.new("RGB", SIZE), Image.new("RGB", SIZE, "white"), frame().point(lambda level: level // 40), dark]
     for place, odd in enumerate(fades):
         assert read_all(clip(tmp_path / str(place), odd, 3)) == 5
     cartoon = tmp_path / "cartoon"

@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 _MOST_VALUES = 8  # of a picture of one channel that is taken for a mask; frames have more
 _MOST_COLOURS = 64  # the same of one that is painted in areas, as masks of many objects are
+_DARK = 48  # a picture without any brighter pixel is a scene that fades in or out
 _MOST_UNEVEN = 0.2  # edges between colours, to a pixel
 _GREY = 12  # by which channels differ at most where a lossy format leaves a little colour
 _NEARLY = 24  # from black or white, after a lossy format
@@ -64,6 +65,8 @@ def _is_painted(image: Image) -> bool:
         return False
     pixels = np.asarray(image.convert("RGB")).astype(np.int32)
     if pixels.reshape(-1, 3).any(axis=1).all():
+        return False
+    if pixels.max() < _DARK:
         return False
     packed = pixels @ np.array([1 << 16, 1 << 8, 1], np.int32)
     edges = np.count_nonzero(packed[:, 1:] != packed[:, :-1]) + np.count_nonzero(packed[1:] != packed[:-1])
