@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import pytest
 
+from i2v.results.overlay import VideoWriter
 from i2v.video import video_decoder
 from i2v.video.video_decoder import Decoder
 from i2v.video.video_file import VideoFile, turned
@@ -398,3 +400,14 @@ def test_threads_may_read_at_once() -> None:
             return numbers(video, indices) == indices
 
         assert list(pool.map(reads_right, range(4))) == [True] * 4
+
+
+def test_messages_of_decoders_do_not_wait_for_the_interpreter(tmp_path: Path) -> None:
+    # As importing torchvision 0.21 does. A decoder that was freed just then hung for ever, with all of the process.
+    av.logging.set_level(av.logging.ERROR)
+    with VideoFile(Clip().encoded()):
+        assert av.logging.get_level() is None
+    av.logging.set_level(av.logging.ERROR)
+    with VideoWriter(tmp_path / "a.mp4", 5) as writer:
+        writer.write(np.zeros((16, 16, 3), np.uint8))
+        assert av.logging.get_level() is None

@@ -15,9 +15,9 @@ cd "$(dirname "$0")/.."
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 
-for clip in ${TRAIN_CLIPS:-bear hike rhino} ${HELD_OUT:-car-turn}; do
+for clip in ${TRAIN_CLIPS:-hike lucia scooter-gray} ${HELD_OUT:-kite-walk}; do
     part=train
-    case " ${HELD_OUT:-car-turn} " in *" $clip "*) part=val ;; esac
+    case " ${HELD_OUT:-kite-walk} " in *" $clip "*) part=val ;; esac
     for kind in JPEGImages Annotations; do
         mkdir -p "$work/data/$part/$kind"
         [ -e "$work/data/$part/$kind/$clip" ] || cp -r "$davis/$kind/$clip" "$work/data/$part/$kind/$clip"

@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from i2v.annotator.footage import Footage, to_jpeg
+from i2v.utils.ffmpeg import stop_log
 from i2v.utils.files import replacing
 from i2v.utils.image_file import load_image
 from i2v.utils.output_folder import own_folder
@@ -44,6 +45,7 @@ def open_camera(device: str) -> Iterator[Frame]:
     """
     format_name, pattern = _DEVICES.get(sys.platform, _DEVICES["linux"])
     name = pattern.format(device) if device.isdigit() else device
+    stop_log()
     try:
         container: Any = av.open(name, format=format_name)
     except (FFmpegError, OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from i2v.utils.ffmpeg import file_url
+from i2v.utils.ffmpeg import file_url, stop_log
 from i2v.utils.files import StreamedFile, replacing
 
 if TYPE_CHECKING:
@@ -202,6 +202,7 @@ class VideoWriter(StreamedFile):
     def _opened(self, width: int, height: int) -> tuple[OutputContainer, VideoStream]:
         if self._container is None or self._stream is None:
             url = file_url(self._make())
+            stop_log()
             self._container = av.open(url, "w", format=self.container, options=self.container_options)
             self._stream = self._add_stream(self._container, self._rate, width, height)
             if self._first_time is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import av
 
+from i2v.utils.ffmpeg import stop_log
 from i2v.video.animated_image import is_animated
 from i2v.video.frame_source import FrameSource
 from i2v.video.sources import open_video_file
@@ -20,6 +21,7 @@ def open_upload(path: str) -> FrameSource:
         ValueError: If it is no video, or a playlist: how FFmpeg fails on one would tell which other files exist.
     """
     if not is_animated(path):
+        stop_log()
         with open(path, "rb") as file:
             try:
                 # Through a file object FFmpeg reads this file and, as no protocol is allowed, nothing else.

@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from i2v.errors import locating
-from i2v.utils.ffmpeg import file_url
+from i2v.utils.ffmpeg import file_url, stop_log
 from i2v.utils.picture_size import MAX_PIXELS, check_size
 
 log = logging.getLogger(__name__)
@@ -253,6 +253,7 @@ def _open(video: str | bytes, name: str) -> tuple[InputContainer, VideoStream]:
     """Open the file and find its best video stream; ValueError if there is none."""
     if (len(video) if isinstance(video, bytes) else os.path.getsize(video)) == 0:
         raise ValueError(f"{name}: the file is empty")
+    stop_log()
     try:
         container = av.open(
             io.BytesIO(video) if isinstance(video, bytes) else file_url(video),
