@@ -107,7 +107,8 @@ def _indexed(image: Image.Image, values: NDArray[np.uint8], obj_id: Hashable) ->
     is_grey = (colours.min(axis=2) == colours.max(axis=2)).all()
     if is_grey and has_grey_levels(colours[..., 0]):
         return _grey(colours[..., 0], obj_id, is_lossy=True)
-    if obj_id in np.unique(values).tolist() and len(np.unique(values)) > _MOST_LABELS and not len(flat_values(values)):
+    labels = np.unique(values)
+    if obj_id in labels.tolist() and len(labels) > _MOST_LABELS and not len(flat_values(values)):
         raise ValueError(f"this looks like a photo: {_EXPECTED}")
     return _labelled(values, obj_id)
 

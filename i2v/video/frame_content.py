@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, getmodebands
 
 _MOST_VALUES = 8  # of a picture of one channel that is taken for a mask; frames have more
 _MOST_COLOURS = 64  # the same of one that is painted in areas, as masks of many objects are
@@ -20,35 +21,41 @@ _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 @dataclass(frozen=True)
 class FrameContent:
-    """What the frames of a video are like, by some of them."""
+    """What the frames of a video are like, by the modes of some of them."""
 
     in_colour: bool
     """Whether any has more than one channel."""
-    is_photographic: bool
-    """Whether any has more colours than masks have."""
     is_opaque: bool
     """Whether any has no channel of opacity."""
 
     @classmethod
-    def of(cls, images: list[Image]) -> FrameContent:
-        """Look at some frames."""
-        coloured = [image for image in images if len(image.getbands()) > 1]
-        photographic = any(image.getcolors(_MOST_COLOURS) is None for image in coloured)
-        return cls(bool(coloured), photographic, any(image.mode not in _ALPHA for image in coloured))
+    def of(cls, modes: Collection[str]) -> FrameContent:
+        """Tell from Pillow's modes of some frames."""
+        return cls(any(getmodebands(mode) > 1 for mode in modes), any(mode not in _ALPHA for mode in modes))
 
-    def objection(self, image: Image) -> str | None:
-        """Why a picture cannot be a frame of this video, or ``None``."""
+    def objection(self, image: Image, is_photographic: Callable[[], bool]) -> str | None:
+        """Why a picture cannot be a frame of this video, or ``None``.
+
+        Args:
+            image: The picture.
+            is_photographic: Whether the video shows more than masks do, asked only about a picture that is suspected.
+        """
         if not self.in_colour:
             return None
-        if _is_of_few_values(image) or (self.is_photographic and _is_painted(image)):
+        if _is_of_few_values(image) or (_is_painted(image) and is_photographic()):
             return "this looks like a mask among pictures in colour"
-        if self.is_photographic and self.is_opaque and _is_cut_out(image):
+        if self.is_opaque and _is_cut_out(image) and is_photographic():
             return "this looks like a cut-out, transparent around an object, among pictures that are opaque"
         return None
 
-    def is_doubtful(self, image: Image) -> bool:
-        """Whether a picture may be a mask that was saved lossily, or a title in white on black."""
-        return self.is_photographic and _is_black_and_white(image)
+    def is_doubtful(self, image: Image, is_photographic: Callable[[], bool]) -> bool:
+        """Whether a picture may be a mask that was saved lossily, or a title in white on black. Arguments as above."""
+        return self.in_colour and _is_black_and_white(image) and is_photographic()
+
+
+def is_photo(image: Image) -> bool:
+    """Whether a picture has several channels and more colours than masks have."""
+    return len(image.getbands()) > 1 and image.getcolors(_MOST_COLOURS) is None
 
 
 def _is_of_few_values(image: Image) -> bool:

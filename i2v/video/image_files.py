@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import itertools
 import logging
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL.Image import Image
@@ -20,7 +21,7 @@ from i2v.utils.file_pattern import NUMBER, is_pattern
 from i2v.utils.image_file import FRAME_FORMATS, MAX_BYTES, decode_image, open_picture
 from i2v.utils.input_file import read_input, read_text
 from i2v.utils.listing import is_visible, visible_entries
-from i2v.video.frame_content import FrameContent
+from i2v.video.frame_content import FrameContent, is_photo
 from i2v.video.frame_source import IMAGE_SUFFIXES, FrameSource, natural_key, picture_to_rgb
 from i2v.video.sequence_names import check_sequence
 
@@ -45,7 +46,7 @@ class PictureFrames(FrameSource):
         self._formats = formats
         with self._open(0) as first:
             self.height, self.width = first.height, first.width
-        self._content = FrameContent.of(list(self._samples()))
+        self._content = FrameContent.of([image.mode for image in self._sampled(self._open)])
         self._warned = False
 
     @property
@@ -69,7 +70,7 @@ class PictureFrames(FrameSource):
             InvalidFileError: If its picture is damaged, of another size, a mask or a cut-out.
         """
         self._check_index(index)
-        image = decode_image(self._encoded(index), self._where(index), self._formats)
+        image = self._decoded(index)
         if image.size != (self.width, self.height):
             raise InvalidFileError(
                 self._where(index),
@@ -83,16 +84,26 @@ class PictureFrames(FrameSource):
     def _open(self, index: int) -> ImageFile:
         return open_picture(self._encoded(index), self._where(index), self._formats)
 
-    def _samples(self) -> Iterator[Image]:
+    def _decoded(self, index: int) -> Image:
+        return decode_image(self._encoded(index), self._where(index), self._formats)
+
+    def _sampled(self, load: Callable[[int], Image]) -> Iterator[Image]:
         for index in sorted({0, self.num_frames // 2, self.num_frames - 1}):
             with contextlib.suppress(*USER_ERRORS):  # what is wrong is said when it is read
-                yield decode_image(self._encoded(index), self._where(index), self._formats)
+                yield load(index)
+
+    @functools.cached_property
+    def _is_photographic(self) -> bool:
+        return any(map(is_photo, self._sampled(self._decoded)))
 
     def _check_content(self, image: Image, where: str) -> None:
-        objection = self._content.objection(image)
+        def is_photographic() -> bool:
+            return self._is_photographic
+
+        objection = self._content.objection(image, is_photographic)
         if objection is not None:
             raise InvalidFileError(where, f"{objection}: expected the frames of one video")
-        if not self._warned and self._content.is_doubtful(image):
+        if not self._warned and self._content.is_doubtful(image, is_photographic):
             self._warned = True
             log.warning("%s: this black and white picture among others may be a mask; it is taken for a frame", where)
 
