@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
     """Run this process's shard. Returns the videos that failed."""
     shard = read_shard(os.environ, args.shard)
     dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
-    settings = _settings(args)
+    settings = run_settings(args)
     load_config(
         settings.config, settings.overrides, args.trust_config
     )  # an invalid config is reported once, before processes start
@@ -216,7 +216,8 @@ def find_config(checkpoint: str | None) -> str:
     return config_of(checkpoint, metadata)
 
 
-def _settings(args: argparse.Namespace) -> RunSettings:
+def run_settings(args: argparse.Namespace) -> RunSettings:
+    """Return what the command line says of model, prompts and benchmark."""
     checkpoint = find_checkpoint(args.ckpt)
     return RunSettings(
         prompt=args.input,

@@ -23,6 +23,7 @@ from sav_dataset.utils.datasets import open_dataset
 from test_pvs import semi_infer, submission
 from test_pvs.run_settings import RunSettings, claim_folder
 from test_pvs.sharding import Shard
+from tools import emulated_bfloat16
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,3 +235,14 @@ def test_mistakes_are_told_before_anything_starts(checkpoint, sav, tmp_path, cap
     assert semi_infer.main(arguments(checkpoint, sav, tmp_path / "out", *more)) == 1
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_emulated_bfloat16_takes_the_same_arguments(checkpoint, tmp_path, capsys):
+    root, out = make_sav_tree(tmp_path / "sav", {"sav_000001": (3, [0])}), tmp_path / "out"
+
+    assert emulated_bfloat16.main(arguments(checkpoint, root, out)) == 0
+    run = out / "tiny" / "Semi_SAVTest_tiny_gm"
+    assert sorted(path.name for path in (run / "sav_000001" / "000").iterdir()) == [f"{t:05d}.png" for t in range(3)]
+    assert json.loads((run / "settings.json").read_text())["dtype"] == "bfloat16"
+    assert emulated_bfloat16.main(arguments(checkpoint, root, out, "--dtype", "float32")) == 1
+    assert "expected bfloat16, got float32" in capsys.readouterr().err

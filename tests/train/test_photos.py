@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from i2v.errors import InvalidFileError
 from tools import photo_scores
 from train.dataset.photo_clips import BatchSettings, PhotoClipLoader, SceneComposer, SceneSettings
 from train.dataset.photo_library import PhotoLibrary
+from train.dataset.posts import render_posts
+from train.dataset.random_draws import RandomDraws
+from train.dataset.structures import BatchedClip
 from train.scripts import pack_photos, show_batch
 
 SIDE = 64
@@ -167,6 +171,34 @@ def test_moving_layers_hide_what_is_below_them(pack: Path) -> None:
         assert masks.sum(dim=1).max() <= 1  # no pixel belongs to two objects
     assert not torch.equal(batch.masks[0], batch.masks[-1])
     assert torch.isfinite(batch.frames).all()
+
+
+def test_a_post_hides_what_is_behind_it(pack: Path) -> None:
+    def composed(posts: float) -> BatchedClip:
+        scene = replace(STILL, posts=posts, speed=0.5)
+        composer = SceneComposer(PhotoLibrary.open(pack), scene, num_frames=4, resolution=SIDE)
+        return composer.compose(16, 1, torch.Generator().manual_seed(3))
+
+    plain, with_posts = composed(0.0), composed(1.0)
+
+    assert torch.equal(plain.masks[0], plain.masks[-1])  # nothing else moves in these scenes
+    assert not torch.equal(with_posts.masks[0], with_posts.masks[-1])
+    hidden = plain.masks[0].any(0) & ~with_posts.masks[0].any(0)
+    assert hidden.any()
+
+
+def test_a_post_reaches_from_edge_to_edge_and_covers_what_it_moves_over() -> None:
+    draw = RandomDraws(torch.Generator().manual_seed(4), torch.device("cpu"))
+    photos, paths = torch.rand((6, 3, 8, 8)), torch.tensor([0.0, 0.5]).expand(6, 2)
+
+    pixels, opacity = render_posts(photos, paths, torch.ones(6), 64, draw)
+
+    assert pixels.shape == (6, 2, 3, 64, 64) and opacity.shape == (6, 2, 64, 64)
+    assert pixels.min() >= 0 and pixels.max() <= 1
+    post = opacity[0, 0] > 0.5
+    assert post.any(dim=1).all() or post.any(dim=0).all()
+    center = (opacity * torch.arange(64)).sum((-2, -1)) / opacity.sum((-2, -1))
+    assert ((center[:, 1] - center[:, 0]) > 2).any()  # half a half height is 16 pixels, for an upright post
 
 
 def test_a_batch_follows_from_seed_epoch_and_number(pack: Path) -> None:

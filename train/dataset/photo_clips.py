@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from i2v.build_i2v import resolve_device
 from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
 from train.dataset.photo_library import PhotoLibrary
+from train.dataset.posts import render_posts
 from train.dataset.random_draws import RandomDraws
 from train.dataset.structures import BatchedClip
 from train.seeding import generator_for
@@ -40,6 +41,7 @@ class SceneSettings:
         twins: Probability that a layer shows the same object as the one below it.
         relatives: Probability that it shows another object of the same category.
         leaves: Probability that a layer moves so far that it leaves the frame; it may return.
+        posts: Probability that a post stands, or passes, before everything else.
         min_size: Lower bound of the square root of a layer's part of the frame.
         max_size: Its upper bound.
         speed: Length of a layer's path.
@@ -59,6 +61,7 @@ class SceneSettings:
     twins: float = 0.2
     relatives: float = 0.25
     leaves: float = 0.2
+    posts: float = 0.0
     min_size: float = 0.1
     max_size: float = 0.65
     speed: float = 0.45
@@ -183,10 +186,14 @@ class SceneComposer:
             pixels, alpha = self._layer(objects, aspect, draw)
             shown = (draw.uniform((num_clips,)) < (1.0 if number == 0 else self.scene.layer_prob)).float()
             alpha = alpha * shown[:, None, None, None]
-            frames = frames * (1 - alpha[:, :, None]) + pixels * alpha[:, :, None]
+            frames = torch.lerp(frames, pixels, alpha[:, :, None])
             candidates = [mask * (1 - alpha) for mask in candidates]
             candidates.append(alpha)
             previous = objects
+        if self.scene.posts:
+            pixels, alpha = self._posts(aspect, draw)
+            frames = torch.lerp(frames, pixels, alpha[:, :, None])
+            candidates = [mask * (1 - alpha) for mask in candidates]
         return self._batch(frames, torch.stack(candidates, dim=1) > 0.5, max_num_objects, draw)
 
     @torch.no_grad()
@@ -293,6 +300,15 @@ class SceneComposer:
         picture = Picture(pixels, photo_aspect, center, scale)
         seen = self._render(picture, aspect, start, move, scene.turn, "zeros", draw)
         return seen[:, :, :3], seen[:, :, 3]
+
+    def _posts(self, aspect: Tensor, draw: RandomDraws) -> tuple[Tensor, Tensor]:
+        """Pixels (B,T,3,S,S) and opacities (B,T,S,S) of a post in each clip, 0 where there is none."""
+        count = len(aspect)
+        shown = (draw.uniform((count, 1, 1, 1)) < self.scene.posts).float()
+        photos = self.library.photos[draw.integers(len(self.library.photos), count)].float() / 255
+        paths = self._motion(count, self.scene.speed, draw)[..., 0]
+        pixels, opacity = render_posts(photos, paths, aspect, self.resolution, draw)
+        return pixels, opacity * shown
 
     def _motion(self, count: int, amplitude: float, draw: RandomDraws) -> Tensor:
         """Smooth paths (B,T,2) that begin at 0, of all speeds up to the given one."""
