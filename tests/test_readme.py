@@ -47,6 +47,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     names: dict = {"camera": list(frames), "photo": frames[0]}
     for block in blocks("python"):
         exec(block, names)
+        assert names["predictor"].model.image_size == 128
         assert names["frame"] == 2 and names["object_ids"] == [1] and names["masks"].shape == (1, 1, 360, 480)
     assert names["segmented"].dtype.is_floating_point is False
     assert names["candidates"].shape == (3, 360, 480) and names["candidates"].dtype == bool
