@@ -18,7 +18,8 @@ from i2v.build_i2v import build_network
 from i2v.checkpoint import CheckpointError, load_checkpoint
 from i2v.config import ConfigError, load_config
 from train.build import build, build_trainer, check, choose_trained, run
-from train.checkpointing import initialize, save_adapters
+from train.checkpoint_folder import save_adapters
+from train.checkpointing import initialize
 from train.curve_loggers import open_loggers
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader
 from train.distributed import World
