@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import logging
 import re
 import shutil
@@ -15,7 +17,7 @@ from torch import nn
 
 from i2v.checkpoint import CheckpointError, read_checkpoint_info, save_atomically, save_checkpoint
 from i2v.utils.files import DiskFullError, replacing
-from i2v.utils.output_folder import own_folder
+from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.temporary import remove_leftovers
 from train.lora import adapter_state, has_adapters, merged_state
 
@@ -144,6 +146,27 @@ class CheckpointFolder:
     def save_step(self, step: int) -> None:
         """Keep the last state as that after a step, and drop the oldest of its kind."""
         self._keep(self.folder / f"checkpoint_step_{step}.pt", _numbered(self.folder, _OF_STEP))
+
+
+@contextlib.contextmanager
+def one_run_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while the block runs; RuntimeError if there is one already.
+
+    The lock is of the kind that ends with the process, however it ends, and that its workers do not inherit, so that a
+    run can go on right after it was killed. Where the file system has no locks, nothing is kept out.
+    """
+    path = own_folder(folder) / ".lock"
+    refuse_link(path)
+    with path.open("ab") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise RuntimeError(
+                    f"{folder}: another run is under way in this folder: wait for its end, stop it, or give another "
+                    "launcher.experiment_log_dir"
+                ) from error
+        yield
 
 
 def kept_states(folder: Path) -> list[Path]:

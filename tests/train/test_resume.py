@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from train_support import FACTS, tiny_run, trained, write_held_out
 from i2v.checkpoint import CheckpointError
 from i2v.config import ConfigError
 from train.build import build_trainer, check_resumed, open_checkpoints
-from train.checkpoint_folder import BestWeights, CheckpointFolder
+from train.checkpoint_folder import BestWeights, CheckpointFolder, one_run_in
 from train.checkpointing import RunProgress, resume, training_state
 from train.distributed import World
 from train.launch import StopRequest
@@ -140,6 +141,22 @@ def test_settings_that_are_gone_or_empty_are_told(tmp_path: Path, caplog: pytest
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(ConfigError, match="expected the settings of a run"):
         check_resumed(config, checkpoints, CPU)
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    def is_free_to_others() -> bool:
+        child = os.fork()
+        if child == 0:
+            try:
+                with one_run_in(tmp_path):
+                    os._exit(0)
+            except RuntimeError as error:
+                os._exit(1 if "another run is under way in this folder" in str(error) else 2)
+        return {0: True, 1: False}[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+    with one_run_in(tmp_path):
+        assert not is_free_to_others()
+    assert is_free_to_others()
 
 
 @pytest.mark.parametrize(("key", "changes"), [("dataset.mine_root", False), ("data.mix", True)])
