@@ -189,6 +189,14 @@ def resume(
         raise CheckpointError(f"{path}: the training state is damaged: {error}") from error
 
 
+def steps_done(path: Path) -> int:
+    """How many steps the state of a run has taken. CheckpointError for another file."""
+    try:
+        return int(_read_state(path, mapped=True)["progress"]["step"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
 def load_progress(path: Path, model: nn.Module) -> RunProgress:
     """Give a model the weights of a run's state; returns how far the run had come. CheckpointError for another file."""
     content = _read_state(path)
@@ -201,9 +209,9 @@ def load_progress(path: Path, model: nn.Module) -> RunProgress:
         raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path, mapped: bool = False) -> dict[str, Any]:
     try:
-        return read_content(path, mapped=False)
+        return read_content(path, mapped=mapped)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{earlier_state(path)}") from error
 
