@@ -12,6 +12,7 @@ import pytest
 import torch
 from data_support import HEIGHT, WIDTH, Numbered, write_davis
 from PIL import Image
+from support import make_predictor
 from train_support import FACTS, make_clip, tiny_run, trained, write_held_out
 
 from i2v.checkpoint import CheckpointError
@@ -21,7 +22,7 @@ from train import train as command
 from train.build import open_checkpoints, write_configs
 from train.checkpointing import RunFacts, RunProgress, training_state
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader
-from train.run_check import SHEET, about_earlier_run, check_run, draw_sheet, estimate_memory
+from train.run_check import SHEET, _about_weights, about_earlier_run, check_run, draw_sheet, estimate_memory
 from train.run_report import ParameterCounts, describe_length
 
 CPU = torch.device("cpu")
@@ -88,6 +89,11 @@ def test_check_tells_what_would_be_gone_on_with(tmp_path: Path) -> None:
     folder.last.unlink()
     with pytest.raises(CheckpointError, match="a new run would replace them"):
         list(about_earlier_run(config))
+
+
+def test_check_tells_of_weights_that_are_not_there(tmp_path: Path) -> None:
+    told = _about_weights(make_predictor().model, str(tmp_path / "nowhere.pt"))
+    assert "but here they cannot be loaded: " in told and "nowhere.pt does not exist" in told
 
 
 def test_check_finds_what_a_run_would_fail_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
