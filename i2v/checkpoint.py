@@ -397,6 +397,11 @@ def state_dict_of(content: dict[Any, Any], path: StrPath) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: expected a state dict under 'model', got {_outline(weights)}")
     if _is_state_dict(content):
         raise CheckpointError(f"{path} is a bare state dict ({_first(content)}), expected it under the key 'model'")
+    if "lora" in content:
+        raise CheckpointError(
+            f"{path} has adapters alone, expected whole weights: best.pt beside it has them merged, and "
+            "train.lora.merge_adapters works them into the weights that they were trained on"
+        )
     raise CheckpointError(f"{path}: expected a dict with the key 'model', got {_outline(content)}")
 
 

@@ -20,6 +20,9 @@ PUBLISHED = "i2v-infer"
 SHIPPED = {"i2v-nano": NANO}
 """Names of the models that come with i2v, and their configs."""
 
+RUN_CONFIG_NAME, CHECKPOINTS_NAME = "inference.yaml", "checkpoints"
+"""Of a training run: the config for its checkpoints, and their folder beside it."""
+
 _PACKAGE = Path(__file__).parent
 # In a checkout it is among the downloaded checkpoints; an installed package contains it.
 _PLACES = (_PACKAGE.parent / "checkpoints", _PACKAGE / "checkpoints")
@@ -176,9 +179,10 @@ def _model_in(folder: Path) -> ModelChoice:
 
 
 def config_of(checkpoint: str | Path, metadata: Mapping[str, str | int | float]) -> str:
-    """Return the config that a checkpoint is for, by default the published model's.
+    """Return the config that a checkpoint is for: the one that it names, or that its run wrote; else the published one.
 
-    A file must not choose what else is read, so only names of the package's configs are accepted, not paths.
+    A training run writes ``inference.yaml`` beside its folder ``checkpoints``. A file must not choose what else is
+    read, so checkpoints can only name configs of the package, not paths.
 
     Args:
         checkpoint: Path or address of the checkpoint, for messages.
@@ -191,6 +195,9 @@ def config_of(checkpoint: str | Path, metadata: Mapping[str, str | int | float])
     from i2v.checkpoint import CheckpointError
     from i2v.config import available_configs
 
+    beside = Path(checkpoint).parent.parent / RUN_CONFIG_NAME
+    if "config" not in metadata and Path(checkpoint).parent.name == CHECKPOINTS_NAME and beside.is_file():
+        return str(beside)
     named = metadata.get("config", PUBLISHED)
     if named not in available_configs():
         raise CheckpointError(

@@ -209,11 +209,7 @@ def find_config(checkpoint: str | None) -> str:
     """
     if checkpoint is None:
         return PUBLISHED
-    metadata = read_checkpoint_info(checkpoint).metadata
-    beside = Path(checkpoint).parent.parent / "inference.yaml"
-    if "config" not in metadata and Path(checkpoint).parent.name == "checkpoints" and beside.is_file():
-        return str(beside)
-    return config_of(checkpoint, metadata)
+    return config_of(checkpoint, read_checkpoint_info(checkpoint).metadata)
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:

@@ -33,6 +33,14 @@ def test_a_checkpoint_says_for_which_config_it_is(tmp_path: Path) -> None:
     assert choose_model(None, str(told)) == ModelChoice("i2v-train", str(told))
     assert choose_model("other", str(told)) == ModelChoice("other", str(told))
     assert choose_model(None, str(untold)) == ModelChoice(PUBLISHED, str(untold))
+    # Those of a training run are for the config that it wrote.
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes(untold.read_bytes())
+    (tmp_path / "run" / "inference.yaml").write_text("model: {}\n")
+    assert (
+        find_pretrained(best).config == choose_model(None, str(best)).config == str(best.parents[1] / "inference.yaml")
+    )
 
 
 def test_the_small_model_is_small_and_complete() -> None:

@@ -12,9 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from support import TINY, disc_centres, render_video
+from torch import nn
 
 from i2v.config import load_config
 from train.build import build_trainer, run
+from train.checkpointing import RunFacts
 from train.dataset.structures import BatchedClip
 from train.distributed import World, joined
 from train.launch import StopRequest
@@ -36,6 +38,19 @@ SETTINGS = (
     "trainer.logging.log_freq=1",
     "trainer.logging.tensorboard=false",
 )
+
+
+FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
+
+
+def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
+    """A model that has taken a step."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW([{"params": [model.weight], "name": "w"}, {"params": [model.bias], "name": "b"}])
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
 
 
 def tiny_run(folder: Path, *overrides: str) -> DictConfig:

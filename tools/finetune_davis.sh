@@ -25,14 +25,12 @@ for clip in ${TRAIN_CLIPS:-hike lucia scooter-gray} ${HELD_OUT:-kite-walk}; do
 done
 
 run=$work/$what
-settings="dataset.root=$work/data/train trainer.mode=train validation.img_folder=$work/data/val/JPEGImages
-    validation.gt_folder=$work/data/val/Annotations validation.prompts=[gm,bb,1c] train=$what
-    scratch.num_epochs=${EPOCHS:-10} trainer.val_epoch_freq=0 launcher.experiment_log_dir=$run ${SETTINGS:-}"
-# shellcheck disable=SC2086
-{
-    "$python" -m i2v train i2v-nano-finetune $settings --check
-    "$python" -m i2v train i2v-nano-finetune $settings
-}
+# shellcheck disable=SC2086 # SETTINGS are several
+set -- "dataset.root=$work/data/train" trainer.mode=train "validation.img_folder=$work/data/val/JPEGImages" \
+    "validation.gt_folder=$work/data/val/Annotations" "validation.prompts=[gm,bb,1c]" "train=$what" \
+    "scratch.num_epochs=${EPOCHS:-10}" trainer.val_epoch_freq=0 "launcher.experiment_log_dir=$run" ${SETTINGS:-}
+"$python" -m i2v train i2v-nano-finetune "$@" --check
+"$python" -m i2v train i2v-nano-finetune "$@"
 weights=$run/checkpoints/best.pt
 "$python" -m i2v test --input gm --ckpt "$weights" --dataset davis2016 --data_root "$work/data/val" \
     --output_root "$run/masks" --workers 1

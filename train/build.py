@@ -8,7 +8,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from i2v.modeling.i2v_model import I2VModel
 from i2v.utils.files import NO_ROOM, DiskFullError
 from i2v.utils.output_folder import own_folder, refuse_link
 from i2v.utils.terminal import PrintableFormatter
-from train.checkpointing import CheckpointFolder, RunProgress, attend_by_similarity, initialize, load_progress
+from train.checkpoint_folder import CheckpointFolder, one_run_in
+from train.checkpointing import RunProgress, attend_by_similarity, initialize, load_progress
 from train.curve_loggers import open_loggers
 from train.distributed import World, joined
 from train.launch import StopRequest
@@ -72,6 +73,7 @@ def run(config: DictConfig) -> None:
         if config.trainer.mode == "val":
             validate(config, world, checkpoints)
             return
+        _raise_alike(lambda: stack.enter_context(one_run_in(folder)), world)
         check_resumed(config, checkpoints, world)
         trainer = build_trainer(config, world, stop, checkpoints)
         stack.push(functools.partial(_close, trainer.metrics))
@@ -321,23 +323,43 @@ def write_configs(config: DictConfig, folder: Path) -> None:
 def check_resumed(config: DictConfig, checkpoints: CheckpointFolder, world: World) -> None:
     """Say which settings differ from those with which the run in the folder began.
 
-    ConfigError, on all processes, if they change its course, unless ``trainer.resume_changed`` says that this is meant.
+    ConfigError, on all processes, if they change its course, unless ``trainer.resume_changed`` says that this is meant,
+    and if a new run would replace what an earlier one has left.
     """
-    folder = Path(config.launcher.experiment_log_dir)
-    written = folder / "config.yaml"
+
+    def compare() -> None:
+        other = config.trainer.checkpoint.resume_from
+        checkpoints.check_start(None if other is None else Path(other))
+        if checkpoints.last.exists():
+            _compare_settings(config)
+
+    _raise_alike(compare, world)
+
+
+def _raise_alike(what: Callable[[], object], world: World) -> None:
+    """Do something in the main process; what is wrong there is a ConfigError in all of them."""
     problem = None
-    if world.is_main and checkpoints.last.exists() and written.exists():
+    if world.is_main:
         try:
-            found = differences(read_settings(written), config)
-            for difference in found:
-                log.info("changed since the run began: %s", difference)
-            if not config.trainer.resume_changed:
-                check_unchanged(found, folder)
-        except (OSError, ValueError) as error:
+            what()
+        except (OSError, ValueError, RuntimeError) as error:
             problem = str(error)
     for told in world.gather(problem):
         if told is not None:
             raise ConfigError(told)
+
+
+def _compare_settings(config: DictConfig) -> None:
+    folder = Path(config.launcher.experiment_log_dir)
+    written = folder / "config.yaml"
+    if not written.exists():
+        log.warning("%s is gone: whether settings have changed since the run began is not known", written)
+        return
+    found = differences(read_settings(written), config)
+    for difference in found:
+        log.info("changed since the run began: %s", difference)
+    if not config.trainer.resume_changed:
+        check_unchanged(found, folder)
 
 
 def _for_inference(config: DictConfig) -> DictConfig:

@@ -6,12 +6,9 @@ them. No RNG state is saved: seeds are derived from the step number.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +22,13 @@ from i2v.checkpoint import (
     load_checkpoint,
     load_tinysam,
     read_content,
-    save_atomically,
-    save_checkpoint,
     state_dict_of,
 )
 from i2v.errors import brief
 from i2v.modeling.i2v_model import I2VModel
 from i2v.pretrained import nano_checkpoint
-from i2v.utils.files import DiskFullError, replacing
-from i2v.utils.output_folder import own_folder
-from i2v.utils.temporary import remove_leftovers
-from train.lora import adapter_state, has_adapters, merged_state
+from train.checkpoint_folder import AVERAGE, earlier_state
+from train.lora import has_adapters, merged_state
 from train.trunk_weights import start_from_trunk
 from train.weight_average import WeightAverage
 
@@ -48,7 +41,6 @@ _PINV_TOLERANCE = 0.05  # singular values below this share of the largest are no
 _FIRST_SLOW_PAIR = 12  # from here on the rotary frequencies of a small model are so low that position hardly matters
 _TINYSAM_PREFIX = "tinysam:"
 _LITE_PREFIX = "efficientnet_lite:"
-_AVERAGE = "ema.pt"
 _NANO = "i2v-nano"
 _TRAINED = "trained"
 
@@ -127,93 +119,6 @@ class RunFacts:
         return progress.epoch + progress.batch / self.batches_per_epoch
 
 
-class CheckpointFolder:
-    """The checkpoints of a run: ``checkpoint.pt`` (the last), ``checkpoint_N.pt`` (after N epochs), ``best.pt``."""
-
-    def __init__(self, folder: Path, save_freq: int = 1, keep_last: int | None = None) -> None:
-        """Create the folder if needed and remove temporary files of killed runs.
-
-        Args:
-            folder: Where the checkpoints go.
-            save_freq: Epochs between numbered checkpoints; 0 writes none.
-            keep_last: How many numbered checkpoints to keep; ``None`` keeps all.
-
-        Raises:
-            ValueError: If ``keep_last`` is below 1.
-        """
-        self.folder = folder
-        self._last_step: int | None = None
-        self.save_freq = save_freq
-        self.keep_last = keep_last
-        if keep_last is not None and keep_last < 1:
-            raise ValueError(f"keep_last: expected at least 1, or null to keep all, got {keep_last}")
-        own_folder(folder)
-        remove_leftovers(folder)
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def best(self) -> Path:
-        """The weights of the best validation."""
-        return self.folder / "best.pt"
-
-    @property
-    def average(self) -> Path:
-        """The averaged weights for inference, if the run keeps an average."""
-        return self.folder / _AVERAGE
-
-    def save_last(self, state: Mapping[str, Any]) -> None:
-        """Replace the last checkpoint.
-
-        Raises:
-            DiskFullError: If the disk is full; the previous checkpoint is then intact.
-        """
-        save_atomically(dict(state), self.last)
-        self._last_step = state["steps"]["train"]
-
-    @contextlib.contextmanager
-    def telling_what_is_kept(self) -> Iterator[None]:
-        """Make a DiskFullError raised in the block say which checkpoint is intact."""
-        try:
-            yield
-        except DiskFullError as error:
-            step = "" if self._last_step is None else f", of step {self._last_step},"
-            intact = f"{self.last}{step} is intact: make room, and the same command resumes from there"
-            error.kept = intact if self.last.exists() else "no checkpoint had been written yet"
-            raise
-
-    def save_epoch(self, epoch: int) -> None:
-        """Copy the last checkpoint to ``checkpoint_<epoch>.pt`` if one is due, and delete the oldest numbered ones."""
-        if self.save_freq <= 0 or epoch % self.save_freq:
-            return
-        self._keep(self.folder / f"checkpoint_{epoch}.pt", self._numbered(r"checkpoint_(\d+)\.pt"))
-
-    def _keep(self, path: Path, before: list[Path]) -> None:
-        with replacing(path) as temporary:
-            shutil.copyfile(self.last, temporary)
-        if self.keep_last is not None:
-            others = [other for other in before if other != path]
-            for other in others[: len(others) + 1 - self.keep_last]:
-                other.unlink(missing_ok=True)
-
-    def save_best(self, model: nn.Module, epoch: int, score: float) -> None:
-        """Write ``best.pt`` for inference: the weights only, with adapters merged; these get their own file, too."""
-        save_checkpoint(merged_state(model), self.best, epoch=epoch, jf=score)
-        if has_adapters(model):
-            save_adapters(model, self.folder / "best_adapters.pt")
-
-    def save_step(self, step: int) -> None:
-        """Keep the last state as that after a step, and drop the oldest of its kind."""
-        self._keep(self.folder / f"checkpoint_step_{step}.pt", self._numbered(r"checkpoint_step_(\d+)\.pt"))
-
-    def _numbered(self, pattern: str) -> list[Path]:
-        found = [(re.fullmatch(pattern, path.name), path) for path in self.folder.iterdir()]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
-
-
 def training_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -278,15 +183,23 @@ def resume(
         CheckpointError: If the file holds no training state, or that of another model or of other parameter groups.
     """
     try:
-        content = read_content(path, mapped=False)
+        content = _read_state(path)
         return _resume(path, content, model, optimizer, facts, average, allow_changed)
     except (AttributeError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: the training state is damaged: {error}") from error
 
 
+def steps_done(path: Path) -> int:
+    """How many steps the state of a run has taken. CheckpointError for another file."""
+    try:
+        return int(_read_state(path, mapped=True)["progress"]["step"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
 def load_progress(path: Path, model: nn.Module) -> RunProgress:
     """Give a model the weights of a run's state; returns how far the run had come. CheckpointError for another file."""
-    content = read_content(path, mapped=False)
+    content = _read_state(path)
     weights = state_dict_of(content, path)  # with adapters those that are merged
     check_fit(model, weights, path)
     model.load_state_dict(weights)
@@ -294,6 +207,13 @@ def load_progress(path: Path, model: nn.Module) -> RunProgress:
         return RunProgress(**_numbers(content["progress"]))
     except (LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its state of a run is damaged: {error}") from error
+
+
+def _read_state(path: Path, mapped: bool = False) -> dict[str, Any]:
+    try:
+        return read_content(path, mapped=mapped)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{earlier_state(path)}") from error
 
 
 def _resume(
@@ -310,14 +230,22 @@ def _resume(
             f"{path} holds no training state of this trainer; to start from its weights, use an empty folder and "
             f"trainer.checkpoint.initial={path}"
         )
+    instead = f"to start from its weights, use an empty folder and trainer.checkpoint.initial={path}"
+    if (_TRAINED in content) != has_adapters(model):
+        was, now = ("with", "without") if _TRAINED in content else ("without", "with")
+        raise CheckpointError(f"{path}: trained {was} adapters (train=lora), and this run trains {now} them; {instead}")
     weights = content[_TRAINED] if _TRAINED in content else state_dict_of(content, path)
     check_fit(model, weights, path)
     saved, own = _group_names(content["optimizer"]), _group_names(optimizer.state_dict())
     if saved != own:
         raise CheckpointError(
             f"{path}: the parameter groups differ from those of this run: {len(saved)} groups were saved, {len(own)} "
-            f"are expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; to start from its weights, use an "
-            f"empty folder and trainer.checkpoint.initial={path}"
+            f"are expected, and they differ in {sorted(set(saved) ^ set(own))[:4]}; {instead}"
+        )
+    others = _other_members(content["optimizer"], optimizer.state_dict())
+    if others:
+        raise CheckpointError(
+            f"{path}: other parameters were trained than this run trains, they differ in {others[:4]}; {instead}"
         )
     before, progress = RunFacts(**_numbers(content["run"])), _progress(_numbers(content["progress"]), facts)
     changed = [f"{k}: {v} before, {asdict(facts)[k]} now" for k, v in asdict(before).items() if v != asdict(facts)[k]]
@@ -331,7 +259,7 @@ def _resume(
     if average is not None and "average" in content:
         average.load_state(content["average"])
     elif average is not None:
-        average.resume(path.with_name(_AVERAGE))  # older checkpoints keep the average in its own file only
+        average.resume(path.with_name(AVERAGE))  # older checkpoints keep the average in its own file only
     model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
     if changed:
@@ -457,6 +385,10 @@ def _group_names(state: Mapping[str, Any]) -> list[str]:
     return [f"{group.get('name')} ({len(group['params'])} tensors)" for group in groups]
 
 
-def save_adapters(model: nn.Module, path: Path) -> None:
-    """Write the low-rank changes of a model alone, for ``train.lora.merge_adapters``."""
-    save_atomically({"lora": adapter_state(model)}, path)
+def _other_members(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Names of parameters that are in one of two states of an optimizer, and not in the same group of the other.
+
+    States of earlier versions name no parameters, and nothing is compared.
+    """
+    pairs = zip(saved["param_groups"], own["param_groups"], strict=True)
+    return sorted(n for old, new in pairs if "names" in old for n in {*old["names"]} ^ {*new["names"]})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,8 @@ from torch import Tensor
 
 from i2v.utils.files import replacing
 from i2v.utils.input_file import read_text
+
+log = logging.getLogger(__name__)
 
 
 class CurveLogger(Protocol):
@@ -59,6 +64,8 @@ class MlflowLogger:
         self._mlflow = _import("mlflow", "mlflow-skinny")
         number = _RunNumber(folder / "mlflow_run.txt")
         if "MLFLOW_TRACKING_URI" not in os.environ:
+            # From 3.13 on, MLflow takes folders only where it is told to; its data bases need more than mlflow-skinny.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             self._mlflow.set_tracking_uri((folder / "mlruns").absolute().as_uri())
         run = self._mlflow.start_run(run_id=number.known, run_name=name)
         if number.known is None:
@@ -66,7 +73,7 @@ class MlflowLogger:
         number.keep(run.info.run_id)
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
-        self._mlflow.log_metrics({key: float(value) for key, value in values.items()}, step=step)
+        self._mlflow.log_metrics({_mlflow_name(key): float(value) for key, value in values.items()}, step=step)
 
     def picture(self, name: str, step: int, image: Tensor) -> None:
         self._mlflow.log_image(_pixels(image), f"{name.replace('/', '_')}_{step}.png")
@@ -83,8 +90,53 @@ LOGGERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], CurveLogger]] = {
 
 
 def open_loggers(names: Sequence[str], folder: Path, run_name: str, settings: Mapping[str, Any]) -> list[CurveLogger]:
-    """The services of these names. RuntimeError if what one needs is not installed."""
-    return [LOGGERS[name](folder, run_name, settings) for name in names]
+    """The services of these names. RuntimeError if what one needs is not installed, or one cannot be started.
+
+    One that fails later on is left out from then on, with a warning: a run does not end because a server does.
+    """
+    opened: list[CurveLogger] = []
+    for name in names:
+        try:
+            opened.append(_OptionalLogger(name, LOGGERS[name](folder, run_name, settings)))
+        except Exception as error:  # services raise classes of their own, which are not known without them
+            for logger in opened:
+                logger.close()
+            if isinstance(error, RuntimeError):
+                raise
+            raise RuntimeError(f"trainer.logging.loggers: {name} cannot be started: {_first_line(error)}") from error
+    return opened
+
+
+class _OptionalLogger:
+    """A service that may fail while the run goes on."""
+
+    def __init__(self, name: str, logger: CurveLogger) -> None:
+        self._name = name
+        self._logger: CurveLogger | None = logger
+
+    def curves(self, step: int, values: Mapping[str, float]) -> None:
+        self._tell(lambda logger: logger.curves(step, values))
+
+    def picture(self, name: str, step: int, image: Tensor) -> None:
+        self._tell(lambda logger: logger.picture(name, step, image))
+
+    def close(self) -> None:
+        self._tell(lambda logger: logger.close())
+
+    def _tell(self, what: Callable[[CurveLogger], None]) -> None:
+        if self._logger is None:
+            return
+        try:
+            what(self._logger)
+        except Exception as error:  # noqa: BLE001 - of the service's own class, or of the network's
+            logger, self._logger = self._logger, None
+            with contextlib.suppress(Exception):
+                logger.close()
+            log.warning("%s failed and gets nothing more of this run: %s", self._name, _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class _RunNumber:
@@ -103,6 +155,11 @@ class _RunNumber:
         if self.known is None:
             with replacing(self._path) as temporary:
                 temporary.write_text(f"{number}\n")
+
+
+def _mlflow_name(name: str) -> str:
+    """A name of the characters that MLflow takes: `val/J&F` becomes `val/J_and_F`."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("&", "_and_"), flags=re.ASCII)
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

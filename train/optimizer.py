@@ -124,7 +124,10 @@ class ScheduledOptimizer:
         self._groups = list(members)
         parameters = dict(model.named_parameters())
         self.optimizer = settings.optimizer(
-            [{"params": [parameters[n] for n in names], "name": group.name} for group, names in members.items()]
+            [
+                {"params": [parameters[n] for n in names], "name": group.name, "names": names}
+                for group, names in members.items()
+            ]
         )
         self.set_progress(0.0)
 

@@ -26,6 +26,7 @@ FREE_KEYS = (
     "predictor.*",
     "scratch.num_train_workers",
     "dataset.root",
+    "dataset.*_root",
     "dataset.*_folder",
     "dataset.pack",
     "data.train.num_workers",
@@ -81,7 +82,7 @@ def read_settings(path: Path) -> DictConfig:
         config = OmegaConf.load(io.StringIO(read_config_text(path)))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: the settings of the run cannot be read: {error}") from error
-    if not isinstance(config, DictConfig):
+    if not isinstance(config, DictConfig) or not config:
         raise ConfigError(f"{path}: expected the settings of a run, got {brief(config)}")
     return config
 

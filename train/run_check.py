@@ -16,11 +16,12 @@ from i2v.config import instantiate as build
 from i2v.config import load_config
 from i2v.errors import USER_ERRORS, describe_error
 from i2v.inference.frame_segmenter import FrameSegmenter
+from i2v.modeling.i2v_model import I2VModel
 from i2v.modeling.structures import Prompt
 from i2v.utils.files import replacing
 from i2v.utils.output_folder import own_folder
-from train.build import build_optimizer, choose_trained, compute_dtype, find_held_out
-from train.checkpointing import RunFacts
+from train.build import build_optimizer, choose_trained, compute_dtype, find_held_out, open_checkpoints
+from train.checkpointing import RunFacts, initialize, steps_done
 from train.dataset.mixed_loader import MixedLoader
 from train.dataset.structures import BatchedClip
 from train.dataset.survey import Surveyed, survey
@@ -30,6 +31,7 @@ from train.metrics import TRUE_COLOUR, denormalize, tint
 from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.model.prompt_simulator import PromptPlan, SimulatedUser
+from train.resumed_settings import differences, read_settings
 from train.run_report import ParameterCounts, describe_length
 from train.trainer import ClipObjective, Loader, draw_plan_and_user
 
@@ -60,11 +62,13 @@ def check_run(config: DictConfig, world_size: int) -> Iterator[str]:
     dtype = compute_dtype(config, World(device))
     yield f"device: {device.type}, {world_size} processes, computing in {str(dtype).removeprefix('torch.')}"
     model = build_network(config)
+    weights = _about_weights(model, node.checkpoint.initial)
     choose_trained(model, config)
     build_optimizer(model, config)  # which groups the parameters
     counts = ParameterCounts.of(model)
     yield counts.describe()
-    yield f"weights to start from: {node.checkpoint.initial}"
+    yield weights
+    yield from about_earlier_run(config)
     batches = [batch for batch, _ in zip(loader.epoch(0), range(_NUM_BATCHES), strict=False)]
     yield estimate_memory(config, batches[0], counts, device, dtype)
     folder = own_folder(Path(config.launcher.experiment_log_dir))
@@ -101,6 +105,32 @@ def _about_validation(config: DictConfig) -> Iterator[str]:
         return
     frames = sum(len(video.numbers) for video in videos)
     yield f"held-out videos{unused}: {len(videos)}, {frames} annotated frames, prompted with {', '.join(node.prompts)}"
+
+
+def _about_weights(model: I2VModel, initial: str) -> str:
+    """A line about the weights to start from, and why a run could not load them, which another machine may well do."""
+    try:
+        initialize(model, initial)
+    except USER_ERRORS as error:
+        return f"weights to start from: {initial}, but here they cannot be loaded: {describe_error(error)}"
+    return f"weights to start from: {initial}"
+
+
+def about_earlier_run(config: DictConfig) -> Iterator[str]:
+    """What the run would go on from; raises CheckpointError and ConfigError as the run would."""
+    node, folder = config.trainer.checkpoint, Path(config.launcher.experiment_log_dir)
+    if not Path(node.save_dir).is_dir():
+        return
+    checkpoints = open_checkpoints(config)
+    checkpoints.check_start(None if node.resume_from is None else Path(node.resume_from))
+    if not checkpoints.last.exists():
+        return
+    yield f"{folder} has a run, which would go on: {steps_done(checkpoints.last)} steps are done"
+    written = folder / "config.yaml"
+    found = differences(read_settings(written), config) if written.exists() else []
+    for difference in found:
+        needs = " (needs trainer.resume_changed=true)" if difference.changes_the_run else ""
+        yield f"changed since the run began: {difference}{needs}"
 
 
 def estimate_memory(

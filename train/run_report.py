@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from sav_dataset.utils.report import averages
-from train.checkpointing import CheckpointFolder, RunFacts, RunProgress
+from train.checkpoint_folder import CheckpointFolder
+from train.checkpointing import RunFacts, RunProgress
 from train.distributed import World
 from train.metrics import MetricLog, RunningMeans, peak_memory
 from train.validation import PROMPT_NAMES, ValidationResult

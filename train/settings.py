@@ -141,6 +141,11 @@ SETTINGS = (
     Setting("trainer.logging.loggers", "names", "further services for curves", choices=("wandb", "mlflow")),
     Setting("trainer.optim.lr.rest.schedule", "text", "course of the learning rate", choices=_SCHEDULES),
     Setting("trainer.optim.lr.rest.warm_up", "number", "part of the run in which it rises", least=0, most=1),
+    Setting("trainer.optim.lr.trunk.schedule", "text", "the same for the image trunk", choices=_SCHEDULES),
+    Setting("trainer.optim.lr.trunk.warm_up", "number", "the same for the image trunk", least=0, most=1),
+    Setting("trainer.lora.rank", "whole", "of a low-rank change, with train=lora", least=1),
+    Setting("trainer.lora.alpha", "number", "its strength", least=0),
+    Setting("trainer.lora.modules", "names", "wildcards over the linear layers that get one"),
     Setting("launcher.gpus_per_node", "whole", "processes on each machine; null: all GPUs", least=1, is_optional=True),
     Setting("launcher.num_nodes", "whole", "machines", least=1),
 )

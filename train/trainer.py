@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.checkpointing import CheckpointFolder, RunFacts, RunProgress, resume, training_state
+from train.checkpoint_folder import CheckpointFolder
+from train.checkpointing import RunFacts, RunProgress, resume, training_state
 from train.dataset.structures import BatchedClip
 from train.distributed import World, accumulating
 from train.loss_fns import ClipLoss, ClipLosses
@@ -198,9 +199,12 @@ class Trainer:
         """
         optimizer = self.optimizer.optimizer
         self.progress, means = resume(path, self.model, optimizer, self.facts, self.average, allow_changed)
-        if path != self.checkpoints.last:
-            # The best weights of another run are not among the files of this one.
-            self.progress = replace(self.progress, best=None, best_step=None, validated=-1)
+        if path.resolve().parent != self.checkpoints.folder.resolve():
+            self.progress = replace(self.progress, validated=-1)  # its best weights are not among the files of this run
+        # What is the best is said by the file itself, which may be of a later step than the state, or gone.
+        best = self.checkpoints.read_best()
+        known = (None, None) if best is None else (best.score, best.step)
+        self.progress = replace(self.progress, best=known[0], best_step=known[1])
         if len(means) == self.world.size:
             self.means = RunningMeans(means[self.world.rank])
 
@@ -380,8 +384,10 @@ class Trainer:
         progress, settings = self.progress, self.settings
         if self.validator is None or progress.validated == progress.step:
             return False
+        if progress.best is None and settings.val_at_start:
+            return True  # of what the run starts from, or goes on from, so that the best is never worse
         if progress.step == 0:
-            return settings.val_at_start
+            return False
         ended = range(progress.closed + 1, progress.epoch + 1)
         at_epoch = any(_is_due(epoch, settings.val_epoch_freq) for epoch in ended)
         return ends or at_epoch or _is_due(progress.step, settings.val_steps)
@@ -409,7 +415,7 @@ class Trainer:
         if self.progress.best is None or score > self.progress.best:
             self.progress = replace(self.progress, best=score, best_step=step)
             if self.world.is_main:
-                self.checkpoints.save_best(self.model, epoch, score)
+                self.checkpoints.save_best(self.model, epoch, step, score)
 
     def _save(self) -> None:
         means = self.world.gather(self.means.state)

@@ -40,7 +40,7 @@ def info(args: Namespace, say: Callable[[str], None]) -> int:
         "fits": f"{config}: {'yes' if report.fits else 'no'}; {report.describe()}",
     }
     for name, fact in (*facts.items(), *_claims(found.metadata, facts)):
-        say(f"{name:<12}{printable(fact)}")
+        say(f"{name:<11} {printable(fact)}")
     return 0 if report.fits else 1
 
 

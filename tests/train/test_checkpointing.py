@@ -9,12 +9,13 @@ import pytest
 import torch
 from support import TINY, make_predictor
 from torch import nn
+from train_support import FACTS, trained
 
 import train.checkpointing
 from i2v.checkpoint import CheckpointError
 from i2v.pretrained import nano_checkpoint
+from train.checkpoint_folder import CheckpointFolder
 from train.checkpointing import (
-    CheckpointFolder,
     RunFacts,
     RunProgress,
     attend_by_similarity,
@@ -24,18 +25,6 @@ from train.checkpointing import (
 )
 from train.scripts import export_checkpoint
 from train.weight_average import WeightAverage
-
-FACTS = RunFacts(world_size=1, seed_value=0, batches_per_epoch=10, accumulate_steps=2)
-
-
-def trained() -> tuple[nn.Linear, torch.optim.AdamW]:
-    """A model that has taken a step."""
-    torch.manual_seed(0)
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW([{"params": [model.weight], "name": "w"}, {"params": [model.bias], "name": "b"}])
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    return model, optimizer
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -90,7 +79,7 @@ def test_a_place_in_an_epoch_of_another_length_means_nothing(tmp_path: Path) -> 
 def test_weights_alone_are_no_state(tmp_path: Path) -> None:
     model, optimizer = trained()
     folder = CheckpointFolder(tmp_path)
-    folder.save_best(model, epoch=1, score=50.0)
+    folder.save_best(model, epoch=1, step=5, score=50.0)
     with pytest.raises(CheckpointError, match=r"no training state.*trainer.checkpoint.initial="):
         resume(tmp_path / "best.pt", model, optimizer, FACTS)
 

@@ -18,7 +18,8 @@ from i2v.build_i2v import build_network
 from i2v.checkpoint import CheckpointError, load_checkpoint
 from i2v.config import ConfigError, load_config
 from train.build import build, build_trainer, check, choose_trained, run
-from train.checkpointing import initialize, save_adapters
+from train.checkpoint_folder import save_adapters
+from train.checkpointing import initialize
 from train.curve_loggers import open_loggers
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader
 from train.distributed import World
@@ -230,13 +231,46 @@ def test_services_get_curves_and_pictures(
         metrics = MetricLog(tmp_path / "logs", tensorboard=False, loggers=loggers)
         metrics.begin()
         metrics.write("train", 3, {"loss": 0.5, "note": "text"})
+        metrics.write("val", 3, {"J&F": 50.0})
         assert metrics.takes_pictures
         metrics.picture("val/masks", 3, torch.rand(3, 4, 5))
         metrics.close()
     calls = [call for call in service.calls if call[0] == sends]
     assert calls[0][1][0] == {"train/loss": 0.5} and calls[0][2] == {"step": 3}
+    # MLflow refuses names with other characters.
+    assert list(calls[1][1][0]) == ["val/J_and_F" if name == "mlflow" else "val/J&F"]
     begun = [keywords for called, _, keywords in service.calls if called in ("init", "start_run")]
     assert [keywords.get("id", keywords.get("run_id")) for keywords in begun] == [None, "run7"]
+
+
+def test_a_service_that_fails_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Down(Recorder):
+        def log_metrics(self, *_: Any, **__: Any) -> None:
+            raise ArithmeticError("the server is gone\nfor good")
+
+    monkeypatch.setitem(sys.modules, "mlflow", service := Down())
+    (logger,) = open_loggers(["mlflow"], tmp_path, "mine", {})
+    logger.curves(1, {"loss": 0.5})
+    logger.curves(2, {"loss": 0.5})
+    logger.close()
+    assert caplog.messages == ["mlflow failed and gets nothing more of this run: the server is gone"]
+    assert [call[0] for call in service.calls].count("end_run") == 1
+
+
+def test_a_service_that_cannot_be_started_is_named_and_the_others_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Down(Recorder):
+        def start_run(self, **_: Any) -> None:
+            raise ArithmeticError("no server")
+
+    monkeypatch.setitem(sys.modules, "wandb", first := Recorder())
+    monkeypatch.setitem(sys.modules, "mlflow", Down())
+    with pytest.raises(RuntimeError, match="mlflow cannot be started: no server"):
+        open_loggers(["wandb", "mlflow"], tmp_path, "mine", {})
+    assert first.calls[-1][0] == "finish"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

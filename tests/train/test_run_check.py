@@ -12,14 +12,17 @@ import pytest
 import torch
 from data_support import HEIGHT, WIDTH, Numbered, write_davis
 from PIL import Image
-from train_support import make_clip, tiny_run, write_held_out
+from support import make_predictor
+from train_support import FACTS, make_clip, tiny_run, trained, write_held_out
 
+from i2v.checkpoint import CheckpointError
 from i2v.cli import checkout
 from i2v.config import load_config
 from train import train as command
-from train.checkpointing import RunFacts
+from train.build import open_checkpoints, write_configs
+from train.checkpointing import RunFacts, RunProgress, training_state
 from train.dataset.mixed_loader import LoaderSpec, MixedLoader
-from train.run_check import SHEET, check_run, draw_sheet, estimate_memory
+from train.run_check import SHEET, _about_weights, about_earlier_run, check_run, draw_sheet, estimate_memory
 from train.run_report import ParameterCounts, describe_length
 
 CPU = torch.device("cpu")
@@ -66,6 +69,31 @@ def failing_check(arguments: list[str], caplog: pytest.LogCaptureFixture) -> str
     caplog.clear()
     assert command.main([*arguments, "--check"]) == 1
     return caplog.text
+
+
+def test_check_tells_what_would_be_gone_on_with(tmp_path: Path) -> None:
+    config = tiny_run(tmp_path, "scratch.num_epochs=3")
+    assert list(about_earlier_run(config)) == [] and not (tmp_path / "checkpoints").exists()
+    folder = open_checkpoints(config)
+    folder.save_last(training_state(*trained(), RunProgress(step=7), FACTS))
+    folder.save_epoch(1)
+    write_configs(tiny_run(tmp_path, "trainer.logging.log_freq=9"), tmp_path)
+    assert list(about_earlier_run(config)) == [
+        f"{tmp_path} has a run, which would go on: 7 steps are done",
+        "changed since the run began: scratch.num_epochs: 1 before, 3 now (needs trainer.resume_changed=true)",
+        "changed since the run began: trainer.logging.log_freq: 9 before, 1 now",
+    ]
+    folder.last.write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"remove checkpoint\.pt and give .*checkpoint_1\.pt"):
+        list(about_earlier_run(config))
+    folder.last.unlink()
+    with pytest.raises(CheckpointError, match="a new run would replace them"):
+        list(about_earlier_run(config))
+
+
+def test_check_tells_of_weights_that_are_not_there(tmp_path: Path) -> None:
+    told = _about_weights(make_predictor().model, str(tmp_path / "nowhere.pt"))
+    assert "but here they cannot be loaded: " in told and "nowhere.pt does not exist" in told
 
 
 def test_check_finds_what_a_run_would_fail_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

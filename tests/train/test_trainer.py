@@ -325,7 +325,7 @@ def test_validation_within_the_run_keeps_the_best(tmp_path: Path) -> None:
     assert [(line["step"], line["epoch"]) for line in scores] == [(0, 0), (4, 1), (8, 2)]
     assert all(line["J&F"] == pytest.approx((line["J"] + line["F"]) / 2) for line in scores)
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.pt", weights_only=True)
-    assert best["jf"] == max(line["J&F"] for line in scores) and set(best) == {"model", "epoch", "jf"}
+    assert best["jf"] == max(line["J&F"] for line in scores) and set(best) == {"model", "epoch", "step", "jf"}
     # Scoring in between changes nothing of what is learned.
     run(tiny_run(tmp_path / "blind", "scratch.num_epochs=2"))
     assert losses_of(tmp_path / "blind") == losses_of(tmp_path / "run")
