@@ -21,7 +21,7 @@ from i2v.i2v_image_predictor import I2VImagePredictor
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.compiling import compile_model
 from i2v.inference.policy import InferencePolicy
-from i2v.inference.precision import default_dtype, fresh_defaults
+from i2v.inference.precision import default_dtype, fresh_defaults, parse_dtype
 from i2v.modeling.fast_path import Backend, set_backend
 from i2v.pretrained import ModelChoice, ModelRequest, find_pretrained
 
@@ -38,8 +38,6 @@ _NO_POSTPROCESSING = (
     "++predictor.fill_hole_area=0",
 )
 _POLICY_NODES = ("selector", "masks")  # nodes of the config's model that belong to InferencePolicy, not the network
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def build_i2v(
@@ -300,9 +298,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     """
     if dtype is None:
         return default_dtype(device)
-    requested = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if requested is None or requested not in _DTYPES.values():
-        raise ValueError(f"dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")
+    requested = parse_dtype(dtype)
     if device.type == "cpu" and requested is not torch.float32 and not _cpu_multiplies(requested):
         log.warning(
             "dtype=%s: this CPU has no instructions for it, so the model will be many times slower than in float32",

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.download import DownloadError, fetch
+from i2v.inference.precision import parse_dtype
 from i2v.utils.files import replacing
 from i2v.utils.saved_file import check_archive, check_pickles
 
@@ -262,7 +263,7 @@ def load_tinysam(model: nn.Module, path: StrPath) -> StartReport:
 def save_checkpoint(
     model: nn.Module | Mapping[str, Tensor],
     path: StrPath,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     **metadata: str | int | float,
 ) -> None:
     """Write a checkpoint file atomically.
@@ -274,12 +275,14 @@ def save_checkpoint(
         **metadata: Strings and numbers to store next to the state dict.
 
     Raises:
+        ValueError: If ``dtype`` is not float32, bfloat16 or float16, or a name of these.
         CheckpointError: If a value overflows in ``dtype``.
         DiskFullError: If the disk is full.
         OSError: If the file cannot be written otherwise.
     """
     weights = model.state_dict() if isinstance(model, nn.Module) else model
-    stored = {name: _stored(name, tensor.detach(), dtype) for name, tensor in weights.items()}
+    target = None if dtype is None else parse_dtype(dtype)
+    stored = {name: _stored(name, tensor.detach(), target) for name, tensor in weights.items()}
     save_atomically({"model": stored, **metadata}, path)
 
 

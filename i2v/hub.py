@@ -69,9 +69,12 @@ def fetch_from_hub(model_id: str, options: HubOptions) -> Path:
     patterns = [CONFIG_NAME, *(f"*{suffix}" for suffix in WEIGHTS_SUFFIXES)]
     try:
         return Path(hub.snapshot_download(model_id, allow_patterns=patterns, **asdict(options)))
-    except (OSError, ValueError, RuntimeError) as error:  # the hub's errors derive from these
+    except Exception as error:  # those of its HTTP client, too, which derive from nothing else
         where = "the cache of the Hugging Face hub" if options.local_files_only else "the Hugging Face hub"
-        raise FileNotFoundError(f"{model_id}: not obtained from {where}: {describe_error(error, 300)}") from error
+        raise FileNotFoundError(
+            f"{model_id}: no file or folder of this name in {Path.cwd()}, and not obtained from {where}: "
+            f"{describe_error(error, 300)}"
+        ) from error
 
 
 def save_pretrained(
@@ -79,7 +82,7 @@ def save_pretrained(
     config: DictConfig | None,
     folder: str | os.PathLike[str],
     overwrite: bool = False,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Path:
     """Save a model as a folder that ``from_pretrained`` reads.
 
@@ -88,13 +91,14 @@ def save_pretrained(
         config: The config that it was built from.
         folder: The folder; created if necessary. Other files in it stay.
         overwrite: Whether to replace a model that is there.
-        dtype: Dtype of the weights in the file, for example float16 to halve its size; by default their own.
+        dtype: Dtype of the weights in the file, for example float16 to halve its size, as such or by name; by default
+            their own.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the config is unknown, or a weight overflows in ``dtype``.
+        ValueError: If the config is unknown, ``dtype`` is none of a model, or a weight overflows in it.
         FileExistsError: If a model is there and ``overwrite`` is false.
         OSError: If a file cannot be written.
     """
@@ -126,7 +130,7 @@ def push_to_hub(
     token: str | bool | None = None,
     revision: str | None = None,
     commit_message: str = "Upload a model of i2v",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> str:
     """Save a model on the hub, in a repository that is created if necessary.
 
@@ -154,10 +158,14 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, config, folder, dtype=dtype)
         api = hub.HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-        )
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        except Exception as error:  # as above
+            text = describe_error(error, 300)
+            raise ConnectionError(f"{repo_id}: not pushed to the Hugging Face hub: {text}") from error
     return str(getattr(commit, "commit_url", commit))
 
 

@@ -145,10 +145,13 @@ def find_pretrained(model_id: str | os.PathLike[str], hub: HubOptions | None = N
         hub: Where a model of the hub is looked for.
 
     Raises:
+        TypeError: If it is neither a name nor a path.
         FileNotFoundError: If there is no such model.
         ValueError: If a folder does not hold one model, or a checkpoint cannot be read.
         RuntimeError: If the model is on the hub, and ``huggingface_hub`` is not installed.
     """
+    if not isinstance(model_id, str | os.PathLike):
+        raise TypeError(f"model_id: expected the name of a model, a path or OWNER/NAME, got {brief(model_id)}")
     name = os.fspath(model_id)
     if name in SHIPPED:
         return choose_model(SHIPPED[name])

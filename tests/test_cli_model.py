@@ -120,6 +120,8 @@ def test_no_command_uses_a_model_without_weights_unasked(tmp_path: Path, video: 
         assert error.startswith(f"i2v: error: --config {TINY}: this config has no weights of its own: add --checkpoint")
         assert main([*line, "--checkpoint", "w.pt", "--random-weights"]) == 2
         assert "got both: w.pt" in capsys.readouterr().err
+    assert main(["export", "--to", "onnx", "--out", str(out), "--config", str(TINY)]) == 2
+    assert ": add CHECKPOINT, or --random-weights" in capsys.readouterr().err  # there is no --checkpoint
     assert not out.exists()
 
 

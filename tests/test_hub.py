@@ -112,7 +112,7 @@ def test_models_of_the_hub_come_from_its_cache(cache: Path) -> None:
     check_equal(build_i2v_hf("someone/tiny", revision="v1", **where), expected)
     check_equal(I2VVideoPredictor.from_pretrained("someone/tiny", revision=COMMIT, **where).model, expected)
     for name, revision in (("someone/other", None), ("someone/tiny", "v2")):
-        with pytest.raises(FileNotFoundError, match=f"{name}: not obtained from the cache of the Hugging Face hub"):
+        with pytest.raises(FileNotFoundError, match=f"{name}: .*not obtained from the cache of the Hugging Face hub"):
             I2VVideoPredictor.from_pretrained(name, revision=revision, **where)
 
 
@@ -150,6 +150,38 @@ def test_a_push_uploads_what_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path:
     check_equal(I2VVideoPredictor.from_pretrained(tmp_path, device="cpu").model, predictor.model.state_dict())
     with pytest.raises(ValueError, match="repo_id: expected OWNER/NAME, got 'tiny'"):
         predictor.push_to_hub("tiny")
+
+
+class NoConnection(Exception):
+    """As the errors of httpx, derived from nothing that the standard library has."""
+
+
+def test_a_hub_that_is_out_of_reach_is_an_error_that_names_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise NoConnection("[Errno -2] Name or service not known")
+
+    api = SimpleNamespace(create_repo=fail, upload_folder=fail)
+    hub = SimpleNamespace(HfApi=lambda token: api, snapshot_download=fail)
+    monkeypatch.setattr(i2v.hub, "_import_hub", lambda: hub)
+    with pytest.raises(ConnectionError, match=r"someone/tiny: not pushed to the Hugging Face hub: .*service not known"):
+        make_predictor().push_to_hub("someone/tiny")
+    with pytest.raises(FileNotFoundError, match=r"models/mina: no file or folder of this name in .*, and not obtained"):
+        I2VVideoPredictor.from_pretrained("models/mina")
+
+
+def test_weights_are_saved_in_a_dtype_by_name_and_in_no_other_than_those_of_models(tmp_path: Path) -> None:
+    predictor = make_predictor()
+    saved = read_checkpoint(predictor.save_pretrained(tmp_path / "half", dtype="float16") / "model.pt")
+    assert {value.dtype for value in saved.values() if value.is_floating_point()} == {torch.float16}
+    for wrong in ("half", torch.int8, torch.complex64):
+        with pytest.raises(ValueError, match="dtype: expected float32, bfloat16, float16, got"):
+            predictor.save_pretrained(tmp_path / "wrong", dtype=wrong)
+    assert not list((tmp_path / "wrong").iterdir())
+
+
+def test_no_name_at_all_is_named() -> None:
+    with pytest.raises(TypeError, match="model_id: expected the name of a model, a path or OWNER/NAME, got None"):
+        I2VVideoPredictor.from_pretrained(None)  # type: ignore[arg-type]
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

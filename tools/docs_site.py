@@ -27,6 +27,8 @@ from tools.api_docs import write_pages
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES, SITE = ROOT / "build" / "site", ROOT / "build" / "docs"
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
+# Words after a block's language, such as those that keep tests from running it: MkDocs would take the block for text.
+_FENCE_WORDS = re.compile(r"^([ ]*```\w+)[ ].*$", re.MULTILINE)
 _API = "# API reference\n\n[All modules, classes and functions](reference/i2v.html), from their docstrings.\n"
 
 
@@ -100,7 +102,7 @@ def gather(root: Path, target: Path) -> None:
         if path.suffix not in (".md", ".ipynb"):
             shutil.copyfile(path, copy)
             continue
-        text = path.read_text() if path.suffix == ".md" else notebook_page(path)
+        text = _FENCE_WORDS.sub(r"\1", path.read_text()) if path.suffix == ".md" else notebook_page(path)
         # Pages are made of notebooks, too; a folder's page is its README.
         copy.with_suffix(".md").write_text(text.replace(".ipynb)", ".md)"))
         new = [linked for linked in _links(path.parent, text) if linked not in seen and root in linked.parents]

@@ -275,14 +275,16 @@ def _predictor_of(run: _Run) -> _AnyPredictor:
 
 def _choose_model(args: Namespace) -> ModelChoice:
     """Return what the options ask for; without a checkpoint only by ``--random-weights``."""
+    # `i2v export` takes the checkpoint as an argument of its own.
+    given = "CHECKPOINT" if args.command == "export" else "--checkpoint FILE"
     if args.random_weights:
         if args.checkpoint is not None:
-            raise UsageError(f"expected --checkpoint or --random-weights, got both: {args.checkpoint}")
+            raise UsageError(f"expected {given} or --random-weights, got both: {args.checkpoint}")
         return ModelChoice(args.config or NANO, None)
     model = choose_model(args.config, args.checkpoint)
     if model.checkpoint is None:
         raise UsageError(
-            f"--config {model.config}: this config has no weights of its own: add --checkpoint FILE, "
+            f"--config {model.config}: this config has no weights of its own: add {given}, "
             "or --random-weights for an untrained model"
         )
     return model
@@ -300,7 +302,7 @@ def _build(
         print("i2v: warning: --random-weights: the model is untrained and its masks are meaningless", file=sys.stderr)
     elif model.is_nano:
         print(
-            "i2v: using i2v-nano, the small model that comes with i2v; for another, use --checkpoint",
+            "i2v: using i2v-nano, the small model that comes with i2v; for another, give a checkpoint",
             file=sys.stderr,
         )
     return builder(

@@ -115,7 +115,7 @@ class ModuleMethods:
         return self.model.state_dict()
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], overwrite: bool = False, dtype: torch.dtype | None = None
+        self, folder: str | os.PathLike[str], overwrite: bool = False, dtype: torch.dtype | str | None = None
     ) -> Path:
         """Save weights and config as a folder that ``from_pretrained`` reads; see ``i2v.hub.save_pretrained``."""
         return save_pretrained(self.model, self.config, folder, overwrite, dtype)

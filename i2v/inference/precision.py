@@ -9,10 +9,24 @@ from dataclasses import dataclass
 
 import torch
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def default_dtype(device: torch.device) -> torch.dtype:
     """The precision of a model on a device where none is requested: bfloat16 on CUDA, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Return a dtype that weights may have, given as such or by its name.
+
+    Raises:
+        ValueError: If it is not float32, bfloat16 or float16.
+    """
+    named = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if named is None or named not in _DTYPES.values():
+        raise ValueError(f"dtype: expected {', '.join(_DTYPES)}, got {dtype!r}")
+    return named
 
 
 def cpu_as_default_device() -> AbstractContextManager[object]:

@@ -17,6 +17,8 @@ from i2v.serve.shapes import shapes_of, upright_box
 
 _LABEL = "AUTOLABEL_OBJECT"  # for which X-AnyLabeling asks the user
 _TAG = "X-AnyLabeling"
+# X-AnyLabeling hides all of its buttons apart from those that a model names.
+_BUTTONS = ("button_add_point", "button_remove_point", "button_add_rect", "button_clear", "button_finish_object")
 
 
 class Mark(LooseModel):
@@ -99,7 +101,12 @@ class ModelsAnswer(AnswerModel):
 
 async def _models(request: Request, _: None) -> Response:
     model = Service.of(request).model
-    return answer_json(ModelsAnswer(data={model: {"display_name": model, "task": "segment", "prompts": ["marks"]}}))
+    described = {
+        "display_name": model,
+        "widgets": [{"name": name} for name in _BUTTONS],
+        "batch_processing_mode": None,  # an image without marks has no answer
+    }
+    return answer_json(ModelsAnswer(data={model: described}))
 
 
 async def _predict(request: Request, body: PredictRequest) -> Response:

@@ -92,6 +92,9 @@ def test_labelme_gets_the_contents_of_its_file(served: Served) -> None:
 def test_x_anylabeling_finds_the_model_and_gets_shapes(served: Served) -> None:
     models = served.client.get("/v1/models").json()
     assert models["success"] is True and list(models["data"]) == ["tiny"]
+    # X-AnyLabeling 4.2 shows the buttons that a model names, and no others.
+    buttons = {widget["name"] for widget in models["data"]["tiny"]["widgets"]}
+    assert {"button_add_point", "button_remove_point", "button_add_rect", "button_finish_object"} <= buttons
     marks = [
         {"type": "point", "data": list(FIRST), "label": 1},
         {"type": "point", "data": list(SECOND), "label": 0},

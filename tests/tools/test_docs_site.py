@@ -39,6 +39,8 @@ def test_the_site_has_no_loose_ends(site: Path) -> None:
     assert render(site) == []
     assert (site / "build" / "docs" / "docs" / "serve.html").is_file()
     assert "googleapis" not in (site / "build" / "docs" / "index.html").read_text()
+    for page in (site / "build" / "docs" / "docs").glob("*.html"):  # all blocks of code are taken for such
+        assert "```" not in page.read_text() and "notest" not in page.read_text(), page
     with (site / "build" / "site" / "docs" / "models.md").open("a") as page:
         page.write("\n[a](missing.md) [b](serve.md#missing)\n")
     problems = render(site)
