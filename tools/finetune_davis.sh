@@ -2,7 +2,7 @@
 # Fine-tunes i2v-nano on three clips of DAVIS as a user would their own videos, and tests it on a fourth:
 #   sh tools/finetune_davis.sh DAVIS [WORK]
 # DAVIS has JPEGImages/NAME and Annotations/NAME. WHAT: what is trained (all, decoder, memory or lora; default all).
-# EPOCHS (default 10), TRAIN_CLIPS and HELD_OUT: names, SETTINGS: further settings of training. What is done is not done
+# EPOCHS (default 6), TRAIN_CLIPS and HELD_OUT: names, SETTINGS: further settings of training. What is done is not done
 # again. J&F before and after, memory and seconds a step are in the last lines.
 set -eu
 
@@ -28,7 +28,7 @@ run=$work/$what
 # shellcheck disable=SC2086 # SETTINGS are several
 set -- "dataset.root=$work/data/train" trainer.mode=train "validation.img_folder=$work/data/val/JPEGImages" \
     "validation.gt_folder=$work/data/val/Annotations" "validation.prompts=[gm,bb,1c]" "train=$what" \
-    "scratch.num_epochs=${EPOCHS:-10}" trainer.val_epoch_freq=0 "launcher.experiment_log_dir=$run" ${SETTINGS:-}
+    "scratch.num_epochs=${EPOCHS:-6}" trainer.val_epoch_freq=0 "launcher.experiment_log_dir=$run" ${SETTINGS:-}
 "$python" -m i2v train i2v-nano-finetune "$@" --check
 "$python" -m i2v train i2v-nano-finetune "$@"
 weights=$run/checkpoints/best.pt
