@@ -75,7 +75,8 @@ def segment(args: Namespace, build: Callable[[], I2VImagePredictor], say: Callab
         raise
     results.finish()
     seconds = time.perf_counter() - started
-    say(f"{results.num_masks} masks in {len(paths)} image{'s' * (len(paths) > 1)}, {seconds:.1f} s")
+    masks, images = results.num_masks, len(paths)
+    say(f"{masks} mask{'s' * (masks != 1)} in {images} image{'s' * (images != 1)}, {seconds:.1f} s")
     for name in ("masks", "overlays", COCO_NAME):
         say(f"  {out / name}")
     if renamed := {obj_id: label for obj_id, label in labels.items() if obj_id != label}:

@@ -191,7 +191,7 @@ def check_replaceable(folder: Path, made: str, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{folder} is there already")
+        raise FileExistsError(f"{folder} is there already: overwrite=True (--overwrite) replaces it")
     strange = _strange_entry(folder, made) if folder.is_dir() else folder.name
     if strange is not None:
         raise FileExistsError(f"{folder} cannot be replaced: {brief(strange)} was not made here, move it away")
