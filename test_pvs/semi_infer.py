@@ -43,6 +43,7 @@ from test_pvs.workers import Failure, Work, run_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_WRITERS = 4  # threads per process that compress PNGs
+Start = Callable[[RunSettings, str, bool], Work[VideoJob]]  # settings, device, whether the config is trusted
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,22 +84,35 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     args = make_parser().parse_args(argv)
+    return tell_failures("semi_infer", lambda: run(args))
+
+
+def tell_failures(command: str, run: Callable[[], list[Failure[VideoJob]]]) -> int:
+    """Run videos, and print what went wrong. Returns the exit status: 0 done, 1 failed."""
     log_to_stderr(logging.WARNING, "%(levelname)s: %(message)s")
     try:
-        failures = run(args)
+        failures = run()
     except USER_ERRORS as error:
-        print(f"semi_infer: error: {describe_error(error)}", file=sys.stderr)
+        print(f"{command}: error: {describe_error(error)}", file=sys.stderr)
         return 1
     for failure in failures:
-        print(f"semi_infer: error: video {printable(f'{failure.job.video}: {failure.reason}')}", file=sys.stderr)
+        print(f"{command}: error: video {printable(f'{failure.job.video}: {failure.reason}')}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
-    """Run this process's shard. Returns the videos that failed."""
+def run(args: argparse.Namespace, start: Start | None = None) -> list[Failure[VideoJob]]:
+    """Run this process's shard.
+
+    Args:
+        args: The command line, parsed.
+        start: What worker processes do first, importable by them; ``start_worker`` by default.
+
+    Returns:
+        The videos that failed.
+    """
     shard = read_shard(os.environ, args.shard)
     dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
-    settings = run_settings(args)
+    settings = _settings(args)
     load_config(
         settings.config, settings.overrides, args.trust_config
     )  # an invalid config is reported once, before processes start
@@ -110,12 +124,12 @@ def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
         f"{folder}: part {shard.index + 1} of {shard.count}, {len(jobs)} videos, "
         f"{len(jobs) - len(pending)} of them already finished"
     )
-    starters = _starters(args, settings, shard)
-    start = time.perf_counter()
+    starters = _starters(args, settings, shard, start or start_worker)
+    begun = time.perf_counter()
     with tqdm(total=sum(job.num_frames for job in pending), unit=" frames", position=shard.local_index) as bar:
         failures = run_jobs(pending, starters, _FrameCounter(bar))
         num_frames = bar.n
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begun
     print(f"{num_frames} frames in {seconds:.1f} s, {num_frames / max(seconds, 1e-9):.2f} frames/s")
     if failures:
         done = len(jobs) - len(failures)
@@ -212,8 +226,7 @@ def find_config(checkpoint: str | None) -> str:
     return config_of(checkpoint, read_checkpoint_info(checkpoint).metadata)
 
 
-def run_settings(args: argparse.Namespace) -> RunSettings:
-    """Return what the command line says of model, prompts and benchmark."""
+def _settings(args: argparse.Namespace) -> RunSettings:
     checkpoint = find_checkpoint(args.ckpt)
     return RunSettings(
         prompt=args.input,
@@ -233,14 +246,16 @@ def _ignore_labels(args: argparse.Namespace) -> tuple[int, ...] | None:
     return None if args.ignore_labels is None else read_ignore_labels(args.ignore_labels)
 
 
-def _starters(args: argparse.Namespace, settings: RunSettings, shard: Shard) -> list[Callable[[], Work[VideoJob]]]:
+def _starters(
+    args: argparse.Namespace, settings: RunSettings, shard: Shard, start: Start
+) -> list[Callable[[], Work[VideoJob]]]:
     kind = resolve_device(None if args.device == "auto" else args.device).type
     num_gpus = torch.cuda.device_count() if kind == "cuda" else 0
     if args.gpus is not None and args.gpus > num_gpus:
         raise ValueError(f"--gpus: expected at most {num_gpus}, the GPUs that PyTorch finds, got {args.gpus}")
     chosen = num_gpus if args.gpus is None else args.gpus
     devices = choose_devices(kind, chosen, shard, args.workers, os.cpu_count() or 1)
-    return [functools.partial(start_worker, settings, device, args.trust_config) for device in devices]
+    return [functools.partial(start, settings, device, args.trust_config) for device in devices]
 
 
 def start_worker(settings: RunSettings, device: str, trust_config: bool = False) -> Work[VideoJob]:

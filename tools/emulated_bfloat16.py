@@ -9,15 +9,13 @@ sums in float32, a rounded output. PyTorch itself takes many times as long on su
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
-from tqdm import tqdm
 
 if not __package__:
     # Run as a script, this file sees only its own folder.
@@ -25,12 +23,11 @@ if not __package__:
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v.errors import USER_ERRORS, describe_error
 from i2v.utils.command import as_command
-from sav_dataset.utils.datasets import open_dataset
 from test_pvs import semi_infer
-from test_pvs.run_settings import claim_folder
-from test_pvs.sharding import read_shard
+from test_pvs.run_settings import RunSettings
+from test_pvs.video_job import VideoJob
+from test_pvs.workers import Failure, Work
 
 aten = torch.ops.aten
 # As they appear in inference mode, where PyTorch does not split them into smaller operations before.
@@ -68,37 +65,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0 done, 1 failed, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = semi_infer.make_parser().parse_args(["--dtype", "bfloat16", *words])
-    try:
-        run(args)
-    except USER_ERRORS as error:
-        print(f"emulated_bfloat16: error: {describe_error(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return semi_infer.tell_failures("emulated_bfloat16", lambda: run(args))
 
 
-def run(args: argparse.Namespace) -> None:
-    """Make the masks of all videos, in this process and on the CPU.
+def run(args: argparse.Namespace) -> list[Failure[VideoJob]]:
+    """Make the masks of all videos.
 
     Args:
         args: The command line of test_pvs/semi_infer.py, parsed.
+
+    Returns:
+        The videos that failed.
 
     Raises:
         ValueError: If another precision is asked for, or an argument is invalid.
     """
     if args.dtype != "bfloat16":
         raise ValueError(f"--dtype: expected bfloat16, got {args.dtype}")
-    dataset = open_dataset(args.dataset, args.data_root, args.split, args.images, args.annotations, args.video_list)
-    settings = semi_infer.run_settings(args)
-    folder = semi_infer.run_folder(args)
-    jobs = semi_infer.plan_jobs(args, dataset, folder, read_shard(os.environ, args.shard))
-    claim_folder(folder, settings, args.overwrite)
-    work = semi_infer.start_worker(settings, "cpu", args.trust_config)
-    for job in tqdm(jobs, unit=" videos", disable=None):
-        if not job.is_finished():
-            with EmulatedBfloat16():
-                for _ in work(job):
-                    pass
-    print(f"masks in {folder}")
+    return semi_infer.run(args, start_emulated_worker)
+
+
+def start_emulated_worker(settings: RunSettings, device: str, trust_config: bool = False) -> Work[VideoJob]:
+    """As ``semi_infer.start_worker``, and what the worker computes is emulated."""
+    work = semi_infer.start_worker(settings, device, trust_config)
+
+    def emulated(job: VideoJob) -> Iterator[float]:
+        with EmulatedBfloat16():
+            yield from work(job)
+
+    return emulated
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import contextlib
 import copy
 import functools
 import logging
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,12 @@ from torch import nn
 from i2v.build_i2v import build_network, build_policy, resolve_device, resolve_dtype
 from i2v.config import ConfigError, load_config
 from i2v.config import instantiate as build
-from i2v.errors import USER_ERRORS
 from i2v.inference.frame_segmenter import FrameSegmenter
 from i2v.modeling.fast_path import set_backend
 from i2v.modeling.i2v_model import I2VModel
-from i2v.utils.files import NO_ROOM, DiskFullError
-from i2v.utils.output_folder import own_folder, refuse_link
-from i2v.utils.terminal import PrintableFormatter
+from i2v.pretrained import RUN_CONFIG_NAME
+from i2v.utils.files import DiskFullError
+from i2v.utils.output_folder import own_folder
 from train.checkpoint_folder import CheckpointFolder, one_run_in
 from train.checkpointing import RunProgress, attend_by_similarity, initialize, load_progress
 from train.curve_loggers import open_loggers
@@ -37,7 +34,8 @@ from train.metrics import MetricLog
 from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.optimizer import OptimSettings, ScheduledOptimizer, freeze
-from train.resumed_settings import check_unchanged, differences, read_settings, write_keeping_old
+from train.resumed_settings import CONFIG_NAME, changes_since_start, check_unchanged, write_keeping_old
+from train.run_log import full_disks_told_once, logging_to
 from train.run_report import report_validation
 from train.settings import check_settings
 from train.trainer import ClipObjective, Trainer, TrainerSettings
@@ -68,7 +66,7 @@ def run(config: DictConfig) -> None:
         world = stack.enter_context(joined(device, distributed.backend, distributed.timeout_mins))
         checkpoints = open_checkpoints(config)
         stack.enter_context(checkpoints.telling_what_is_kept())
-        stack.enter_context(_full_disks_told_once())
+        stack.enter_context(full_disks_told_once())
         stack.enter_context(logging_to(folder, world))
         if config.trainer.mode == "val":
             validate(config, world, checkpoints)
@@ -235,75 +233,10 @@ def find_held_out(config: DictConfig) -> list[HeldOutVideo]:
     return find_videos(node.img_folder, node.gt_folder, node.max_videos, node.ignored_labels)
 
 
-@contextlib.contextmanager
-def logging_to(folder: Path, world: World) -> Iterator[None]:
-    """Log to stderr and to one file per process: INFO on rank 0, WARNING on the others.
-
-    An error that ends the block is logged with its traceback to the file only.
-
-    Raises:
-        ValueError: If the log file is a symbolic link.
-    """
-    path = own_folder(folder / "logs") / ("log.txt" if world.is_main else f"log_rank{world.rank}.txt")
-    refuse_link(path)
-    form = PrintableFormatter(f"%(asctime)s rank {world.rank} %(levelname)s %(name)s: %(message)s")
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers = [logging.StreamHandler(sys.stderr), _LogFile(path)]
-    for handler in root.handlers:
-        handler.setFormatter(form)
-    root.setLevel(logging.INFO if world.is_main else logging.WARNING)
-    try:
-        yield
-    except USER_ERRORS:
-        # The user sees one sentence on stderr; the traceback goes to the file.
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "the run failed", (), sys.exc_info())
-        root.handlers[-1].handle(record)
-        raise
-    finally:
-        for handler in root.handlers:
-            handler.close()
-        root.handlers = before
-        root.setLevel(level)
-
-
 def _close(metrics: MetricLog, kind: type[BaseException] | None, *_: object) -> None:
     # The error that ended the run matters more than a failure to flush the logs after it.
     with contextlib.nullcontext() if kind is None else contextlib.suppress(DiskFullError):
         metrics.close()
-
-
-@contextlib.contextmanager
-def _full_disks_told_once() -> Iterator[None]:
-    """Silence the traceback of TensorBoard's thread on a full disk: the main thread raises the same error."""
-
-    def tell(failed: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in NO_ROOM):
-            before(failed)
-
-    before, threading.excepthook = threading.excepthook, tell
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
-class _LogFile(logging.FileHandler):
-    """A log file whose own write errors, as on a full disk, neither end the run nor hide why it ended."""
-
-    _is_told = False
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._is_told:
-            self._is_told = True
-            sys.stderr.write(f"the log is incomplete: {self.baseFilename}: {error.strerror}\n")
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # already reported by handleError
-            super().close()
 
 
 def write_configs(config: DictConfig, folder: Path) -> None:
@@ -314,10 +247,10 @@ def write_configs(config: DictConfig, folder: Path) -> None:
     resolved = OmegaConf.to_container(_for_inference(config), resolve=True)
     assert isinstance(resolved, dict)
     inference = OmegaConf.create({key: resolved[key] for key in ("model", "predictor")})
-    for name, content in (("config", config), ("inference", inference)):
-        kept = write_keeping_old(folder / f"{name}.yaml", OmegaConf.to_yaml(content))
+    for name, content in ((CONFIG_NAME, config), (RUN_CONFIG_NAME, inference)):
+        kept = write_keeping_old(folder / name, OmegaConf.to_yaml(content))
         if kept is not None:
-            log.info("the earlier %s.yaml is kept as %s", name, kept)
+            log.info("the earlier %s is kept as %s", name, kept)
 
 
 def check_resumed(config: DictConfig, checkpoints: CheckpointFolder, world: World) -> None:
@@ -351,11 +284,10 @@ def _raise_alike(what: Callable[[], object], world: World) -> None:
 
 def _compare_settings(config: DictConfig) -> None:
     folder = Path(config.launcher.experiment_log_dir)
-    written = folder / "config.yaml"
-    if not written.exists():
-        log.warning("%s is gone: whether settings have changed since the run began is not known", written)
+    found = changes_since_start(folder, config)
+    if found is None:
+        log.warning("%s is gone: whether settings have changed since the run began is not known", folder / CONFIG_NAME)
         return
-    found = differences(read_settings(written), config)
     for difference in found:
         log.info("changed since the run began: %s", difference)
     if not config.trainer.resume_changed:

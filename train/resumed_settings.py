@@ -18,6 +18,9 @@ from i2v.config_files import ConfigError, read_config_text
 from i2v.errors import brief
 from i2v.utils.files import replacing
 
+CONFIG_NAME = "config.yaml"
+"""The settings of a run, written in its folder when it begins."""
+
 # Wildcards over keys that may change at any time: where a run computes and writes, what it tells, and when it stops.
 FREE_KEYS = (
     "launcher.*",
@@ -85,6 +88,15 @@ def read_settings(path: Path) -> DictConfig:
     if not isinstance(config, DictConfig) or not config:
         raise ConfigError(f"{path}: expected the settings of a run, got {brief(config)}")
     return config
+
+
+def changes_since_start(folder: Path, now: DictConfig) -> list[Difference] | None:
+    """How settings differ from those that the run in a folder began with; ``None`` if it has not written them down.
+
+    ConfigError for a file that is no config.
+    """
+    written = folder / CONFIG_NAME
+    return differences(read_settings(written), now) if written.exists() else None
 
 
 def check_unchanged(found: list[Difference], folder: Path) -> None:

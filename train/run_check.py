@@ -31,7 +31,7 @@ from train.metrics import TRUE_COLOUR, denormalize, tint
 from train.mixing import expand_mix
 from train.model.clip_rollout import ClipRollout
 from train.model.prompt_simulator import PromptPlan, SimulatedUser
-from train.resumed_settings import differences, read_settings
+from train.resumed_settings import changes_since_start
 from train.run_report import ParameterCounts, describe_length
 from train.trainer import ClipObjective, Loader, draw_plan_and_user
 
@@ -126,9 +126,7 @@ def about_earlier_run(config: DictConfig) -> Iterator[str]:
     if not checkpoints.last.exists():
         return
     yield f"{folder} has a run, which would go on: {steps_done(checkpoints.last)} steps are done"
-    written = folder / "config.yaml"
-    found = differences(read_settings(written), config) if written.exists() else []
-    for difference in found:
+    for difference in changes_since_start(folder, config) or ():
         needs = " (needs trainer.resume_changed=true)" if difference.changes_the_run else ""
         yield f"changed since the run began: {difference}{needs}"
 

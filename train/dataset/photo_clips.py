@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from i2v.build_i2v import resolve_device
 from i2v.modeling.structures import IMAGE_MEAN, IMAGE_STD
+from train.dataset.frame_grids import pixel_places, read_frames
 from train.dataset.photo_library import PhotoLibrary
 from train.dataset.posts import render_posts
 from train.dataset.random_draws import RandomDraws
@@ -186,14 +187,11 @@ class SceneComposer:
             pixels, alpha = self._layer(objects, aspect, draw)
             shown = (draw.uniform((num_clips,)) < (1.0 if number == 0 else self.scene.layer_prob)).float()
             alpha = alpha * shown[:, None, None, None]
-            frames = torch.lerp(frames, pixels, alpha[:, :, None])
-            candidates = [mask * (1 - alpha) for mask in candidates]
+            frames, candidates = _covered(frames, candidates, pixels, alpha)
             candidates.append(alpha)
             previous = objects
         if self.scene.posts:
-            pixels, alpha = self._posts(aspect, draw)
-            frames = torch.lerp(frames, pixels, alpha[:, :, None])
-            candidates = [mask * (1 - alpha) for mask in candidates]
+            frames, candidates = _covered(frames, candidates, *self._posts(aspect, draw))
         return self._batch(frames, torch.stack(candidates, dim=1) > 0.5, max_num_objects, draw)
 
     @torch.no_grad()
@@ -326,14 +324,13 @@ class SceneComposer:
         draw: RandomDraws,
     ) -> Tensor:
         """Read pictures through grids in motion -> (B,T,C,S,S). ``start``, ``move``: places (B,1 or T,2)."""
-        count, steps, side = len(aspect), self.num_frames, self.resolution
+        count, steps = len(aspect), self.num_frames
         liveliness = draw.uniform((count, 1, 1)) ** 1.5
         zoom = torch.exp(self.scene.zoom * liveliness * draw.paths(count, steps, 1))[..., 0]
         tilt = draw.uniform((count, 1), -turn, turn) + turn * (liveliness * draw.paths(count, steps, 1))[..., 0]
         flip = torch.where(draw.uniform((count, 1)) < 0.5, -1.0, 1.0)
-        axis = (torch.arange(side, device=self.device) + 0.5) * 2 / side - 1
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        place = torch.stack((x * aspect.view(-1, 1, 1), y.expand(count, -1, -1)), dim=-1)[:, None]
+        x, y = pixel_places(aspect, self.resolution)
+        place = torch.stack((x, y.expand(count, -1, -1)), dim=-1)[:, None]
         place = place - (start + move)[:, :, None, None] + self._warp(count, draw)
         scale = (picture.scale[:, None] * zoom)[..., None, None]
         sine, cosine = (f(tilt)[..., None, None] / scale for f in (torch.sin, torch.cos))
@@ -341,10 +338,7 @@ class SceneComposer:
         v = place[..., 1] * cosine - place[..., 0] * sine
         u = (u + picture.center[:, 0].view(-1, 1, 1, 1)) / picture.aspect.view(-1, 1, 1, 1)
         v = v + picture.center[:, 1].view(-1, 1, 1, 1)
-        # The frames of a clip below each other are one grid: so no picture has to be copied for each frame.
-        grid = torch.stack((u, v), dim=-1).flatten(1, 2)
-        seen = F.grid_sample(picture.pixels, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-        return seen.unflatten(2, (steps, side)).transpose(1, 2)
+        return read_frames(picture.pixels, u, v, padding)
 
     def _warp(self, count: int, draw: RandomDraws) -> Tensor:
         """Elastic displacements (B,T,S,S,2) that change smoothly over time."""
@@ -386,3 +380,8 @@ class SceneComposer:
         wanted = shows.gather(1, order)
         wanted[:, 0] = True
         return masks[clips[wanted], order[wanted]], clips[wanted]
+
+
+def _covered(frames: Tensor, masks: list[Tensor], pixels: Tensor, alpha: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Frames (B,T,3,S,S) and masks (B,T,S,S) behind a layer of pixels with opacities ``alpha`` (B,T,S,S)."""
+    return torch.lerp(frames, pixels, alpha[:, :, None]), [mask * (1 - alpha) for mask in masks]

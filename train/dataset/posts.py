@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from train.dataset.frame_grids import pixel_places, read_frames
 from train.dataset.random_draws import RandomDraws
 
 MIN_HALF_WIDTH, MAX_HALF_WIDTH = 0.03, 0.2  # in half heights of the frame
@@ -30,22 +30,17 @@ def render_posts(
     Returns:
         Pixels (B,T,3,S,S) in 0 to 1, and opacities (B,T,S,S).
     """
-    count, steps = paths.shape
+    count = len(paths)
     half_width = torch.exp(draw.uniform((count, 1, 1, 1), math.log(MIN_HALF_WIDTH), math.log(MAX_HALF_WIDTH)))
     angle = draw.uniform((count, 1, 1), -MAX_TILT, MAX_TILT)
     angle = angle + math.pi / 2 * (draw.uniform((count, 1, 1)) < HORIZONTAL_PROB).float()
     start = draw.uniform((count, 1), -0.8, 0.8) * aspect[:, None]
-    axis = (torch.arange(resolution, device=photos.device) + 0.5) * 2 / resolution - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    x = x * aspect.view(-1, 1, 1)
+    x, y = pixel_places(aspect, resolution)
     across = (x * torch.cos(angle) + y * torch.sin(angle))[:, None] - (start + paths)[..., None, None]
     along = (y * torch.cos(angle) - x * torch.sin(angle))[:, None].expand_as(across)
     # A half height is S / 2 pixels: the edge is one pixel wide.
     opacity = ((half_width - across.abs()) * resolution / 2 + 0.5).clamp(0, 1)
-    # The frames of a clip below each other are one grid: so no picture has to be copied for each frame.
-    grid = torch.stack((across, along), dim=-1).flatten(1, 2)
-    surface = F.grid_sample(photos, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    surface = surface.unflatten(2, (steps, resolution)).transpose(1, 2)
+    surface = read_frames(photos, across, along, "reflection")
     # Between the photo and its mean colour, darker or lighter.
     plain = photos.mean(dim=(-2, -1)).view(count, 1, 3, 1, 1).expand_as(surface)
     surface = torch.lerp(surface, plain, draw.uniform((count, 1, 1, 1, 1)))
