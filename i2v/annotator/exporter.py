@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from i2v.annotator.document import ObjectInfo
 from i2v.annotator.session import Session
+from i2v.annotator.work import Outcome
 from i2v.results.coco import COCO_NAME, CocoInstances
 from i2v.results.cvat import CVAT_NAME, write_cvat
 from i2v.results.export import JSON_NAME, MASK_NAME, VIDEO_NAME, write_label_png
@@ -225,9 +226,8 @@ def start_export(session: Session, folder: Path, request: ExportRequest) -> None
     """
     export = Export(session, folder, request)
 
-    async def run() -> None:
+    async def run() -> Outcome:
         await session.work.each(export.steps(), session.work.advance)
-        count = len(export.objects)
-        session.events.publish("exported", folder=str(folder), names=export.names(), objects=count)
+        return Outcome("exported", {"folder": str(folder), "names": export.names(), "objects": len(export.objects)})
 
     session.work.start("export", run, len(export.frames))

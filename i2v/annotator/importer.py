@@ -14,6 +14,7 @@ from i2v.annotator.read_mask import ReadMask, frame_in_name
 from i2v.annotator.session import Session
 from i2v.annotator.session_file import check_places
 from i2v.annotator.uploads import Files
+from i2v.annotator.work import Outcome
 from i2v.annotator.yolo_masks import masks_in_yolo
 from i2v.errors import InvalidFileError, locating
 from i2v.prompts.mask_values import VOID, Meaning, meaning_of
@@ -182,7 +183,7 @@ def start_import(session: Session, files: Files, selected: int) -> None:
     def tell(reading: Reading) -> None:
         session.work.describe(reading.name, reading.done, reading.total)
 
-    async def run() -> None:
+    async def run() -> Outcome:
         collected = Collected()
         try:
             await session.work.each(read_files(files, len(files), target, collected), tell)
@@ -192,7 +193,7 @@ def start_import(session: Session, files: Files, selected: int) -> None:
             raise ValueError(f"nothing was imported: none of the {len(files)} files marks an object")
         await session.bring_in(collected.masks, collected.names)
         counts = {"files": len(files), "frames": collected.num_frames, "objects": len(collected.masks)}
-        session.events.publish("imported", **counts)
+        return Outcome("imported", counts)
 
     try:
         session.work.start("import", run, len(files))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias, TypeVar
@@ -16,8 +16,23 @@ from i2v.errors import USER_ERRORS
 
 log = logging.getLogger(__name__)
 
-Job: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 Step = TypeVar("Step")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job has achieved. Published once the job has ended, so that a page may start the next one at once.
+
+    Attributes:
+        event: Name of the event.
+        facts: Its values.
+    """
+
+    event: str
+    facts: Mapping[str, Any]
+
+
+Job: TypeAlias = Callable[[], Coroutine[Any, Any, Outcome | None]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class Work:
         """Create without a job. Progress and errors are published to ``events``."""
         self.progress: Progress | None = None
         self._events = events
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Outcome | None] | None = None
         self.stopping = False
         self._started = 0.0
 
@@ -114,16 +129,20 @@ class Work:
                 self._task.cancel()
             await asyncio.wait({self._task})
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, task: asyncio.Task[Outcome | None]) -> None:
         if task is self._task:
             self.progress, self.stopping = None, False
             self._announce()
-        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            return
+        error = task.exception()
         if isinstance(error, USER_ERRORS):
             self._events.publish("error", message=for_page(error))
         elif error is not None:
             log.error("a job failed", exc_info=error)
             self._events.publish("error", message="this failed unexpectedly: see the terminal")
+        elif (outcome := task.result()) is not None:
+            self._events.publish(outcome.event, **outcome.facts)
 
     def _announce(self) -> None:
         self._events.publish("progress", progress=None if self.progress is None else asdict(self.progress))

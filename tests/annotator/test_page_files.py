@@ -161,6 +161,31 @@ def test_hidden_objects_are_named_and_left_out_on_request(visitor: Visitor, serv
     assert [entry["id"] for entry in masks["frames"][0]["objects"]] == [1]
 
 
+def test_a_key_that_has_to_wait_for_a_job_says_so(
+    visitor: Visitor, server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_objects(visitor)
+    is_free = threading.Event()
+    read = importer.read_files
+
+    def slowly(*args: Any) -> Any:
+        assert is_free.wait(30)
+        yield from read(*args)
+
+    monkeypatch.setattr(importer, "read_files", slowly)
+    write_label_png(tmp_path / "00001.png", square(5))
+    import_files(visitor, tmp_path / "00001.png")
+    visitor.works()
+    for key in ("x", "u"):
+        visitor.press(key)
+        visitor.is_told("another job is running: wait for it, or stop it with Esc")
+        assert not visitor.page.locator("#export-dialog").is_visible()
+    is_free.set()
+    visitor.is_told("imported masks of 1 frame")
+    visitor.press("x")  # what is told is over
+    visitor.page.wait_for_selector("#export-dialog[open]")
+
+
 @pytest.mark.parametrize(
     "kind", ["masks", "masks.json", "coco.json", "yolo", "labelme", "youtube_vis.json", "cvat.xml", "session.json"]
 )

@@ -10,7 +10,7 @@ from annotator_support import run_async
 
 from i2v.annotator.events import MAX_PENDING, EventHub
 from i2v.annotator.turns import ModelTurns, Urgency
-from i2v.annotator.work import Work
+from i2v.annotator.work import Outcome, Work
 
 
 def test_the_most_urgent_goes_first_and_one_at_a_time() -> None:
@@ -126,3 +126,24 @@ def test_work_ends_with_its_error_told_and_the_next_can_begin() -> None:
         ("export", 3, None),
         None,
     ]
+
+
+def test_what_a_job_has_achieved_is_told_when_the_next_can_begin() -> None:
+    async def scenario() -> list[tuple[dict, bool]]:
+        hub = EventHub()
+        work = Work(hub)
+
+        async def count() -> Outcome:
+            return Outcome("counted", {"objects": 3})
+
+        with hub.listening() as queue:
+            work.start("count", count)
+            events = []
+            while not events or events[-1][0]["event"] != "counted":
+                events.append((await queue.get(), work.busy))
+            return events
+
+    events = run_async(scenario())
+    assert [event["event"] for event, _ in events] == ["progress", "progress", "counted"]
+    assert events[1][0]["progress"] is None
+    assert events[2] == ({"event": "counted", "objects": 3}, False)

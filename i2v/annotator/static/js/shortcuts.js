@@ -5,8 +5,10 @@ const byId = (id) => document.getElementById(id);
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const DIGITS = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-export function makeKeys({ store, stage, tools, objects, timeline, player, files, queue }, { track, review }) {
+export function makeKeys({ store, stage, tools, objects, timeline, player, files, queue, messages }, { track, review }) {
   const press = (id) => () => byId(id).click();
+  // What runs as a job has to wait for the one that is running; its button is disabled, and a key would do nothing.
+  const begin = (id) => () => (store.progress ? messages.error("another job is running: wait for it, or stop it with Esc") : byId(id).click());
   const bind = (keys, text, action, fixed = "") => {
     const names = (list) => list.split(" ").filter(Boolean).map((key) => (key === "Space" ? " " : key));
     return { keys: names(keys), text, action, fixed: names(fixed) };
@@ -62,11 +64,11 @@ export function makeKeys({ store, stage, tools, objects, timeline, player, files
     bind("m", "accept the range, or this frame, as reviewed; again to take that back", () => review(store)),
     bind("Shift+Delete", "the object is out of view in the range, or on this frame", () => objects.markAbsent()),
     bind("Shift+k", "copy the mask to the next frame", () => objects.copyOn()),
-    bind("u", "track again only what changed prompts have changed", press("update")),
+    bind("u", "track again only what changed prompts have changed", begin("update")),
     bind("t", "track to the next prompt, or to the end", press("until-prompt")),
     { fixed: ["Escape"], shown: "Esc", text: "stop tracking; give up a box, a stroke or changes of polygons", action: () => tools.giveUp() || files.stop() || press("cancel")() },
     bind("s", "save now", press("save"), "Ctrl+s"),
-    bind("x", "export", press("export")),
+    bind("x", "export", begin("export")),
     ...videos,
     bind("?", "this help", press("help")),
   ]);
