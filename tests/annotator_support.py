@@ -100,7 +100,7 @@ def in_session(clip: Path, scenario: Callable[[Session], Awaitable[Any]]) -> Any
     return run_async(run())
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Wait until something is the case."""
     deadline = time.monotonic() + seconds
     while not condition():

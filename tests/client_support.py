@@ -19,7 +19,7 @@ class Client:
 
     def __init__(self, server: Running) -> None:
         self.origin = f"http://127.0.0.1:{server.port}"
-        self.http = httpx.Client(base_url=server.address, headers={"origin": self.origin}, timeout=60)
+        self.http = httpx.Client(base_url=server.address, headers={"origin": self.origin}, timeout=30)
         self.sockets = server.address.replace("http:", "ws:")
 
     def session(self) -> int:
@@ -34,7 +34,7 @@ class Client:
         return self.http.get(f"sessions/{session}").json()
 
     def idle(self, session: int) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 30
         while self.snapshot(session)["progress"] is not None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -46,7 +46,7 @@ class Client:
 def next_event(events: Any, kind: str) -> dict[str, Any]:
     """The next event of a kind."""
     while True:
-        event: dict[str, Any] = json.loads(events.recv(timeout=60))
+        event: dict[str, Any] = json.loads(events.recv(timeout=20))
         if event["event"] == kind:
             return event
 

@@ -112,7 +112,7 @@ class Visitor:
 def visiting(browser: Any, address: str, width: int = 1280, height: int = 720, **options: Any) -> Iterator[Visitor]:
     """Open a tab of its own; at the end, nothing may have gone wrong in the page."""
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(30_000)
     try:
         visitor = Visitor(context.new_page(), address)
         yield visitor

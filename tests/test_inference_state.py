@@ -361,7 +361,7 @@ def test_what_a_session_holds_is_read_between_steps(predictor: I2VVideoPredictor
                 thread.join(0.2)
                 assert thread.is_alive()
         for thread in threads:
-            thread.join(60)
+            thread.join(10)
             assert not thread.is_alive()
 
 

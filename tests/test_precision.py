@@ -37,12 +37,12 @@ def test_tf32_is_allowed_while_any_block_wants_it() -> None:
     def other() -> None:
         with Precision(tf32=True).on(CPU):
             inside.set()
-            leave.wait(60)
+            leave.wait(10)
 
     thread = threading.Thread(target=other)
     with pytest.raises(ZeroDivisionError), Precision(tf32=True).on(CPU):
         thread.start()
-        assert inside.wait(60)
+        assert inside.wait(10)
         assert torch.get_float32_matmul_precision() == "high"
         _ = 1 / 0
     assert torch.get_float32_matmul_precision() == "high"

@@ -27,7 +27,7 @@ def test_it_prints_an_address_serves_it_and_ends_cleanly_with_the_work_saved(
         assert "i2v" in httpx.get(address).text
         number = _session(address)
         url = f"{address}sessions/{number}/commands"
-        answer = httpx.post(url, headers=_origin(address), json=click, timeout=60)
+        answer = httpx.post(url, headers=_origin(address), json=click, timeout=30)
         assert answer.json() == {"object": 1}
         assert command.interrupt() == (0, "")
     assert len(json.loads((out / "session.json").read_text())["prompts"]) == 1

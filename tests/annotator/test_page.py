@@ -195,7 +195,7 @@ def test_a_box_and_a_brush_do_what_they_show(visitor: Visitor, server: Running) 
     wait_for(lambda: session.document.prompts[1, 0] == (box,))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

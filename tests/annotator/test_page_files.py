@@ -76,7 +76,7 @@ def test_an_import_that_fails_or_is_stopped_changes_nothing(
     def slowly(*args: Any) -> Any:
         for reading in read(*args):
             yield reading
-            assert is_free.wait(60)
+            assert is_free.wait(30)
 
     monkeypatch.setattr(importer, "read_files", slowly)
     import_files(visitor, good)
@@ -169,7 +169,7 @@ def test_a_key_that_has_to_wait_for_a_job_says_so(
     read = importer.read_files
 
     def slowly(*args: Any) -> Any:
-        assert is_free.wait(60)
+        assert is_free.wait(30)
         yield from read(*args)
 
     monkeypatch.setattr(importer, "read_files", slowly)

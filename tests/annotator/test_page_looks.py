@@ -39,7 +39,7 @@ def test_dark_and_light_follow_the_system_until_chosen(browser: Any, server: Run
 
     def sees(guest: Visitor, dark: bool) -> None:
         # On a busy machine the page may learn of a change some frames later.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 20
         while (background(guest) < 150) != dark or 150 <= background(guest) <= 600:
             assert time.monotonic() < deadline
             guest.page.wait_for_timeout(50)

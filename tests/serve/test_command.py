@@ -62,7 +62,7 @@ def started(folder: Path, *options: str, **environment: str) -> Iterator[tuple[s
         assert address is not None, text
         yield address[0], text
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) in (0, 130)
+        assert process.wait(20) in (0, 130)
     finally:
         process.kill()
         process.wait()

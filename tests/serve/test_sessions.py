@@ -182,7 +182,7 @@ def test_one_stream_tracks_a_session_and_a_client_that_leaves_frees_it(root: Pat
 
     def slow(*arguments: Any) -> Any:
         is_tracking.set()
-        may_go_on.wait(60)
+        may_go_on.wait(10)
         return advance(*arguments)
 
     predictor._advance = slow  # type: ignore[method-assign]
@@ -192,13 +192,13 @@ def test_one_stream_tracks_a_session_and_a_client_that_leaves_frees_it(root: Pat
         path = f"/sessions/{session}/track"
         other = httpx.Client(base_url=served.address, headers=served.client.headers)
         with other, other.stream("POST", path, json={}) as stream:
-            assert is_tracking.wait(60)
+            assert is_tracking.wait(10)
             may_go_on.set()
             assert json.loads(next(stream.iter_lines()))["frame"] == 0
             may_go_on.clear()
         # The step that runs when the client leaves is finished, and then the session is free.
         may_go_on.set()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while served.client.get(f"/sessions/{session}").json()["tracking"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -244,7 +244,7 @@ def test_sessions_objects_and_memory_are_limited(root: Path) -> None:
 def test_idle_sessions_are_closed_and_used_ones_are_not(root: Path) -> None:
     with serving(root, Limits(idle_seconds=0.6)) as served:
         idle, used = served.open(), served.open()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while len(served.service.sessions.all()) == 2:
             assert served.client.get(f"/sessions/{used}").status_code == 200
             assert time.monotonic() < deadline
@@ -255,7 +255,7 @@ def test_idle_sessions_are_closed_and_used_ones_are_not(root: Path) -> None:
         served.click(used)
         steps = served.service.sessions.get(used).track(TrackRequest())
         next(steps)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 10
         while served.service.sessions.all():
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -8,7 +8,10 @@ const DIGITS = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
 export function makeKeys({ store, stage, tools, objects, timeline, player, files, queue, messages }, { track, review }) {
   const press = (id) => () => byId(id).click();
   // What runs as a job has to wait for the one that is running; its button is disabled, and a key would do nothing.
-  const begin = (id) => () => (store.progress ? messages.error("another job is running: wait for it, or stop it with Esc") : byId(id).click());
+  const begin = (id) => () => {
+    if (store.progress) messages.error("another job is running: wait for it, or stop it with Esc");
+    else byId(id).click();
+  };
   const bind = (keys, text, action, fixed = "") => {
     const names = (list) => list.split(" ").filter(Boolean).map((key) => (key === "Space" ? " " : key));
     return { keys: names(keys), text, action, fixed: names(fixed) };
